@@ -1,0 +1,185 @@
+# evalmake: evaluates language models. Each step is a script that reads files and writes one file into the run's folder, runs/ID/.
+# Read from top to bottom: settings, variables, the chain, then everything that looks at a run.
+
+ifeq ($(filter oneshell,$(.FEATURES)),)
+$(error GNU Make $(MAKE_VERSION) is too old, 4.0 or newer is needed: on macOS `brew install make` and type gmake, on Debian `apt install make`)
+endif
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
+
+# ---- Variables -----------------------------------------------------------------------------------------------------------------------
+# On make's command line (TASKS="a b"), or as EVALMAKE_TASKS in the environment; a plain TASKS in the environment does not count.
+
+#: CONFIG        evaluation config: a name in configs/ or a path (local without PROFILE, default with one)
+#: PROFILE       execution profile: a section of env.toml
+#: TASKS         tasks to run: names, harness.task or name.index, separated by spaces (all of the config's)
+#: SET           overrides: "key=value other.key=value", quoted as in a shell
+#: MODEL         model to evaluate, short for SET="run.model=…"
+#: QUICK         samples a task for a smoke run, short for limit_samples (QUICK=10)
+#: RUN           a run: its id, a unique start of it, or latest; eval and batch go on with it
+#: FORCE_SQUASH  1: import container images anew
+#: VERBOSE       1: stream the logs of the tasks
+#: MATCH         text to search for (tasks, runs)
+#: KEY           config key to explain (execution.walltime)
+#: PYTHON        the Python 3.10 to 3.13 to make .venv with
+VARIABLES := CONFIG PROFILE TASKS SET MODEL QUICK RUN FORCE_SQUASH VERBOSE MATCH KEY PYTHON
+
+# What was typed, before anything below is defined. Environment variables are left out: their origin is "environment".
+typed := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
+# Typed, or given as EVALMAKE_NAME: an empty value counts too, so that `TASKS=` can be refused instead of meaning "all".
+given := $(strip $(foreach v,$(VARIABLES),$(if $(filter $v,$(typed))$(filter environment%,$(origin EVALMAKE_$v)),$v)))
+
+# Values are taken literally ($(value …)), since Make would expand a `$(shell …)` in them, and reach recipes as environment variables.
+define take_literally
+ifneq ($$(filter $1,$$(typed)),)
+override $1 := $$(value $1)
+else ifneq ($$(origin EVALMAKE_$1),undefined)
+override $1 := $$(value EVALMAKE_$1)
+else
+override $1 :=
+endif
+override EVALMAKE_$1 := $$($1)
+ifneq ($$(filter $1,$$(given)),)
+export EVALMAKE_$1
+else
+unexport EVALMAKE_$1
+endif
+unexport $1
+endef
+$(foreach v,$(VARIABLES),$(eval $(call take_literally,$v)))
+
+quoted = '$(subst ','\'',$1)'
+# --name "$EVALMAKE_NAME" for a variable that was given, nothing for one that was not
+option = $(if $(filter $1,$(given)),$2="$$EVALMAKE_$1")
+
+# ---- Which Python, which run ---------------------------------------------------------------------------------------------------------
+PY := .venv/bin/python
+base_python = $(or $(shell bash scripts/find_python.sh $(call quoted,$(PYTHON))),$(error no Python to work with: see the line above))
+MODE := $(firstword $(filter eval batch dry-run,$(MAKECMDGOALS)) eval)
+
+# The one thing done while this file is read, without a side effect: variables checked, the run's id found or made.
+run_id := $(shell $(or $(wildcard $(PY)),$(base_python)) scripts/read_variables.py --given $(call quoted,$(typed)) --run $(call quoted,$(RUN)) \
+  --config $(call quoted,$(CONFIG)) --profile $(call quoted,$(PROFILE)) --goals $(call quoted,$(MAKECMDGOALS)))
+ifeq ($(run_id),)
+$(error nothing was done: see the line above)
+endif
+R := runs/$(run_id)
+
+# ---- Set-up --------------------------------------------------------------------------------------------------------------------------
+installed := .venv/installed
+# The local model (about 200 MB) is installed only for the config that uses it.
+SETUP := $(installed)/pipeline $(if $(PROFILE)$(filter-out local,$(CONFIG)),,$(installed)/local)
+
+$(installed)/%: requirements/%.lock requirements/build.lock
+	@$(base_python) scripts/setup_venv.py $*
+
+setup: $(installed)/pipeline $(installed)/local ## install everything into .venv from the locks (implied by all that need it)
+
+# ---- The chain: each file of a run, the script that makes it, and what it is made from -----------------------------------------------
+RUN_FILES := request.json config.yaml origins.json credentials.json launcher.yaml submission.json status.json results.json
+# Each file is renamed into its place whole, so a failed step has nothing to delete; a submission that is recorded must never be.
+.PRECIOUS: $(addprefix $(R)/,$(RUN_FILES))
+
+$(R)/request.json: FORCE | $(SETUP)
+	@$(PY) scripts/new_run.py --out=$@ --mode=$(MODE) $(if $(RUN),,--new) $(call option,CONFIG,--config) $(call option,PROFILE,--profile) \
+	  $(call option,TASKS,--tasks) $(call option,SET,--overrides) $(call option,MODEL,--model) $(call option,QUICK,--quick) \
+	  $(call option,FORCE_SQUASH,--force-squash)
+
+$(R)/config.yaml: $(R)/request.json
+	@$(PY) scripts/compile_config.py --request=$< --out=$@ --origins=$(R)/origins.json
+
+$(R)/origins.json: $(R)/config.yaml
+	@$(PY) scripts/compile_config.py --request=$(R)/request.json --out=$< --origins=$@
+
+$(R)/credentials.json: $(R)/config.yaml $(R)/origins.json
+	@$(PY) scripts/wandb_env.py --config=$< --out=$@ $(if $(filter dry-run,$(MODE)),--dry-run)
+
+$(R)/launcher.yaml: $(R)/config.yaml | $(R)/credentials.json
+	@$(PY) scripts/submit_eval.py --config=$< --launcher=$@ --prepare
+
+# From here on prerequisites are order-only: a touched file never submits again.
+$(R)/submission.json: | $(R)/launcher.yaml $(R)/credentials.json
+	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --launcher=$(R)/launcher.yaml --out=$@
+
+$(R)/status.json: | $(R)/submission.json
+	@$(PY) scripts/status.py --submission=$(R)/submission.json --out=$@
+
+$(R)/results.json: | $(R)/submission.json
+	@$(PY) scripts/status.py --submission=$(R)/submission.json --out=$(R)/status.json --follow $(if $(VERBOSE),--logs)
+	$(PY) scripts/collect_results.py --submission=$(R)/submission.json --status=$(R)/status.json --out=$@
+
+eval: $(R)/results.json ## evaluate: submit, wait, bring back the scores (RUN=ID goes on with a run)
+	@$(PY) scripts/collect_results.py --show=$(R)/results.json
+
+batch: $(R)/submission.json ## submit and return at once
+
+dry-run: $(R)/credentials.json ## show all that eval would do, and contact nothing
+	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --plan
+
+compile: | $(installed)/pipeline ## print the compiled configuration as YAML; makes no run
+	@$(PY) scripts/compile_config.py $(call option,CONFIG,--config) $(call option,PROFILE,--profile) $(call option,TASKS,--tasks) \
+	  $(call option,SET,--overrides) $(call option,MODEL,--model) $(call option,QUICK,--quick)
+
+# ---- Looking at a run: RUN=ID, without it the last one -------------------------------------------------------------------------------
+status: | $(installed)/pipeline ## where each task of a run stands
+	@$(PY) scripts/status.py --submission=$(R)/submission.json --out=$(R)/status.json
+
+logs: | $(installed)/pipeline ## the logs of a run's tasks (TASKS= picks some)
+	@$(PY) scripts/show_logs.py --submission=$(R)/submission.json $(call option,TASKS,--tasks)
+
+cancel: | $(installed)/pipeline ## stop a run: nothing of it is left running
+	@$(PY) scripts/cancel_run.py --submission=$(R)/submission.json
+
+results: | $(installed)/pipeline ## the scores of a run, as far as there are any
+	@$(PY) scripts/collect_results.py --submission=$(R)/submission.json --out=$(R)/results.json --partial
+
+explain: | $(installed)/pipeline ## where a value of the configuration comes from (KEY=execution.type)
+	@$(PY) scripts/explain_value.py --origins=$(R)/origins.json $(call option,KEY,--key)
+
+runs: | $(installed)/pipeline ## list the runs, newest first (MATCH=)
+	@$(PY) scripts/list_runs.py $(call option,MATCH,--match)
+
+# ---- What there is to choose from ----------------------------------------------------------------------------------------------------
+tasks: | $(installed)/pipeline ## list the tasks that can be named in TASKS (MATCH=)
+	@$(PY) scripts/list_tasks.py $(call option,MATCH,--match)
+
+profiles: | $(installed)/pipeline ## list the profiles of env.toml
+	@$(PY) scripts/list_profiles.py
+
+new: | $(installed)/pipeline ## start a config of your own from the template (CONFIG=my-model)
+	@$(PY) scripts/new_config.py $(call option,CONFIG,--config)
+
+help: ## this page
+	@$(or $(wildcard $(PY)),$(base_python)) scripts/show_help.py
+
+# ---- For those who work on evalmake itself -------------------------------------------------------------------------------------------
+test: setup $(installed)/dev ## run the tests (README's test command is `make test-deps test`)
+	@$(PY) -m pytest
+
+test-deps: ## install the system packages that the tests need (Debian, Ubuntu; root or sudo)
+	@bash tests/install_deps.sh
+
+lint: $(installed)/dev $(installed)/pipeline ## ruff, mypy and shellcheck
+	@$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	git ls-files -z '*.sh' .ci/run | xargs -0 .venv/bin/shellcheck
+
+bench: setup $(installed)/dev ## measure against the rivals, as ratios
+	@$(PY) -m pytest tests/benchmarks --override-ini=testpaths=tests/benchmarks -s
+
+lock: ## resolve requirements/*.in anew into the locks (needs uv)
+	@bash scripts/lock.sh
+
+clean: ## remove .venv and caches; runs are kept
+	@rm -rf .venv .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
+
+FORCE:
+.PHONY: FORCE setup eval batch dry-run compile status logs cancel results explain runs tasks profiles new help test test-deps lint bench lock clean

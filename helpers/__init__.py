@@ -1,0 +1,1 @@
+"""The rules of evalmake; the scripts only parse arguments and call them."""

@@ -1,0 +1,108 @@
+"""The compile step: from request.json to config.yaml and origins.json, and what it shows."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from helpers import compiling, configs, console, files, profiles, request
+from helpers.compiling import Compiled
+from helpers.errors import BadInput
+from helpers.files import ROOT, shown
+
+MADE_BY = "compile_config.py"
+
+
+def for_run(request_path: str, out: str, origins: str | None) -> None:
+    """Compile what request.json asks for, unless config.yaml and origins.json were made from this very request already.
+
+    Raises BadInput when an input changed since the request was made, or the config is wrong.
+    """
+    asked = files.read_json(request_path, "request")
+    if _is_fresh(asked["seal"], out, origins):
+        for path in (out, origins):
+            Path(path or out).touch()  # content decides what is stale; Make's clock only has to agree
+        return
+    for source in asked["inputs"].values():
+        if source and request.is_changed(source):
+            raise BadInput(f"{source['path']} changed since this run was asked for; restore it, or leave RUN out to start a new run")
+    compiled = _compile(asked)
+    _write(compiled, asked, out, origins)
+    show(compiled)
+
+
+def by_hand(asked: dict[str, Any], out: str, origins: str | None) -> None:
+    """Compile without a run: config.yaml to `out`, origins.json where asked for; notices on stderr."""
+    compiled = _compile(asked)
+    _write(compiled, asked, out, origins)
+    for text in compiled.notices:
+        console.notice(text)
+
+
+def show(compiled: Compiled) -> None:
+    """The compiled configuration in a box a section on a terminal, as plain YAML in a pipe (on stderr); then the notices."""
+    fancy = console.is_fancy(sys.stderr)
+    screen = console.rich_console(sys.stderr)
+    screen.print("Compiled Configuration", style="bold")
+    for name, section in compiled.config.items():
+        text = files.dump_yaml(section).rstrip()
+        if section in (None, {}, []):
+            continue
+        if fancy:
+            from rich.panel import Panel  # noqa: PLC0415
+            from rich.syntax import Syntax  # noqa: PLC0415
+
+            screen.print(Panel(Syntax(text, "yaml", background_color="default", word_wrap=True), title=name, border_style="cyan"))
+        else:
+            console.say(f"{name}:")
+            console.say("\n".join(f"  {line}" for line in text.splitlines()))
+    for text in compiled.notices:
+        console.notice(text)
+
+
+def _compile(asked: dict[str, Any]) -> Compiled:
+    config = configs.find(str(ROOT / asked["inputs"]["config"]["path"]))
+    source = asked["inputs"]["env_file"]
+    env = profiles.load(ROOT / source["path"]) if source else profiles.EnvFile()
+    profile = profiles.get(env, asked["profile"]) if asked["profile"] else None
+    return compiling.compile_config(config, env, profile, asked["overrides"], asked["tasks"], asked["model"], asked["quick"])
+
+
+def _write(compiled: Compiled, asked: dict[str, Any], out: str, origins: str | None) -> None:
+    seals = {"request.json": files.seal_json(asked)["seal"]}
+    seal = files.write_yaml(out, compiled.config, "config", MADE_BY, seals)
+    if not origins:
+        return
+    documents = [
+        {
+            "name": entry["name"],
+            "harness": task.harness,
+            "task": task.name,
+            "endpoint_type": compiling.tasks.endpoint_type(entry, task),
+            "container": entry.get("container") or task.container,
+            "installed": task.installed,
+        }
+        for entry, task in zip(compiled.config["evaluation"]["tasks"], compiled.definitions, strict=True)
+    ]
+    keys = {key: [vars(origin) for origin in history] for key, history in compiled.keys.items()}
+    data = {
+        "made_by": MADE_BY,
+        "made_from": {**seals, "config.yaml": seal},
+        "request": asked if "seal" in asked else None,
+        "sources": compiled.sources,
+        "notices": compiled.notices,
+        "tasks": documents,
+        "keys": keys,
+    }
+    files.write_json(origins, data, "origins")
+
+
+def _is_fresh(seal: str, out: str, origins: str | None) -> bool:
+    if not origins or out == "-" or not (Path(out).exists() and Path(origins).exists()):
+        return False
+    _, config_seal, made_from = files.read_yaml(out, "config")
+    trace = files.read_json(origins, "origins")
+    if made_from.get("request.json") != seal or trace["made_from"] != {"request.json": seal, "config.yaml": config_seal}:
+        raise BadInput(f"{shown(out)} was not made from this request.json; delete {shown(out)} and the same command makes it again")
+    return True

@@ -1,0 +1,90 @@
+"""The expected errors, and the one place that turns them into a line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+
+INTERRUPTED = 130
+
+
+class EvalmakeError(Exception):
+    """An error that a user can mend. Its text is one line: what, where (file:line), and the mend."""
+
+    exit_code = 1
+
+
+class StepFailed(EvalmakeError):
+    """Something failed half-way; nothing that looks finished was left. Exit 1."""
+
+
+class BadInput(EvalmakeError):
+    """The input is wrong; nothing was contacted or changed. Exit 2."""
+
+    exit_code = 2
+
+
+class Unreachable(EvalmakeError):
+    """A cluster or a service could not be asked: worth trying again, and no answer at all. Exit 3."""
+
+    exit_code = 3
+
+
+class TaskFailed(EvalmakeError):
+    """The evaluation ended, and some task has no results. Exit 4."""
+
+    exit_code = 4
+
+
+class Interrupted(EvalmakeError):
+    """A person stopped the step (Ctrl-C, SIGTERM, SIGHUP). Exit 130."""
+
+    exit_code = INTERRUPTED
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean X?)` with the known word nearest to `word`, or an empty text when none is near."""
+    matches = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {matches[0]}?)" if matches else ""
+
+
+def one_line(text: object) -> str:
+    """Text with line breaks folded and control characters shown as \\xNN: a message cannot forge a second line or move the cursor."""
+    folded = " ".join(str(text).split())
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in folded)
+
+
+def interruptible() -> None:
+    """Make SIGTERM and SIGHUP raise Interrupted, as Ctrl-C raises KeyboardInterrupt, so that clean-up runs for all three."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+
+
+def run_main(main: Callable[[list[str]], int | None]) -> None:
+    """Call `main` with the command line's arguments and exit with its code.
+
+    The one error boundary: an EvalmakeError becomes one line `error: …` on stderr and its exit code; a reader that closed
+    the pipe ends the script in silence; anything else is a bug and keeps its traceback. EVALMAKE_DEBUG=1 shows every traceback.
+    """
+    try:
+        code = main(sys.argv[1:]) or 0
+        sys.stdout.flush()
+    except EvalmakeError as error:
+        if os.environ.get("EVALMAKE_DEBUG"):
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)

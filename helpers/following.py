@@ -1,0 +1,165 @@
+"""Staying with a submission until it ends: progress per task, logs as they grow, and what Ctrl-C does."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from helpers import console, files, process_jobs, status
+from helpers.errors import Interrupted, interruptible, one_line
+
+ASK_SECONDS = 0.25  # local files only; a cluster is asked less often
+PLAIN_SECONDS = 30.0  # in a pipe, how often a running task says how far it is
+
+
+def follow(submission: dict[str, Any], out: str, with_logs: bool) -> dict[str, Any]:
+    """Show progress until every job has ended; writes the last status to `out` and returns it.
+
+    Interrupted (Ctrl-C, SIGTERM, SIGHUP) on this machine, it stops the jobs: nothing is left running. Raises Interrupted then.
+    """
+    interruptible()
+    view: Display = Fancy() if console.is_fancy(sys.stderr) and not with_logs else Plain()
+    tails = [Tail(job) for job in submission["jobs"]] if with_logs else []
+    try:
+        with view:
+            while True:
+                seen = status.ask(submission)
+                for tail in tails:
+                    tail.show()
+                view.update(seen["jobs"])
+                if status.is_over(seen):
+                    break
+                time.sleep(ASK_SECONDS)
+    except (KeyboardInterrupt, Interrupted) as error:
+        if submission["executor"] != "process":
+            raise Interrupted("detached: the jobs go on; `make eval RUN=…` attaches again, `make cancel RUN=…` stops them") from error
+        process_jobs.cancel(Path(submission["jobs"][0]["job_dir"]).parent)
+        files.write_json(out, status.ask(submission), "status")
+        raise Interrupted("stopped, and nothing is left running; `make results` shows the tasks that were done, `make eval` starts anew") from error
+    for job in seen["jobs"]:
+        if job["state"] != "SUCCEEDED":
+            console.say(f"✗ {job['task']} {job['state']}: {one_line(job['reason'])}")
+            if job["log"]:
+                console.say(f"  log: {files.shown(job['log'])}")
+    files.write_json(out, seen, "status")
+    return seen
+
+
+class Display(AbstractContextManager["Display"]):
+    """How progress is shown."""
+
+    def update(self, jobs: list[dict[str, Any]]) -> None:
+        """Show the rows of a status."""
+        raise NotImplementedError
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to tidy up."""
+
+
+class Plain(Display):
+    """For a pipe: a line whenever a task changes its state, and now and then how far it is."""
+
+    def __init__(self) -> None:
+        """Nothing was shown yet."""
+        self.shown: dict[str, tuple[str, float]] = {}
+
+    def update(self, jobs: list[dict[str, Any]]) -> None:
+        """Print the tasks that changed."""
+        for job in jobs:
+            before, when = self.shown.get(job["job_id"], ("PENDING", 0.0))
+            due = job["state"] == "RUNNING" and time.monotonic() - when > PLAIN_SECONDS
+            if job["state"] != before or due:
+                self.shown[job["job_id"]] = (job["state"], time.monotonic())
+                console.say(f"{job['task']:<24} {job['state']:<10} {amount(job)}".rstrip())
+
+
+class Fancy(Display):
+    """For a terminal: a bar a task, redrawn in place."""
+
+    def __init__(self) -> None:
+        """A bar for each task is added when it is first seen."""
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
+
+        self.progress = Progress(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[state]:<10}"),
+            TextColumn("{task.fields[amount]}", style="dim"),
+            console=console.rich_console(sys.stderr),
+        )
+        self.bars: dict[str, Any] = {}
+
+    def __enter__(self) -> Fancy:
+        """Start redrawing."""
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the last picture on the screen."""
+        self.progress.stop()
+
+    def update(self, jobs: list[dict[str, Any]]) -> None:
+        """Move the bars."""
+        from rich.markup import escape  # noqa: PLC0415
+
+        for job in jobs:
+            over = job["state"] in status.ENDED
+            total = job["requests_total"]
+            if job["job_id"] not in self.bars:
+                self.bars[job["job_id"]] = self.progress.add_task(escape(job["task"]), total=None, state="", amount="")
+            done = (total or 1) if job["state"] == "SUCCEEDED" else job["requests_done"] or 0
+            pulsing = job["state"] == "RUNNING" and total is None
+            self.progress.update(
+                self.bars[job["job_id"]],
+                total=None if pulsing else total or 1,
+                completed=done,
+                state=f"[{'green' if job['state'] == 'SUCCEEDED' else 'red' if over else 'cyan'}]{job['state']}[/]",
+                amount=amount(job),
+            )
+
+
+class Tail(nullcontext[None]):
+    """The log of one job, shown as it grows, each line behind the task's name. Terminal escapes in it do nothing."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        """`job` is one of a submission."""
+        super().__init__()
+        self.task = job["task"]
+        self.path = Path(job["job_dir"]) / "logs" / "client_stdout.log" if job["job_dir"] else None
+        self.position = 0
+        self.rest = b""
+
+    def show(self) -> None:
+        """Print the whole lines that came since the last call, to stderr."""
+        if self.path is None or not self.path.exists():
+            return
+        with self.path.open("rb") as handle:
+            handle.seek(self.position)
+            data = self.rest + handle.read()
+            self.position = handle.tell()
+        *lines, self.rest = data.split(b"\n")
+        for line in lines:
+            console.say(f"{self.task} | {harmless(line)}")
+
+
+def harmless(line: bytes) -> str:
+    """A log line as text without what could move a terminal's cursor or change its colours."""
+    import re  # noqa: PLC0415
+
+    text = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)", "", line.decode("utf-8", "replace"))
+    return "".join(c for c in text if c.isprintable() or c == "\t")
+
+
+def amount(job: dict[str, Any]) -> str:
+    """`12/40 requests, 3.2 s`, as far as it is known."""
+    parts = []
+    if job["requests_done"] is not None:
+        total = f"/{job['requests_total']}" if job["requests_total"] else ""
+        parts.append(f"{job['requests_done']}{total} requests")
+    if job["seconds"] is not None:
+        parts.append(f"{job['seconds']:.1f} s")
+    return ", ".join(parts)

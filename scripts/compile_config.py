@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""Compile an evaluation config: compose its defaults, merge the profile, apply the overrides, choose the tasks, resolve everything.
+
+    scripts/compile_config.py --config local                                  # YAML on stdout
+    scripts/compile_config.py --config hosted --set target.api_endpoint.model_id=m --task capitals --out my.yaml
+    scripts/compile_config.py --request runs/ID/request.json --out runs/ID/config.yaml --origins runs/ID/origins.json
+
+Exit codes: 0 written, 2 bad input (one line says what, where and the mend).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import compile_step, request, run_folder
+from helpers.errors import run_main
+
+
+def main(arguments: list[str]) -> None:
+    """Compile for a run (--request) or by hand (--config …)."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--request", help="request.json of a run, or - for stdin; the other arguments then come from it")
+    parser.add_argument("--out", default="-", help="config.yaml to write (default: stdout)")
+    parser.add_argument("--origins", help="origins.json to write: where each value comes from")
+    request.add_arguments(parser)
+    options = parser.parse_args(arguments)
+    if options.request:
+        with run_folder.step(run_folder.run_of(options.out), "compile_config"):
+            compile_step.for_run(options.request, options.out, options.origins)
+    else:
+        compile_step.by_hand(request.build("eval", request.asked(options)), options.out, options.origins)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,32 @@
+#!/usr/bin/env python3
+"""Say where a value of a run's configuration comes from: every place that set it, the last one wins.
+
+    scripts/explain_value.py --origins runs/ID/origins.json --key execution.type
+    scripts/explain_value.py --origins runs/ID/origins.json                   # all values
+
+Exit codes: 0 explained, 2 no such key.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import show
+from helpers.errors import run_main
+
+
+def main(arguments: list[str]) -> None:
+    """Print the places on stdout."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--origins", required=True, help="origins.json of the run, or - for stdin")
+    parser.add_argument("--key", default="", help="dotted key, or the start of several")
+    options = parser.parse_args(arguments)
+    show.origins(options.origins, options.key)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+"""List the profiles of env.toml: name, executor, host, account, partition.
+
+    scripts/list_profiles.py
+    scripts/list_profiles.py --env-file ~/env.toml
+
+Exit codes: 0 listed (also when there is no env.toml), 2 env.toml cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import show
+from helpers.errors import run_main
+
+
+def main(arguments: list[str]) -> None:
+    """Print a table on stdout."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env-file", type=Path, help="the env.toml to read (default: the one that counts for configs/)")
+    options = parser.parse_args(arguments)
+    show.profiles(options.env_file)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,32 @@
+#!/usr/bin/env python3
+"""List the runs, newest first: when, config, mode, tasks, and how they stand as last seen.
+
+    scripts/list_runs.py
+    scripts/list_runs.py --match hosted --most 100
+
+Reads only the runs that are shown: 10,000 runs are listed as fast as twenty.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import show
+from helpers.errors import run_main
+
+
+def main(arguments: list[str]) -> None:
+    """Print a table on stdout."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--match", default="", help="only runs with this text in their id")
+    parser.add_argument("--most", type=int, default=20, help="how many at most (default 20)")
+    options = parser.parse_args(arguments)
+    show.runs(options.match, options.most)
+
+
+if __name__ == "__main__":
+    run_main(main)

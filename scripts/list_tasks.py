@@ -1,0 +1,29 @@
+#!/usr/bin/env python3
+"""List the tasks that can be named in TASKS: the launcher's catalogue and the harnesses installed here.
+
+    scripts/list_tasks.py
+    scripts/list_tasks.py --match mmlu
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import show
+from helpers.errors import run_main
+
+
+def main(arguments: list[str]) -> None:
+    """Print a table on stdout."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--match", default="", help="only tasks with this text in name, harness, endpoint type or description")
+    options = parser.parse_args(arguments)
+    show.tasks(options.match)
+
+
+if __name__ == "__main__":
+    run_main(main)

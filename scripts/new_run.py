@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""Write request.json, the first file of a run: what was asked. With the request there already, check that the same is asked again.
+
+    scripts/new_run.py --out runs/20261122T013512Z-local-7f3a/request.json --new --config local
+    scripts/new_run.py --out - --config hosted --tasks "capitals opposites" --set "target.api_endpoint.model_id=my-model"
+
+Exit codes: 0 written or unchanged, 2 bad input (no such config, another value than the run was made with).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import request, run_folder
+from helpers.errors import run_main
+
+
+def main(arguments: list[str]) -> None:
+    """Make the request of a new run, or check the one of a run that goes on."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", required=True, help="request.json of the run, or - for stdout")
+    parser.add_argument("--mode", default="eval", choices=["eval", "batch", "dry-run"])
+    parser.add_argument("--new", action="store_true", help="the run must not exist yet")
+    request.add_arguments(parser)
+    options = parser.parse_args(arguments)
+    asked = request.asked(options)
+    if options.new or options.out == "-":
+        request.create(options.out, options.mode, asked)
+    else:
+        with run_folder.step(run_folder.run_of(options.out), "new_run"):
+            request.go_on(Path(options.out), options.mode, asked)
+
+
+if __name__ == "__main__":
+    run_main(main)

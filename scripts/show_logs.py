@@ -1,0 +1,33 @@
+#!/usr/bin/env python3
+"""Print the logs of a run's tasks on stdout, each line behind its task's name.
+
+    scripts/show_logs.py --submission runs/ID/submission.json
+    scripts/show_logs.py --submission runs/ID/submission.json --tasks "capitals opposites" --which server
+
+Exit codes: 0 printed, 2 the run was not submitted, or no such task.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import show
+from helpers.errors import run_main
+
+
+def main(arguments: list[str]) -> None:
+    """Print the logs there are."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--submission", required=True, help="submission.json of the run, or - for stdin")
+    parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")
+    parser.add_argument("--which", default="client", choices=["client", "server"], help="the harness's log, or the model server's")
+    options = parser.parse_args(arguments)
+    show.logs(show.submission_of(options.submission), options.tasks.split(), options.which)
+
+
+if __name__ == "__main__":
+    run_main(main)

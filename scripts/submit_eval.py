@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Submit an evaluation through nemo-evaluator-launcher, once: launcher.yaml (what the launcher is handed), then submission.json (its jobs).
+
+    scripts/submit_eval.py --config runs/ID/config.yaml --launcher runs/ID/launcher.yaml --prepare
+    scripts/submit_eval.py --config runs/ID/config.yaml --launcher runs/ID/launcher.yaml --out runs/ID/submission.json
+    scripts/submit_eval.py --config runs/ID/config.yaml --plan                # show what would be done; contacts nothing
+
+Exit codes: 0 submitted (or submitted before), 1 refused by the launcher, 2 something is missing, 3 Docker does not answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import run_folder, submitting
+from helpers.errors import BadInput, run_main
+
+
+def main(arguments: list[str]) -> None:
+    """Prepare, submit, or show the plan."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
+    parser.add_argument("--launcher", help="launcher.yaml of the run")
+    parser.add_argument("--out", help="submission.json to write, or - for stdout")
+    parser.add_argument("--prepare", action="store_true", help="only write launcher.yaml")
+    parser.add_argument("--plan", action="store_true", help="only show what would be done")
+    options = parser.parse_args(arguments)
+    if options.plan:
+        submitting.plan(options.config)
+        return
+    if not options.launcher:
+        raise BadInput("--launcher is missing: name the launcher.yaml to write (--prepare) or to submit (--out)")
+    run = run_folder.run_of(options.launcher)
+    if options.prepare:
+        with run_folder.step(run, "prepare"):
+            submitting.prepare(options.config, options.launcher)
+    elif options.out:
+        with run_folder.step(run, "submit_eval"):
+            submitting.submit(options.config, options.launcher, options.out)
+    else:
+        raise BadInput("one of --prepare, --out and --plan says what to do")
+
+
+if __name__ == "__main__":
+    run_main(main)
