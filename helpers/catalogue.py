@@ -116,7 +116,7 @@ def _sentence(description: Any) -> str:
 
 
 def _read(path: Path) -> Any:
-    import yaml  # noqa: PLC0415
+    import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_bytes(), loader)  # noqa: S506  a safe loader
+    return yaml.load(path.read_bytes(), loader)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from helpers import compiling, configs, console, files, profiles, request
+from helpers import compiling, configs, console, files, profiles, request, tasks
 from helpers.compiling import Compiled
 from helpers.errors import BadInput
 from helpers.files import ROOT, shown
@@ -50,8 +50,8 @@ def show(compiled: Compiled) -> None:
         if section in (None, {}, []):
             continue
         if fancy:
-            from rich.panel import Panel  # noqa: PLC0415
-            from rich.syntax import Syntax  # noqa: PLC0415
+            from rich.panel import Panel
+            from rich.syntax import Syntax
 
             screen.print(Panel(Syntax(text, "yaml", background_color="default", word_wrap=True), title=name, border_style="cyan"))
         else:
@@ -79,7 +79,7 @@ def _write(compiled: Compiled, asked: dict[str, Any], out: str, origins: str | N
             "name": entry["name"],
             "harness": task.harness,
             "task": task.name,
-            "endpoint_type": compiling.tasks.endpoint_type(entry, task),
+            "endpoint_type": tasks.endpoint_type(entry, task),
             "container": entry.get("container") or task.container,
             "installed": task.installed,
         }

@@ -84,13 +84,13 @@ def compile_config(
     _require_all(config, keys, path)
     chosen = tasks.choose(list(config["evaluation"].get("tasks") or []), asked_tasks or [], shown(path))
     config["evaluation"]["tasks"] = chosen.entries
-    from helpers.files import validate  # noqa: PLC0415
+    from helpers.files import validate
 
     validate(config, "config", shown(path))
     tasks.check(config, chosen.definitions)
     leaves = dict(_leaves(config))
     final = {key: _history(keys, key, value, shown(path)) for key, value in leaves.items()}
-    hashes = {shown(source): sha256_file(source) for source, _ in [*sources, (path, "")]}
+    hashes = {_source_name(source): sha256_file(source) for source, _ in [*sources, (path, "")]}
     return Compiled(config, final, chosen.definitions, hashes, [*chosen.notices, *unknown])
 
 
@@ -105,7 +105,8 @@ def _with_defaults(data: dict[str, Any], path: Path, profile: Profile | None) ->
         kind = (data.get("execution") or {}).get("type") or (EXECUTION_TYPES[executor] if executor else None)
         if not kind or kind == MISSING:
             raise BadInput(
-                f"{shown(path)}: execution.type is missing; give `execution: {{type: slurm}}` (or process, local, lepton), or a PROFILE whose executor says it"
+                f"{shown(path)}: execution.type is missing; give `execution: {{type: slurm}}` (or process, local, lepton), "
+                "or a PROFILE whose executor says it"
             )
         serving = (data.get("deployment") or {}).get("type") or "none"
         data["defaults"] = [*_group("execution", str(kind)), *_group("deployment", str(serving)), "_self_"]
@@ -130,13 +131,13 @@ def _compose(
     primary: dict[str, Any], path: Path, profile_node: dict[str, Any], settings: list[tuple[str, str]]
 ) -> tuple[Any, list[tuple[Path, str]]]:
     """Compose with Hydra; returns the config and the files that went into it, in order, each with the package it was put under."""
-    from hydra import compose, initialize_config_dir  # noqa: PLC0415  0.17 s
-    from hydra.core.config_store import ConfigStore  # noqa: PLC0415
-    from hydra.core.global_hydra import GlobalHydra  # noqa: PLC0415
-    from hydra.errors import HydraException  # noqa: PLC0415
-    from hydra.types import RunMode  # noqa: PLC0415
-    from omegaconf import OmegaConf  # noqa: PLC0415
-    from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
+    from hydra import compose, initialize_config_dir
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     _register_resolvers()
     folders = list(dict.fromkeys([path.parent, configs.CONFIGS, launcher_configs()]))
@@ -159,7 +160,7 @@ def _compose(
     found = []
     for item in listing:
         name = item.config_path
-        if item.package and item.package.split(".")[0] == "hydra" or name in (_ASKED, _PROFILE) or name is None:
+        if (item.package and item.package.split(".")[0] == "hydra") or name in (_ASKED, _PROFILE) or name is None:
             continue
         for folder in folders:
             if (folder / f"{name}.yaml").is_file():
@@ -170,7 +171,7 @@ def _compose(
 
 
 def _register_resolvers() -> None:
-    from omegaconf import OmegaConf  # noqa: PLC0415
+    from omegaconf import OmegaConf
 
     def select_not_null(*keys: Any, _root_: Any) -> Any:
         """The launcher's resolver (nemo_evaluator_launcher/configs/__init__.py): the first key that has a value, else the last text."""
@@ -198,9 +199,9 @@ def _override(name: str, text: str, base: Any) -> str:
 
     A value that Hydra's grammar cannot read (`--flag=1`) is taken as text. Raises BadInput without `=`, or for an unknown key.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: PLC0415
-    from hydra.errors import HydraException  # noqa: PLC0415
-    from omegaconf import OmegaConf  # noqa: PLC0415
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
 
     if "=" not in text and not text.startswith("~"):
         raise BadInput(f"{name}: {text!r} has no `=`; key=value was expected, for example deployment.tensor_parallel_size=8")
@@ -217,7 +218,7 @@ def _override(name: str, text: str, base: Any) -> str:
             parsed = parser.parse_override(text)
         except HydraException as error:
             raise BadInput(f"{name}: {shlex.quote(key)} cannot be read as a key: {_plain(error)}") from error
-    if text.startswith(("+", "~")) or "." not in key and isinstance(parsed.value(), str) and key in ("execution", "deployment"):
+    if text.startswith(("+", "~")) or ("." not in key and isinstance(parsed.value(), str) and key in ("execution", "deployment")):
         return text
     if OmegaConf.select(base, key, throw_on_missing=False) is not None or _exists(base, key):
         return text
@@ -228,11 +229,11 @@ def _override(name: str, text: str, base: Any) -> str:
 
 
 def _exists(base: Any, key: str) -> bool:
-    from omegaconf import OmegaConf  # noqa: PLC0415
+    from omegaconf import OmegaConf
 
     parent, _, last = key.rpartition(".")
     node = OmegaConf.select(base, parent) if parent else base
-    return OmegaConf.is_dict(node) and last in node or OmegaConf.is_list(node) and last.isdecimal() and int(last) < len(node)
+    return (OmegaConf.is_dict(node) and last in node) or (OmegaConf.is_list(node) and last.isdecimal() and int(last) < len(node))
 
 
 def _is_known(key: str) -> bool:
@@ -292,13 +293,14 @@ def _from_profile(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _fill(composed: Any, keys: dict[str, list[Origin]], profile: Profile | None) -> dict[str, Any]:
     """Give the profile's values to the keys that the config leaves open, resolve every interpolation, order the sections."""
-    from omegaconf import OmegaConf  # noqa: PLC0415
-    from omegaconf.errors import OmegaConfBaseException  # noqa: PLC0415
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     kind = OmegaConf.select(composed, "execution.type", throw_on_missing=False)
     if profile and kind != EXECUTION_TYPES[profile.fields["executor"]]:
         raise BadInput(
-            f"{profile.origins['executor']}: executor = {profile.fields['executor']!r} runs execution.type {EXECUTION_TYPES[profile.fields['executor']]}, "
+            f"{profile.origins['executor']}: executor = {profile.fields['executor']!r} runs execution.type "
+            f"{EXECUTION_TYPES[profile.fields['executor']]}, "
             f"and the config says {kind}; choose another PROFILE or CONFIG, or leave `execution` out of its defaults"
         )
     if profile and kind == "slurm":
@@ -424,4 +426,4 @@ def _require_all(config: dict[str, Any], keys: dict[str, list[Origin]], path: Pa
         listed = list(dict.fromkeys(missing))
         settings = " ".join(f"{key}=…" for key in listed)
         where = keys.get(listed[0], [Origin(None, shown(path))])[-1].set_by
-        raise BadInput(f"{where}: {', '.join(listed)} {'has' if len(listed) == 1 else 'have'} no value; give SET=\"{settings}\"")
+        raise BadInput(f'{where}: {", ".join(listed)} {"has" if len(listed) == 1 else "have"} no value; give SET="{settings}"')

@@ -51,11 +51,11 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> Path:
 def load_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     """A config file as plain data, and the line of every key as `a.b.0.c` -> line number (1-based).
 
-    Scalars are read as OmegaConf reads them (`1e-3` is a number). Raises BadInput with file and line for a syntax error, a duplicate key, an
-    alias bomb, text that is not UTF-8, or a document that is not a mapping.
+    Scalars are read as OmegaConf reads them (`1e-3` is a number). Raises BadInput with file and line for a syntax error, a duplicate key,
+    an alias bomb, text that is not UTF-8, or a document that is not a mapping.
     """
-    import yaml  # noqa: PLC0415
-    from omegaconf._utils import get_yaml_loader  # noqa: PLC0415  the loader Hydra reads configs with: it also refuses duplicate keys
+    import yaml
+    from omegaconf._utils import get_yaml_loader
 
     text = read_text(path)
     loader = get_yaml_loader()(text)
@@ -78,7 +78,7 @@ def load_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def _mark(node: yaml.Node, prefix: str, lines: dict[str, int], count: list[int], path: Path) -> None:
-    import yaml  # noqa: PLC0415
+    import yaml
 
     count[0] += 1
     if count[0] > MOST_NODES:

@@ -45,7 +45,7 @@ def _tagged(tag: str, colour: str, text: str) -> None:
 
 def rich_console(stream: TextIO) -> Console:
     """A rich console on `stream`; in a pipe it is 100 columns wide and draws no colour."""
-    from rich.console import Console  # noqa: PLC0415  0.1 s, only where something is drawn
+    from rich.console import Console
 
     fancy = is_fancy(stream)
     return Console(

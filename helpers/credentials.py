@@ -197,7 +197,7 @@ def read_dotenv(folder: Path | None) -> tuple[dict[str, str], list[str]]:
     path = folder / DOTENV if folder else None
     if path is None or not path.exists() or path.is_dir():
         return {}, []
-    from dotenv.parser import parse_stream  # noqa: PLC0415  only where there is a .env
+    from dotenv.parser import parse_stream
 
     values: dict[str, str] = {}
     for binding in parse_stream(io.StringIO(read_text(path))):
@@ -294,10 +294,10 @@ def _wandb_login(environ: Mapping[str, str]) -> _Login:
     Neither wandb's session nor its settings singleton is touched, and no service is started: wandb.login(prompt=False), the public way,
     rewrites settings files and does not say where a key came from. Raises BadInput for a WANDB_BASE_URL that wandb refuses.
     """
-    from wandb.errors import AuthenticationError  # noqa: PLC0415  importing wandb takes 0.35 s
-    from wandb.sdk.lib import urls, wbauth  # noqa: PLC0415
-    from wandb.sdk.lib.settings_file import SettingsFiles  # noqa: PLC0415
-    from wandb.sdk.lib.wbauth import wbnetrc  # noqa: PLC0415
+    from wandb.errors import AuthenticationError
+    from wandb.sdk.lib import urls, wbauth
+    from wandb.sdk.lib.settings_file import SettingsFiles
+    from wandb.sdk.lib.wbauth import wbnetrc
 
     login = _Login()
     said = io.StringIO()
@@ -335,7 +335,7 @@ def _key_problem(
     config: Mapping[str, Any], values: Mapping[str, str], sources: Mapping[str, str], server: str, known: dict[str, str]
 ) -> dict[str, str]:
     """What stands against an online export, by variable, with the mend; empty when there is a well-formed key. `known` stays in it."""
-    from wandb.sdk.lib import wbauth  # noqa: PLC0415  imported already, by the look for a login
+    from wandb.sdk.lib import wbauth
 
     command = _login_command(server)
     if KEY in values and TOKEN_FILE in values:
@@ -359,7 +359,7 @@ def _mode(values: Mapping[str, str], sources: Mapping[str, str]) -> str:
 
 
 def _settings_files() -> tuple[Path, Path]:
-    """wandb's two settings files, the system's and the workspace's, by the rules of its wandb_setup.py and wandb_settings.py."""
+    """Wandb's two settings files, the system's and the workspace's, by the rules of its wandb_setup.py and wandb_settings.py."""
     system = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb").expanduser() / "settings"
     workspace = Path(".wandb" if Path(".wandb").exists() else "wandb").absolute() / "settings"
     return system, workspace

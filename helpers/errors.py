@@ -52,7 +52,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def one_line(text: object) -> str:
-    """Text with line breaks folded and control characters shown as \\xNN: a message cannot forge a second line or move the cursor."""
+    r"""Text with line breaks folded and control characters shown as \\xNN: a message cannot forge a second line or move the cursor."""
     folded = " ".join(str(text).split())
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in folded)
 

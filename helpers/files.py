@@ -97,14 +97,14 @@ def load_schema(name: str) -> dict[str, Any]:
 
 @cache
 def _validator(name: str) -> Any:
-    from jsonschema import Draft202012Validator  # noqa: PLC0415  0.1 s, only where something is validated
+    from jsonschema import Draft202012Validator
 
     return Draft202012Validator(load_schema(name))
 
 
 def validate(data: Any, schema: str, where: str) -> None:
     """Check `data` against configs/schemas/SCHEMA.schema.json; raises BadInput naming `where`, the key, and what was expected."""
-    from jsonschema.exceptions import best_match  # noqa: PLC0415
+    from jsonschema.exceptions import best_match
 
     error = best_match(_validator(schema).iter_errors(data))
     if error is None:
@@ -166,7 +166,7 @@ def write_yaml(path: Path | str, data: dict[str, Any], schema: str, made_by: str
 
 def dump_yaml(data: Any) -> str:
     """`data` as YAML text: keys in their order, long text unwrapped, texts that YAML 1.1 would read as numbers quoted."""
-    import yaml  # noqa: PLC0415
+    import yaml
 
     text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=10_000)
     return text
@@ -174,7 +174,7 @@ def dump_yaml(data: Any) -> str:
 
 def read_yaml(path: Path | str, schema: str) -> tuple[dict[str, Any], str, dict[str, str]]:
     """Read a sealed YAML file of a run: its data, its seal, and the seals of what it was made from (empty for a handmade file)."""
-    import yaml  # noqa: PLC0415
+    import yaml
 
     text = read_text(path)
     body, line, rest = text.rpartition(SEAL_LINE)

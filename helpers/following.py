@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Self
+
 from helpers import console, files, process_jobs, status
 from helpers.errors import Interrupted, interruptible, one_line
 
@@ -38,7 +40,9 @@ def follow(submission: dict[str, Any], out: str, with_logs: bool) -> dict[str, A
             raise Interrupted("detached: the jobs go on; `make eval RUN=…` attaches again, `make cancel RUN=…` stops them") from error
         process_jobs.cancel(Path(submission["jobs"][0]["job_dir"]).parent)
         files.write_json(out, status.ask(submission), "status")
-        raise Interrupted("stopped, and nothing is left running; `make results` shows the tasks that were done, `make eval` starts anew") from error
+        raise Interrupted(
+            "stopped, and nothing is left running; `make results` shows the tasks that were done, `make eval` starts anew"
+        ) from error
     for job in seen["jobs"]:
         if job["state"] != "SUCCEEDED":
             console.say(f"✗ {job['task']} {job['state']}: {one_line(job['reason'])}")
@@ -81,7 +85,7 @@ class Fancy(Display):
 
     def __init__(self) -> None:
         """A bar for each task is added when it is first seen."""
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
         self.progress = Progress(
             SpinnerColumn(finished_text=" "),
@@ -93,7 +97,7 @@ class Fancy(Display):
         )
         self.bars: dict[str, Any] = {}
 
-    def __enter__(self) -> Fancy:
+    def __enter__(self) -> Self:
         """Start redrawing."""
         self.progress.start()
         return self
@@ -104,7 +108,7 @@ class Fancy(Display):
 
     def update(self, jobs: list[dict[str, Any]]) -> None:
         """Move the bars."""
-        from rich.markup import escape  # noqa: PLC0415
+        from rich.markup import escape
 
         for job in jobs:
             over = job["state"] in status.ENDED
@@ -148,7 +152,7 @@ class Tail(nullcontext[None]):
 
 def harmless(line: bytes) -> str:
     """A log line as text without what could move a terminal's cursor or change its colours."""
-    import re  # noqa: PLC0415
+    import re
 
     text = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)", "", line.decode("utf-8", "replace"))
     return "".join(c for c in text if c.isprintable() or c == "\t")

@@ -63,10 +63,10 @@ def check_port(host: str, port: int) -> None:
             probe.bind(address)
             probe.listen()
         except OSError as err:
-            raise StepFailed(f"cannot listen on {host} port {port}: {err.strerror}; stop what listens there or give another --port") from err
+            raise StepFailed(f"cannot listen on {host} port {port}: {err.strerror}; stop what listens there or give another port") from err
 
 
-def import_xllamacpp() -> Any:  # noqa: ANN401 - an extension module without type information
+def import_xllamacpp() -> Any:
     """Return the xllamacpp module; raise StepFailed when it cannot be imported."""
     try:
         return importlib.import_module("xllamacpp")
@@ -74,7 +74,7 @@ def import_xllamacpp() -> Any:  # noqa: ANN401 - an extension module without typ
         raise StepFailed(f"xllamacpp cannot be imported ({err}); install it: pip install xllamacpp") from err
 
 
-def start_server(args: argparse.Namespace) -> Any:  # noqa: ANN401 - xllamacpp.Server has no type information
+def start_server(args: argparse.Namespace) -> Any:
     """Load the checkpoint and return the running xllamacpp.Server; raise BadInput or StepFailed when it cannot run."""
     # xllamacpp answers a missing file and a taken port with one and the same error, so both are looked at first.
     check_checkpoint(args.checkpoint)
@@ -92,7 +92,8 @@ def start_server(args: argparse.Namespace) -> Any:  # noqa: ANN401 - xllamacpp.S
     try:
         return xllamacpp.Server(params)
     except RuntimeError as err:
-        raise StepFailed(f"xllamacpp cannot serve {args.checkpoint}: {err}; the lines above say why (often a damaged file or too little memory)") from err
+        message = f"xllamacpp cannot serve {args.checkpoint}: {err} The lines above say why: often a damaged file or too little memory"
+        raise StepFailed(message) from err
 
 
 def positive(text: str) -> int:
@@ -106,7 +107,7 @@ def positive(text: str) -> int:
 def port_number(text: str) -> int:
     """Return `text` as a port from 1 to 65535; raise ValueError otherwise."""
     number = positive(text)
-    if number > 65535:  # noqa: PLR2004 - the largest port there is
+    if number > 65535:  # noqa: PLR2004  the largest port there is
         raise ValueError(text)
     return number
 
@@ -119,7 +120,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--served-model-name", required=True, metavar="NAME", help="the name that requests and /v1/models use")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(
-        "--context", type=positive, default=DEFAULT_CONTEXT, metavar="N", help="tokens of one request, prompt and answer (default: %(default)s)"
+        "--context",
+        type=positive,
+        default=DEFAULT_CONTEXT,
+        metavar="N",
+        help="tokens of a request and its answer (default: %(default)s)",
     )
     parser.add_argument(
         "--parallel", type=positive, default=DEFAULT_PARALLEL, metavar="N", help="requests served at a time (default: %(default)s)"

@@ -34,7 +34,7 @@ ADAPTER = {"use_progress_tracking": True, "progress_tracking_url": None, "use_ca
 
 
 @register_executor("process")
-class ProcessExecutor(BaseExecutor):
+class ProcessExecutor(BaseExecutor):  # type: ignore[misc]
     """The launcher's executor interface over helpers/process_jobs.py and helpers/process_supervisor.py."""
 
     @staticmethod
@@ -51,7 +51,7 @@ class ProcessExecutor(BaseExecutor):
             plan = make_plan(cfg, config, generate_invocation_id())
             if dry_run:
                 return str(plan["invocation_id"])
-            write_jobs(jobs, plan, cfg)
+            write_jobs(jobs, plan)
         record_jobs(jobs, plan, config)
         if not process_jobs.is_supervised(jobs) and any(process_jobs.exit_code(jobs / task["dir"]) is None for task in plan["tasks"]):
             start(jobs, plan)
@@ -60,7 +60,8 @@ class ProcessExecutor(BaseExecutor):
     @staticmethod
     def get_status(id: str) -> list[ExecutionStatus]:  # noqa: A002  the launcher's name
         """The stock local executor reads our files."""
-        return LocalExecutor.get_status(id)
+        found: list[ExecutionStatus] = LocalExecutor.get_status(id)
+        return found
 
     @staticmethod
     def kill_job(job_id: str) -> None:
@@ -143,12 +144,16 @@ def run_config(cfg: DictConfig, index: int, full_name: str, kind: str) -> dict[s
 
 
 def script(entry: dict[str, Any], evaluation: dict[str, Any]) -> str:
-    """The task's run.sh, which a person can read and run again while a server is there. Raises BadInput for an untrusted pre_cmd or post_cmd."""
+    """The task's run.sh, which a person can read, and run again while a server is there. Raises BadInput for an untrusted pre_cmd."""
     before = entry.get("pre_cmd") or evaluation.get("pre_cmd") or ""
     after = entry.get("post_cmd") or evaluation.get("post_cmd") or ""
     if (before or after) and os.environ.get(TRUST_PRE_CMD) != "1":
         raise BadInput(f"task {entry['name']} has a pre_cmd or post_cmd; `export {TRUST_PRE_CMD}=1` if you trust it, or take it out")
-    lines = ["#!/usr/bin/env bash", f"# Task {shlex.quote(entry['name'])}: run by evalmake; its server's URL is in run_config.yml.", 'cd "$(dirname "$0")"']
+    lines = [
+        "#!/usr/bin/env bash",
+        f"# Task {shlex.quote(entry['name'])}: run by evalmake; its server's URL is in run_config.yml.",
+        'cd "$(dirname "$0")"',
+    ]
     if after:
         lines.append(f"trap {shlex.quote(after)} EXIT")
     lines += [before] if before else []
@@ -156,7 +161,7 @@ def script(entry: dict[str, Any], evaluation: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_jobs(jobs: Path, plan: dict[str, Any], cfg: DictConfig) -> None:
+def write_jobs(jobs: Path, plan: dict[str, Any]) -> None:
     """Make the folder of each task and, last of all, plan.json: with it there, the jobs are there."""
     for task in plan["tasks"]:
         folder = jobs / task["dir"]

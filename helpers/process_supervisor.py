@@ -13,23 +13,22 @@ import fcntl
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 import yaml
 
-from helpers import process_jobs
+from helpers import ports, process_jobs
 from helpers.errors import EvalmakeError, Interrupted, StepFailed, interruptible
 from helpers.files import ROOT, write_text
 
-PORT_TRIES = 3
 POLL_SECONDS = 0.1
 
 
@@ -41,38 +40,36 @@ class Server:
         self.deployment = deployment
         self.log = jobs / "server.log"
         self.port = 0
+        self.reserved: ports.Port | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it is healthy. A port that somebody took in between is tried again with another. Raises StepFailed."""
-        for attempt in range(1, PORT_TRIES + 1):
-            self.port = self.deployment["port"] or free_port()
-            if not is_free(self.port):
-                raise StepFailed(f"port {self.port} is in use; stop what listens there, or set deployment.port=0 for any free one")
-            with self.log.open("ab") as log:
-                self.process = subprocess.Popen(
-                    ["bash", "-c", self.deployment["command"]],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    cwd=ROOT,
-                    env=environment(self.deployment["env"], {"PORT": str(self.port), **self.deployment["variables"]}),
-                    start_new_session=True,
-                )
-            if self._wait_until_healthy() or attempt == PORT_TRIES:
-                break
-        if self.process.poll() is not None:
-            raise StepFailed(f"the server ended with code {self.process.returncode} before it was ready: {self.last_line()}")
+        """Start it and wait until it is healthy. Raises StepFailed when it ends first, or is not healthy in time."""
+        self.reserved = None if self.deployment["port"] else ports.reserve()
+        self.port = self.reserved.number if self.reserved else self.deployment["port"]
+        if not ports.is_free(self.port):
+            raise StepFailed(f"port {self.port} is in use; stop what listens there, or set deployment.port=0 for any free one")
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                ["bash", "-c", self.deployment["command"]],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env=environment(self.deployment["env"], {"PORT": str(self.port), **self.deployment["variables"]}),
+                start_new_session=True,
+            )
+        self._wait_until_healthy()
 
-    def _wait_until_healthy(self) -> bool:
+    def _wait_until_healthy(self) -> None:
         assert self.process
         timeout = self.deployment["readiness_timeout"]
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                return False
+                raise StepFailed(f"the server ended with code {self.process.returncode} before it was ready: {self.last_line()}")
             if answers(f"http://127.0.0.1:{self.port}{self.deployment['health']}"):
-                return True
+                return
             time.sleep(POLL_SECONDS)
         self.stop()
         raise StepFailed(f"the server was not healthy within {timeout} s (execution.endpoint_readiness_timeout): {self.last_line()}")
@@ -118,10 +115,12 @@ def run(jobs: Path, plan: dict[str, Any]) -> None:
                 _fail(folder, f"the server ended with code {server.process.returncode}: {server.last_line()}")
                 continue
             url = f"http://127.0.0.1:{server.port}{task['path']}" if server else None
+            adapter = ports.reserve()
             with (folder / "logs" / "client_stdout.log").open("ab") as log:
-                harness = start_harness(folder, task, url, log)
+                harness = start_harness(folder, task, url, adapter.number, log)
                 code = _watch(harness, server)
             end_group(harness)
+            adapter.release()
             if code is None:
                 assert server
                 assert server.process
@@ -153,8 +152,11 @@ def _watch(harness: subprocess.Popen[bytes], server: Server | None) -> int | Non
                 return None
 
 
-def start_harness(folder: Path, task: dict[str, Any], url: str | None, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Write the task's run_config.yml with the server's URL in it, and start its run.sh in a session of its own."""
+def start_harness(folder: Path, task: dict[str, Any], url: str | None, adapter: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Write the task's run_config.yml with the server's URL in it, and start its run.sh in a session of its own.
+
+    `adapter` is the port of nemo-evaluator's own proxy in front of the endpoint, which it reads from ADAPTER_PORT.
+    """
     path = folder / "run_config.yml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     if url:
@@ -167,7 +169,7 @@ def start_harness(folder: Path, task: dict[str, Any], url: str | None, log: IO[b
         stdout=log,
         stderr=subprocess.STDOUT,
         cwd=folder,
-        env=environment(task["env"], task["variables"]),
+        env=environment(task["env"], {"ADAPTER_PORT": str(adapter), **task["variables"]}),
         start_new_session=True,
     )
 
@@ -211,7 +213,7 @@ def export(jobs: Path, plan: dict[str, Any]) -> None:
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Stop a child and all that is in its session: SIGTERM, GRACE_SECONDS, SIGKILL. The child is ours, so its pid cannot have been reused."""
+    """Stop a child and all that is in its session: SIGTERM, GRACE_SECONDS, SIGKILL."""
     members = []
     with contextlib.suppress(psutil.Error):
         members = psutil.Process(process.pid).children(recursive=True)
@@ -228,26 +230,11 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
             break
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now; somebody may take it before the server does, so the start is tried again."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def is_free(port: int) -> bool:
-    """Whether nobody answers on this port of 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
 def answers(url: str) -> bool:
     """Whether a GET of `url` gives status 200 within two seconds, past any proxy."""
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=2) as response:
-            return bool(response.status == 200)
+            return bool(response.status == HTTPStatus.OK)
     except (urllib.error.URLError, OSError):
         return False
 

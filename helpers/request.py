@@ -157,7 +157,7 @@ def check_files(folder: Path) -> None:
     for name, schema in (("origins", "origins"), ("credentials", "credentials"), ("submission", "submission"), ("results", "results")):
         if (folder / f"{name}.json").exists():
             files.read_json(folder / f"{name}.json", schema)
-    seals = {}
+    seals: dict[str, str | None] = {}
     for name in ("config", "launcher"):
         if (folder / f"{name}.yaml").exists():
             _, seals[f"{name}.yaml"], made_from = files.read_yaml(folder / f"{name}.yaml", name)
@@ -195,7 +195,7 @@ def _typed(value: Any) -> str:
 
 
 def _git() -> dict[str, Any] | None:
-    import sh  # noqa: PLC0415  0.09 s, only when a run is made
+    import sh
 
     try:
         git = sh.git.bake("-C", str(ROOT), _tty_out=False)

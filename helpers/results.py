@@ -77,8 +77,8 @@ def cell(row: dict[str, Any]) -> str:
 
 def table(results: dict[str, Any]) -> Any:
     """The results as a rich table: a row a metric, and a row for each task that has none, with the reason."""
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table
+    from rich.text import Text
 
     view = Table(title=f"Results of {results['model'] or 'the model'}", title_justify="left")
     for name in ("task", "metric", "value ± stderr (n)", "chance", "failed", "seconds"):

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from helpers import catalogue, configs, console, files, following, profiles as profile_files, results, run_folder, status
+from helpers import catalogue, configs, console, files, following, results, run_folder, status
+from helpers import profiles as profile_files
 from helpers.errors import BadInput, TaskFailed, nearest
 from helpers.files import shown
 
@@ -26,14 +27,16 @@ def submission_of(path: str) -> dict[str, Any]:
 
 def status_table(seen: dict[str, Any]) -> None:
     """A row a job, and what to do next."""
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=f"Invocation {seen['invocation_id']}", title_justify="left")
     for name in ("task", "state", "progress", "reason"):
         table.add_column(name, overflow="fold")
     for job in seen["jobs"]:
-        table.add_row(Text(job["task"]), Text(job["state"], style=STYLES.get(job["state"], "red")), following.amount(job), Text(job["reason"]))
+        table.add_row(
+            Text(job["task"]), Text(job["state"], style=STYLES.get(job["state"], "red")), following.amount(job), Text(job["reason"])
+        )
     console.rich_console(sys.stdout).print(table)
     console.say("`make results` shows the scores" if status.is_over(seen) else "`make logs` shows the logs, `make cancel` stops it")
 
@@ -79,7 +82,10 @@ def verdict(path: str) -> None:
     failed = [entry["task"] for entry in found["tasks"] if entry["state"] != "SUCCEEDED"]
     if failed:
         run = run_folder.run_of(path)
-        raise TaskFailed(f"{len(failed)} of {len(found['tasks'])} tasks failed: {', '.join(failed)}; `make logs{f' RUN={run.name}' if run else ''}` shows why")
+        raise TaskFailed(
+            f"{len(failed)} of {len(found['tasks'])} tasks failed: {', '.join(failed)}; "
+            f"`make logs{f' RUN={run.name}' if run else ''}` shows why"
+        )
 
 
 def origins(path: str, key: str) -> None:
@@ -99,8 +105,8 @@ def origins(path: str, key: str) -> None:
 
 def runs(match: str, most: int) -> None:
     """The newest runs that match; reads only those that are shown."""
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table
+    from rich.text import Text
 
     ids = [name for name in run_folder.all_ids() if match in name]
     table = Table(title=f"{len(ids)} runs" + (f" with {match!r} in their id" if match else ""), title_justify="left")
@@ -110,7 +116,9 @@ def runs(match: str, most: int) -> None:
         folder = run_folder.RUNS / name
         request = _peek(folder / "request.json")
         tasks = request.get("tasks") or []
-        table.add_row(Text(name), request.get("mode", "?"), Text(str(request.get("config", "?"))), Text(" ".join(tasks) or "all"), _standing(folder))
+        table.add_row(
+            Text(name), request.get("mode", "?"), Text(str(request.get("config", "?"))), Text(" ".join(tasks) or "all"), _standing(folder)
+        )
     console.rich_console(sys.stdout).print(table)
     if len(ids) > most:
         console.say(f"and {len(ids) - most} older ones; MATCH= searches them")
@@ -118,14 +126,12 @@ def runs(match: str, most: int) -> None:
 
 def tasks(match: str) -> None:
     """The tasks with the text in their name, harness, endpoint type or description."""
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table
+    from rich.text import Text
 
     word = match.lower()
     found = [
-        task
-        for task in catalogue.load().values()
-        if word in " ".join([task.full_name, *task.endpoint_types, task.description]).lower()
+        task for task in catalogue.load().values() if word in " ".join([task.full_name, *task.endpoint_types, task.description]).lower()
     ]
     if not found:
         known = [name for task in catalogue.load().values() for name in (task.name, task.harness)]
@@ -141,8 +147,8 @@ def tasks(match: str) -> None:
 
 def profiles(env_file: Path | None) -> None:
     """The profiles of env.toml with what they inherit."""
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table
+    from rich.text import Text
 
     env = profile_files.load(env_file) if env_file else profile_files.find(configs.CONFIGS)
     if env.path is None:
@@ -153,7 +159,9 @@ def profiles(env_file: Path | None) -> None:
         table.add_column(name, overflow="fold")
     for name in env.names():
         fields = profile_files.get(env, name).fields
-        table.add_row(*(Text(str(value)) for value in (name, *(fields.get(key, "") for key in ("executor", "host", "account", "partition")))))
+        table.add_row(
+            *(Text(str(value)) for value in (name, *(fields.get(key, "") for key in ("executor", "host", "account", "partition"))))
+        )
     console.rich_console(sys.stdout).print(table)
 
 
@@ -168,7 +176,7 @@ def _peek(path: Path) -> dict[str, Any]:
 
 def _standing(folder: Path) -> Any:
     """How a run stands as last seen: its results, its last status, or the step it came to."""
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text
 
     entries = _peek(folder / "results.json").get("tasks") or _peek(folder / "status.json").get("jobs")
     if entries:

@@ -18,14 +18,14 @@ FROM_LAUNCHER = {"pending": "PENDING", "running": "RUNNING", "success": "SUCCEED
 
 
 def ask(submission: dict[str, Any]) -> dict[str, Any]:
-    """The status of a submission now (the content of status.json, unsealed). Reads a few small files a task; contacts nothing for `process`."""
+    """The status of a submission now: the content of status.json, unsealed. For `process` it reads a few small files a task."""
     rows = []
     if submission["executor"] == "process":
         for job in submission["jobs"]:
             folder = Path(job["job_dir"])
             rows.append(_row(job, process_jobs.state(folder, process_jobs.is_supervised(folder.parent))))
     else:
-        from helpers import launcher  # noqa: PLC0415  0.9 s
+        from helpers import launcher
 
         known = {answer["job_id"]: answer for answer in launcher.status(submission["invocation_id"])}
         for job in submission["jobs"]:

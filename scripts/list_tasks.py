@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """List the tasks that can be named in TASKS: the launcher's catalogue and the harnesses installed here.
 
-    scripts/list_tasks.py
-    scripts/list_tasks.py --match mmlu
+scripts/list_tasks.py
+scripts/list_tasks.py --match mmlu
 """
 
 from __future__ import annotations

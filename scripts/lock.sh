@@ -28,8 +28,9 @@ first_line() { echo "# Made by scripts/lock.sh from $1.in sha256:$(sha256 "$1.in
 # compile OUT.lock ARGUMENT…: one run of uv. Hosts and paths are never written; the reason for each package is.
 compile() {
     local out=$1; shift
-    if "$uv" pip compile --quiet --universal --python-version 3.10 --no-header --annotation-style line --no-emit-index-url \
-            --no-emit-find-links "$@" --output-file "$work/$out" >/dev/null 2>"$work/uv.log"; then return; fi
+    # Any Python will do to read metadata: without --no-python-downloads uv fetches a 3.10, or tries to for 10 s a run.
+    if "$uv" pip compile --quiet --no-python-downloads --universal --python-version 3.10 --no-header --annotation-style line \
+            --no-emit-index-url --no-emit-find-links "$@" --output-file "$work/$out" >/dev/null 2>"$work/uv.log"; then return; fi
     cat "$work/uv.log" >&2
     if grep -qE 'error sending request|Failed to fetch|Could not connect|timed out|HTTP status server error' "$work/uv.log"; then
         die 3 "the package index did not answer; no lock was changed: try again, or set UV_INDEX_URL or HTTPS_PROXY"

@@ -41,8 +41,9 @@ def samples_of(task: str) -> list[dict[str, Any]]:
 def answer_to(prompt: str, task: str = "capitals") -> tuple[int, str]:
     """The place of a prompt's sample in its task's data, and its right answer."""
     asked = benchmarks.words(prompt)
-    rows = list(enumerate(samples_of(task)))
-    return max(((n, row["answer"]) for n, row in rows if benchmarks.words(row["question"]) in asked), key=lambda found: len(rows[found[0]][1]["question"]))
+    fitting = [(place, row) for place, row in enumerate(samples_of(task)) if benchmarks.words(row["question"]) in asked]
+    place, row = max(fitting, key=lambda found: len(found[1]["question"]))  # South Sudan, not Sudan
+    return place, row["answer"]
 
 
 class Endpoint:
@@ -98,13 +99,26 @@ def endpoint() -> Iterator[Callable[..., Endpoint]]:
         one.server.server_close()
 
 
+def free_port() -> int:
+    """A port where nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def harness_env(**more: str) -> dict[str, str]:
-    """The environment that nemo-evaluator needs to find the harness: the path, and the Python that its command calls."""
+    """The environment that nemo-evaluator needs: the path to the harness, the Python that its command calls, a port for its proxy.
+
+    Without ADAPTER_PORT two runs that start together can take one port, and then both ask the endpoint of one of them.
+    """
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(HARNESS), "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0", **more}
+    ours = {"PATH": path, "PYTHONPATH": str(HARNESS), "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0", "ADAPTER_PORT": str(free_port())}
+    return {**os.environ, **ours, **more}
 
 
-def evaluate(task: str, url: str, folder: Path, params: dict[str, Any], key: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+def evaluate(
+    task: str, url: str, folder: Path, params: dict[str, Any], key: str | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
     """Run one task with nemo-evaluator, its artifacts in `folder`."""
     target = {"url": url, "model_id": "tiny", "type": "chat", "api_key_name": key, "adapter_config": ADAPTER}
     config = {"config": {"type": f"starter.{task}", "output_dir": str(folder), "params": params}, "target": {"api_endpoint": target}}
@@ -262,8 +276,10 @@ def test_a_passing_error_is_tried_again(endpoint: Callable[..., Endpoint], tmp_p
     seen: set[str] = set()
 
     def reply(prompt: str) -> tuple[int, str]:
-        first, _ = prompt not in seen, seen.add(prompt)
-        return (503, "") if first else (200, answer_to(prompt)[1])
+        if prompt in seen:
+            return 200, answer_to(prompt)[1]
+        seen.add(prompt)
+        return 503, ""
 
     assert run_alone(endpoint(reply).url, tmp_path, "--limit-samples", "4", "--max-retries", "1").returncode == 0
     assert (counts_in(tmp_path)["scored"], counts_in(tmp_path)["failed"]) == (4, 0)
@@ -276,7 +292,9 @@ def test_a_request_that_takes_too_long_is_failed_and_not_wrong(endpoint: Callabl
 
 
 @pytest.mark.parametrize("more", [("--limit-samples", "0"), ("--limit-samples", "-3"), ("--api-key-name", "NO_SUCH_VARIABLE")])
-def test_a_bad_argument_is_refused_before_anything_is_asked(endpoint: Callable[..., Endpoint], tmp_path: Path, more: tuple[str, str]) -> None:
+def test_a_bad_argument_is_refused_before_anything_is_asked(
+    endpoint: Callable[..., Endpoint], tmp_path: Path, more: tuple[str, str]
+) -> None:
     one = endpoint(lambda _: (200, ""))
     done = run_alone(one.url, tmp_path / "out", *more)
     assert done.returncode == 2
@@ -294,11 +312,11 @@ def model_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The chat URL of the local profile's model, served by helpers.local_model."""
     weights = Path(os.environ.get("EVALMAKE_TEST_WEIGHTS") or ROOT / ".venv" / WEIGHTS)
     assert weights.is_file(), f"no weights at {weights}: run make setup, or set EVALMAKE_TEST_WEIGHTS to the GGUF file"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = tmp_path_factory.mktemp("model") / "server.log"
     line = [sys.executable, "-m", "helpers.local_model", "--checkpoint", str(weights), "--port", str(port), "--served-model-name", "tiny"]
+    # With as many threads as cores, a busy machine makes the server's threads wait for each other: 48 s instead of 8 s.
+    line += ["--threads", "1"]
     with log.open("w") as out, subprocess.Popen(line, cwd=ROOT, stderr=out) as server:
         try:
             for _ in range(300):

@@ -66,37 +66,48 @@ def get(port: int, path: str, body: dict[str, Any] | None = None) -> Any:
         return json.load(response)
 
 
+class Server:
+    """A server process and its log."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self.log = log
+
+    def wait_for(self, start: str) -> str:
+        """The first line of the log that contains `start`; the test fails when the process ends first or a minute passes."""
+        for _ in range(1200):
+            ended = self.process.poll() is not None
+            for line in self.log.read_text().splitlines():
+                if start in line:
+                    return line
+            if ended:
+                break
+            time.sleep(0.05)
+        pytest.fail(f"no line with {start!r} in:\n{self.log.read_text()}")
+
+    def seconds_to_stop(self, number: int) -> float:
+        """Send the signal, wait for the end, and return how long that took."""
+        start = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(timeout=10)
+        return time.monotonic() - start
+
+
 @contextlib.contextmanager
-def started(checkpoint: Path, port: int, *more: str) -> Iterator[subprocess.Popen[str]]:
-    """A server process, killed at the end if it still runs."""
+def started(checkpoint: Path, port: int, folder: Path, *more: str) -> Iterator[Server]:
+    """A server process that logs into `folder`, killed at the end if it still runs."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command(checkpoint, port, *more), cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as process:
+    log = folder / "server.log"
+    with log.open("w") as out, subprocess.Popen(command(checkpoint, port, *more), cwd=ROOT, env=env, stderr=out) as process:
         try:
-            yield process
+            yield Server(process, log)
         finally:
             process.kill()
 
 
-def wait_until_ready(process: subprocess.Popen[str]) -> str:
-    """The line that says where it serves; everything before it is the server's log."""
-    assert process.stderr
-    for line in process.stderr:
-        if line.startswith("serving "):
-            return line
-    pytest.fail("the server ended before it served")
-
-
-def seconds_to_stop(process: subprocess.Popen[str], number: int) -> float:
-    """Send the signal, wait for the end, and return how long that took."""
-    start = time.monotonic()
-    process.send_signal(number)
-    process.wait(timeout=10)
-    return time.monotonic() - start
-
-
-def test_it_answers_chat_requests_under_the_given_name_and_says_where(checkpoint: Path, port: int) -> None:
-    with started(checkpoint, port, "--context", "512", "--parallel", "2") as process:
-        assert wait_until_ready(process) == f"serving tiny at http://127.0.0.1:{port}/v1/chat/completions\n"
+def test_it_answers_chat_requests_under_the_given_name_and_says_where(checkpoint: Path, port: int, tmp_path: Path) -> None:
+    with started(checkpoint, port, tmp_path, "--context", "512", "--parallel", "2") as server:
+        assert server.wait_for("serving ") == f"serving tiny at http://127.0.0.1:{port}/v1/chat/completions"
         assert get(port, "/health") == {"status": "ok"}
         model = get(port, "/v1/models")["data"][0]
         assert model["id"] == "tiny"
@@ -107,21 +118,19 @@ def test_it_answers_chat_requests_under_the_given_name_and_says_where(checkpoint
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_a_serving_process_promptly_and_frees_the_port(checkpoint: Path, port: int, number: int) -> None:
-    with started(checkpoint, port) as process:
-        wait_until_ready(process)
-        assert seconds_to_stop(process, number) < PROMPTLY
-        assert process.returncode == -number
+def test_a_signal_stops_a_serving_process_promptly_and_frees_the_port(checkpoint: Path, port: int, tmp_path: Path, number: int) -> None:
+    with started(checkpoint, port, tmp_path) as server:
+        server.wait_for("serving ")
+        assert server.seconds_to_stop(number) < PROMPTLY
+        assert server.process.returncode == -number
     with pytest.raises(urllib.error.URLError):
         get(port, "/health")
 
 
-def test_a_signal_stops_a_process_that_is_still_loading(checkpoint: Path, port: int) -> None:
-    with started(checkpoint, port) as process:
-        assert process.stderr
-        while "loading model" not in process.stderr.readline():
-            pass
-        assert seconds_to_stop(process, signal.SIGTERM) < PROMPTLY
+def test_a_signal_stops_a_process_that_is_still_loading(checkpoint: Path, port: int, tmp_path: Path) -> None:
+    with started(checkpoint, port, tmp_path) as server:
+        server.wait_for("loading model")
+        assert server.seconds_to_stop(signal.SIGTERM) < PROMPTLY
 
 
 def test_a_missing_checkpoint_is_bad_input_and_is_named(tmp_path: Path, port: int) -> None:

@@ -55,7 +55,12 @@ def correct(task: str, sample: ScorerInput) -> dict[str, bool]:
     return {"correct": named == sample.target}
 
 
-@benchmark("capitals", dataset=str(data_file("capitals")), prompt="What is the capital city of {question}? Answer with the name of the city.", target_field="answer")
+@benchmark(
+    "capitals",
+    dataset=str(data_file("capitals")),
+    prompt="What is the capital city of {question}? Answer with the name of the city.",
+    target_field="answer",
+)
 @scorer
 def capitals(sample: ScorerInput) -> dict[str, bool]:
     """Score a response of the task capitals."""

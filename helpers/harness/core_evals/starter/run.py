@@ -58,7 +58,7 @@ def chat_caller(args: argparse.Namespace) -> Callable[..., str]:
     base = args.model_url.rstrip("/").removesuffix("/chat/completions")
 
     def call(prompt: str, _endpoint_type: str, *, system_prompt: str | None = None, timeout: float | None = None) -> str:
-        return call_model_chat(
+        text: str = call_model_chat(
             base,
             args.model_id,
             prompt,
@@ -70,6 +70,7 @@ def chat_caller(args: argparse.Namespace) -> Callable[..., str]:
             session=session,
             system_prompt=system_prompt,
         )
+        return text
 
     return call
 
