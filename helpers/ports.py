@@ -61,11 +61,17 @@ def reserve() -> Port:
 
 
 def is_free(number: int) -> bool:
-    """Whether this port of 127.0.0.1 can be bound now."""
+    """Whether this port of 127.0.0.1 can be bound now, also by a server that does not set SO_REUSEADDR (nemo-evaluator's does not)."""
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", number))
         except OSError:
             return False
         return True
+
+
+def answers(number: int) -> bool:
+    """Whether somebody listens on this port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", number)) == 0

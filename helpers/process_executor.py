@@ -30,7 +30,8 @@ from helpers.launcher import TELEMETRY
 
 TRUST_PRE_CMD = "NEMO_EVALUATOR_TRUST_PRE_CMD"
 # With these the harness counts its requests into artifacts/progress, and a task that is run again asks only what it has no answer for.
-ADAPTER = {"use_progress_tracking": True, "progress_tracking_url": None, "use_caching": True}
+# Each count is also posted to a URL: to the supervisor's, since without one nemo-evaluator 0.2.8 posts to whatever listens on port 8000.
+ADAPTER = {"use_progress_tracking": True, "progress_tracking_url": f"${process_jobs.PROGRESS_URL}", "use_caching": True}
 
 
 @register_executor("process")

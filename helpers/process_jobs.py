@@ -27,6 +27,8 @@ import psutil
 PLAN, SUPERVISOR, LOCK = "plan.json", "supervisor.json", "supervisor.lock"
 # Marks every process of an invocation, so that all of them can be found, also when those that started them are gone.
 MARK = "EVALMAKE_INVOCATION"
+# The variable that names where the harness posts its progress to.
+PROGRESS_URL = "EVALMAKE_PROGRESS_URL"
 # Written by nemo-evaluator when it is interrupted (core/evaluate.py); the stock `status` reads such a job as killed.
 INTERRUPTED_MARKER = ".nemo_evaluator_interrupted"
 CANCELLED_CODE = 128 + signal.SIGTERM
@@ -101,7 +103,7 @@ def state(job_dir: Path, supervised: bool) -> dict[str, Any]:
         "state": name,
         "reason": reason,
         "exit_code": code,
-        "requests_done": _number(job_dir / "artifacts" / "progress"),
+        "requests_done": number_in(job_dir / "artifacts" / "progress"),
         "seconds": seconds,
         "log": str(log) if log.exists() else None,
     }
@@ -175,7 +177,8 @@ def _is_same(pid: int, created: float) -> bool:
         return False
 
 
-def _number(path: Path) -> int | None:
+def number_in(path: Path) -> int | None:
+    """The whole number that a file holds, or None."""
     try:
         return int(path.read_text().strip())
     except (OSError, ValueError):

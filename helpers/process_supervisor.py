@@ -15,10 +15,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,7 +49,7 @@ class Server:
         """Start it and wait until it is healthy. Raises StepFailed when it ends first, or is not healthy in time."""
         self.reserved = None if self.deployment["port"] else ports.reserve()
         self.port = self.reserved.number if self.reserved else self.deployment["port"]
-        if not ports.is_free(self.port):
+        if ports.answers(self.port):
             raise StepFailed(f"port {self.port} is in use; stop what listens there, or set deployment.port=0 for any free one")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -96,6 +98,7 @@ def main(arguments: list[str]) -> None:
         write_text(jobs / process_jobs.SUPERVISOR, json.dumps(process_jobs.own_record()))
         interruptible()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal it was started from may go
+        os.environ[process_jobs.PROGRESS_URL] = take_progress()
         run(jobs, process_jobs.read(jobs / process_jobs.PLAN) or {})
 
 
@@ -172,6 +175,23 @@ def start_harness(folder: Path, task: dict[str, Any], url: str | None, adapter: 
         env=environment(task["env"], {"ADAPTER_PORT": str(adapter), **task["variables"]}),
         start_new_session=True,
     )
+
+
+def take_progress() -> str:
+    """Answer the progress that harnesses post (they write it to a file too, which is what we read); returns the URL to post to."""
+
+    class Sink(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(HTTPStatus.NO_CONTENT)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Nothing worth a line."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}"
 
 
 def environment(names: dict[str, str], extra: dict[str, str]) -> dict[str, str]:

@@ -54,9 +54,9 @@ def _row(job: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
 
 
 def samples_asked(job_dir: Path) -> int | None:
-    """How many samples the task will ask: what the harness wrote (samples.json), or limit_samples; None when nobody says."""
-    if said := process_jobs.read(job_dir / "artifacts" / "samples.json"):
-        return int(said["asked"])
+    """How many samples the task asks: what the harness wrote into artifacts/total, or limit_samples; None when nobody says."""
+    if (total := process_jobs.number_in(job_dir / "artifacts" / "total")) is not None:
+        return total
     try:
         config = yaml.load((job_dir / "run_config.yml").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         limit = config["config"]["params"]["limit_samples"]

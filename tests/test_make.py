@@ -15,5 +15,10 @@ def test_eval_prints_the_scores_of_a_real_model(make: Make, project: Path) -> No
     assert "(3)" in done.stdout
     results = json.loads(next(project.glob("runs/*/results.json")).read_text())
     assert results["rows"][0]["n"] == 3
-    for text in ("Compiled Configuration", "Starting evaluation...", "✓ Evaluation submitted: ", "Check status: nemo-evaluator-launcher status "):
+    for text in (
+        "Compiled Configuration",
+        "Starting evaluation...",
+        "✓ Evaluation submitted: ",
+        "Check status: nemo-evaluator-launcher status ",
+    ):
         assert text in done.stderr

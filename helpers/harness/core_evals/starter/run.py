@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import math
 import sys
 from collections import Counter
@@ -101,7 +102,7 @@ def run_task(args: argparse.Namespace) -> None:
         "asked": len(rows),
         "scored": len(rows) - len(failed),
         "failed": len(failed),
-        "errors": dict(Counter(f"{result.status}: {result.error}" for result in failed).most_common()),
+        "errors": dict(Counter(re.sub(r"0x[0-9a-f]+", "0x…", f"{result.status}: {result.error}") for result in failed).most_common()),
     }
     (args.output_dir / "samples.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
