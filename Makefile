@@ -172,6 +172,7 @@ lint: $(installed)/dev $(installed)/pipeline ## ruff, mypy and shellcheck
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	bash scripts/lock.sh --check
+	$(PY) scripts/write_readme.py --check
 	git ls-files -z '*.sh' .ci/run | xargs -0 .venv/bin/shellcheck
 
 bench: setup $(installed)/dev ## measure against the rivals, as ratios

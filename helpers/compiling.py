@@ -100,6 +100,9 @@ def compile_config(
 def _with_defaults(data: dict[str, Any], path: Path, profile: Profile | None) -> dict[str, Any]:
     """The config with a `defaults:` list: its own, or the groups that its execution.type and deployment.type name."""
     data = dict(data)
+    for name in SECTIONS:
+        if data.get(name) is not None and not isinstance(data[name], dict):
+            raise BadInput(f"{shown(path)}: {name}: `key: value` lines were expected, not {data[name]!r}")
     executor = profile.fields["executor"] if profile else None
     if "defaults" not in data:
         kind = (data.get("execution") or {}).get("type") or (EXECUTION_TYPES[executor] if executor else None)
@@ -187,8 +190,14 @@ def _register_resolvers() -> None:
 
 
 def _plain(error: Exception) -> str:
-    """Hydra's message without its link to a web page."""
-    return one_line(re.sub(r"See https?://\S+.*", "", str(error)))
+    """Hydra's message without its link to a web page and its search path; for a group that is not there, with the nearest that is."""
+    text = one_line(str(error))
+    if found := re.search(r"Could not (?:find|load) '([^']+)'.*?Available options in '[^']+': (.*?) Config search path", text):
+        group, _, name = found[1].rpartition("/")
+        options = sorted({path.stem for folder in (configs.CONFIGS, launcher_configs()) for path in (folder / group).glob("*.yaml")})
+        options += sorted(f"{path.parent.name}/{path.stem}" for path in (launcher_configs() / group).glob("*/*.yaml"))
+        return f"defaults: there is no {group} called {name}{nearest(name, options)}; there are {', '.join(options)}"
+    return re.sub(r"See https?://\S+.*| Config search path.*|In '(?:evalmake_\w+)': ", "", text).strip()
 
 
 # ---- overrides -----------------------------------------------------------------------------------------------------------------------
