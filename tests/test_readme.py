@@ -58,7 +58,7 @@ def test_each_folder_and_script_that_is_named_exists() -> None:
 def test_each_module_of_the_helpers_is_in_the_architecture() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     for path in (ROOT / "helpers").glob("*.py"):
-        assert path.stem in text or path.stem in ("__init__",), path.name
+        assert path.stem in text or path.stem == "__init__", path.name
 
 
 def test_the_example_profiles_are_listed(make: Make, project: Path) -> None:

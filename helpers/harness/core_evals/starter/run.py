@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import math
+import re
 import sys
 from collections import Counter
 from dataclasses import asdict
