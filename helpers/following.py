@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -11,45 +14,95 @@ from typing import Any
 from typing_extensions import Self
 
 from helpers import console, files, process_jobs, status
-from helpers.errors import Interrupted, interruptible, one_line
+from helpers.errors import Interrupted, StepFailed, interruptible, one_line
 
 ASK_SECONDS = 0.25  # local files only; a cluster is asked less often
 PLAIN_SECONDS = 30.0  # in a pipe, how often a running task says how far it is
 
 
-def follow(submission: dict[str, Any], out: str, with_logs: bool) -> dict[str, Any]:
-    """Show progress until every job has ended; writes the last status to `out` and returns it.
+ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)")
 
-    Interrupted (Ctrl-C, SIGTERM, SIGHUP) on this machine, it stops the jobs: nothing is left running. Raises Interrupted then.
+
+def follow(submission: dict[str, Any], submission_path: str, out: str, with_logs: bool) -> None:
+    """Show progress until every job has ended, and write the last status to `out`.
+
+    On this machine, jobs that were interrupted or killed before are gone on with. Raises Interrupted on Ctrl-C, SIGTERM and SIGHUP: the
+    jobs of this machine are stopped then, and nothing is left running. Raises StepFailed when what ran the jobs was killed meanwhile.
     """
-    interruptible()
+    listen_for_signals()
     view: Display = Fancy() if console.is_fancy(sys.stderr) and not with_logs else Plain()
     tails = [Tail(job) for job in submission["jobs"]] if with_logs else []
+    jobs = Path(submission["jobs"][0]["job_dir"]).parent if submission["executor"] == "process" else None
     try:
+        if jobs:
+            go_on(jobs, submission_path)
         with view:
             while True:
                 seen = status.ask(submission)
                 for tail in tails:
                     tail.show()
                 view.update(seen["jobs"])
-                if status.is_over(seen):
+                if status.is_over(seen) or status.is_lost(seen):
                     break
                 time.sleep(ASK_SECONDS)
-    except (KeyboardInterrupt, Interrupted) as error:
-        if submission["executor"] != "process":
+        # The model server is stopped, and results are exported, after the last task.
+        while jobs and process_jobs.is_supervised(jobs):
+            time.sleep(ASK_SECONDS / 5)
+    except (KeyboardInterrupt, Interrupted, BrokenPipeError) as error:
+        if not jobs:
             raise Interrupted("detached: the jobs go on; `make eval RUN=…` attaches again, `make cancel RUN=…` stops them") from error
-        process_jobs.cancel(Path(submission["jobs"][0]["job_dir"]).parent)
+        ignore_signals()
+        process_jobs.stop(jobs, process_jobs.INTERRUPTED_CODE)
         files.write_json(out, status.ask(submission), "status")
         raise Interrupted(
-            "stopped, and nothing is left running; `make results` shows the tasks that were done, `make eval` starts anew"
+            "stopped, and nothing is left running; `make results` shows the tasks that were done, `make eval RUN=…` goes on with the others"
         ) from error
+    if jobs and status.is_lost(seen):
+        process_jobs.stop(jobs, process_jobs.INTERRUPTED_CODE)
     for job in seen["jobs"]:
         if job["state"] != "SUCCEEDED":
-            console.say(f"✗ {job['task']} {job['state']}: {one_line(job['reason'])}")
+            console.say(one_line(f"✗ {job['task']} {job['state']}: {job['reason']}"))
             if job["log"]:
                 console.say(f"  log: {files.shown(job['log'])}")
     files.write_json(out, seen, "status")
-    return seen
+    if status.is_lost(seen):
+        raise StepFailed(
+            f"the process that ran the tasks was killed; `make eval RUN={submission_path_run(submission_path)}` goes on with them"
+        )
+
+
+def go_on(jobs: Path, submission_path: str) -> None:
+    """Have the tasks run that a killed or interrupted supervisor left open, with the same credentials; they end when this process does."""
+    if process_jobs.is_supervised(jobs) or not process_jobs.open_tasks(jobs):
+        return
+    from helpers import credentials, process_start, request
+
+    config_path = Path(submission_path).with_name("config.yaml")
+    if config_path.exists():
+        found = credentials.gather(files.read_yaml(config_path, "config")[0], request.env_folder(str(config_path)), os.environ)
+        found.require()
+        found.apply(os.environ)
+    left = process_start.go_on(jobs, os.getpid())
+    console.info(f"going on with what was interrupted: {', '.join(task['name'] for task in left)}")
+
+
+def listen_for_signals() -> None:
+    """SIGTERM and SIGHUP raise Interrupted, except a SIGHUP that is ignored already (nohup)."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    interruptible()
+    if ignored:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def ignore_signals() -> None:
+    """While the jobs are being stopped, a second Ctrl-C must not leave some of them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def submission_path_run(path: str) -> str:
+    """The run's id as a person would give it."""
+    return "…" if path == "-" else Path(path).resolve().parent.name
 
 
 class Display(AbstractContextManager["Display"]):
@@ -151,10 +204,8 @@ class Tail(nullcontext[None]):
 
 
 def harmless(line: bytes) -> str:
-    """A log line as text without what could move a terminal's cursor or change its colours."""
-    import re
-
-    text = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)", "", line.decode("utf-8", "replace"))
+    """A log line as text without what could move a terminal's cursor or change its colours. Of a bar redrawn in place, its last state."""
+    text = ESCAPE.sub("", line.decode("utf-8", "replace").rstrip("\r\n").rpartition("\r")[2])
     return "".join(c for c in text if c.isprintable() or c == "\t")
 
 

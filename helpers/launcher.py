@@ -15,13 +15,22 @@ from helpers import catalogue
 from helpers.errors import StepFailed, one_line
 
 TELEMETRY = "NEMO_EVALUATOR_TELEMETRY_LEVEL"
+_LOG_LEVELS = ("NEMO_EVALUATOR_LOG_LEVEL", "LOG_LEVEL")
+_quieted: set[str] = set()
 
 
 def quiet_environment() -> None:
     """Set what the launcher reads when it is imported: telemetry off unless the user set it, warnings only."""
     os.environ.setdefault(TELEMETRY, "0")
-    os.environ.setdefault("NEMO_EVALUATOR_LOG_LEVEL", "WARNING")
-    os.environ.setdefault("LOG_LEVEL", "WARNING")
+    for name in _LOG_LEVELS:
+        if name not in os.environ:
+            os.environ[name] = "WARNING"
+            _quieted.add(name)
+
+
+def environment() -> dict[str, str]:
+    """Our environment for jobs: without telemetry, but with the log levels that the user set or did not set."""
+    return {TELEMETRY: "0", **{name: value for name, value in os.environ.items() if name not in _quieted}}
 
 
 @contextlib.contextmanager
@@ -47,7 +56,7 @@ def run_eval(config: dict[str, Any], log: Path | None = None) -> str:
         functional.load_tasks_mapping = _mapping  # type: ignore[attr-defined]
         try:
             invocation = functional.run_eval(OmegaConf.create(config))  # type: ignore[arg-type]
-        except (ValueError, RuntimeError, AttributeError, KeyError) as error:
+        except (ValueError, RuntimeError, AttributeError, KeyError, OSError) as error:
             raise StepFailed(f"nemo-evaluator-launcher refused the evaluation: {one_line(error)}") from error
     if not invocation:
         raise StepFailed("nemo-evaluator-launcher gave no invocation id; see logs/launcher.log of the run")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,11 +22,12 @@ from nemo_evaluator_launcher.executors.local.executor import LocalExecutor
 from nemo_evaluator_launcher.executors.registry import register_executor
 from omegaconf import DictConfig, OmegaConf
 
-from helpers import process_jobs, tasks
-from helpers.errors import BadInput, StepFailed
-from helpers.files import ROOT, shown, write_text
+from helpers import process_jobs, process_start, tasks
+from helpers.errors import BadInput
+from helpers.files import ROOT, write_text
 from helpers.launcher import TELEMETRY
 
+SHUTDOWN = "NEMO_EVALUATOR_SHUTDOWN_TIMEOUT_SECONDS"  # 30 of its own accord, which a person who pressed Ctrl-C waits for
 TRUST_PRE_CMD = "NEMO_EVALUATOR_TRUST_PRE_CMD"
 # With these the harness counts its requests into artifacts/progress, and a task that is run again asks only what it has no answer for.
 # Each count is also posted to a URL: to the supervisor's, since without one nemo-evaluator 0.2.8 posts to whatever listens on port 8000.
@@ -54,8 +54,7 @@ class ProcessExecutor(BaseExecutor):  # type: ignore[misc]
                 return str(plan["invocation_id"])
             write_jobs(jobs, plan)
         record_jobs(jobs, plan, config)
-        if not process_jobs.is_supervised(jobs) and any(process_jobs.exit_code(jobs / task["dir"]) is None for task in plan["tasks"]):
-            start(jobs, plan)
+        process_start.go_on(jobs, process_start.owner_of_this_step())
         return str(plan["invocation_id"])
 
     @staticmethod
@@ -183,7 +182,9 @@ def write_jobs(jobs: Path, plan: dict[str, Any]) -> None:
         "#!/usr/bin/env bash",
         "# Runs the tasks of this folder that have not ended; `nemo-evaluator-launcher resume` calls it too.",
         'cd "$(dirname "$0")"',
-        f"export PYTHONPATH={shlex.quote(str(ROOT))} {process_jobs.MARK}={plan['invocation_id']}",
+        f"export {process_jobs.MARK}={plan['invocation_id']}",
+        f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        f"export {TELEMETRY}=${{{TELEMETRY}:-0}} {SHUTDOWN}=${{{SHUTDOWN}:-3}}",
         command,
     ]
     write_text(jobs / "run_all.sequential.sh", "\n".join(lines) + "\n", mode=0o755)
@@ -195,25 +196,6 @@ def record_jobs(jobs: Path, plan: dict[str, Any], config: dict[str, Any]) -> Non
     database = ExecutionDB()
     for task in plan["tasks"]:
         if database.get_job(task["job_id"]) is None:
-            data = {"output_dir": str(jobs / task["dir"]), "container": "none (a process of this machine)", "eval_image": ""}
+            # No container: the stock `kill` then refuses, instead of marking jobs as killed that go on.
+            data = {"output_dir": str(jobs / task["dir"]), "container": "", "eval_image": ""}
             database.write_job(JobData(plan["invocation_id"], task["job_id"], time.time(), "local", data, config))
-
-
-def start(jobs: Path, plan: dict[str, Any]) -> None:
-    """Start the supervisor in a session of its own, and wait until it holds its folder (a few tenths of a second). Raises StepFailed."""
-    variables = {process_jobs.MARK: plan["invocation_id"], "NEMO_EVALUATOR_SHUTDOWN_TIMEOUT_SECONDS": "3", TELEMETRY: os.environ[TELEMETRY]}
-    with (jobs / "supervisor.log").open("ab") as log:
-        process = subprocess.Popen(
-            ["bash", "run_all.sequential.sh"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=jobs,
-            env={**os.environ, **variables},
-            start_new_session=True,
-        )
-    deadline = time.monotonic() + 30
-    while not process_jobs.is_supervised(jobs):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise StepFailed(f"the supervisor did not start; see {shown(jobs / 'supervisor.log')}")
-        time.sleep(0.02)

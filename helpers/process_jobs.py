@@ -13,8 +13,10 @@ Nothing heavy is imported here: the supervisor and every status call pay for it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import platform
 import re
 import signal
 import time
@@ -24,16 +26,30 @@ from typing import Any
 
 import psutil
 
+from helpers.errors import StepFailed
+
 PLAN, SUPERVISOR, LOCK = "plan.json", "supervisor.json", "supervisor.lock"
 # Marks every process of an invocation, so that all of them can be found, also when those that started them are gone.
 MARK = "EVALMAKE_INVOCATION"
+# Marks the processes of one task, or of the model server (INVOCATION.server).
+JOB_MARK = "EVALMAKE_JOB"
 # The variable that names where the harness posts its progress to.
 PROGRESS_URL = "EVALMAKE_PROGRESS_URL"
+# The process (its pid) whose end also ends the jobs: the `make eval` that somebody looks at.
+OWNER = "EVALMAKE_OWNER"
 # Written by nemo-evaluator when it is interrupted (core/evaluate.py); the stock `status` reads such a job as killed.
 INTERRUPTED_MARKER = ".nemo_evaluator_interrupted"
+# Exit codes of jobs that we stopped: by `make cancel`, for good; and by Ctrl-C and the like: the same run goes on with those.
 CANCELLED_CODE = 128 + signal.SIGTERM
+INTERRUPTED_CODE = 128 + signal.SIGINT
 GRACE_SECONDS = 4.0  # nemo-evaluator itself is told to take at most 3
-ERROR_LINE = re.compile(r"error|exception|refused|denied|not found|no such|failed|killed", re.IGNORECASE)
+GOES_ON = "`make eval RUN=…` goes on with it"
+# What says best why a job failed, the best first: our own line, the end of a traceback, anything that speaks of trouble.
+TELLING = [
+    re.compile(r"^error: "),
+    re.compile(r"^[\w.]*(Error|Exception|Exit)\b.*: "),
+    re.compile(r"error|exception|refused|denied|not found|no such|failed|killed", re.IGNORECASE),
+]
 
 
 def stamp() -> str:
@@ -44,7 +60,7 @@ def stamp() -> str:
 def stage(job_dir: Path, name: str, code: int | None = None) -> None:
     """Write a stage file (`pre-start`, `running`, `exit`): the time, and for `exit` the exit code."""
     path = job_dir / "logs" / f"stage.{name}"
-    temporary = path.with_suffix(".part")
+    temporary = path.with_name(f".stage.{name}.{os.getpid()}.part")
     temporary.write_text(stamp() + ("" if code is None else f" {code}") + "\n")
     temporary.replace(path)
 
@@ -66,38 +82,65 @@ def exit_code(job_dir: Path) -> int | None:
         return None
 
 
+def is_open(job_dir: Path) -> bool:
+    """Whether a supervisor is still to run this job: it has not ended, or was interrupted."""
+    return exit_code(job_dir) in (None, INTERRUPTED_CODE)
+
+
+def open_tasks(jobs: Path) -> list[dict[str, Any]]:
+    """The tasks of the plan that are still to be run."""
+    plan = read(jobs / PLAN)
+    return [task for task in plan["tasks"] if is_open(jobs / task["dir"])] if plan else []
+
+
 def read(path: Path) -> dict[str, Any] | None:
     """A JSON file of the jobs folder, or None when it is not there (or torn: it is written beside and renamed, so it never should be)."""
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return None
     return data
 
 
 def is_supervised(jobs: Path) -> bool:
-    """Whether the supervisor of this jobs folder is alive: its pid is there, and is still the process that wrote it (pids are reused)."""
-    record = read(jobs / SUPERVISOR)
-    return record is not None and _is_same(record["pid"], record["created"])
+    """Whether the supervisor of this jobs folder is alive: it holds the folder's lock, which goes with the process however it ends.
+
+    No pid and no clock is asked, so neither a reused pid nor a stepped clock deceives, and on a shared filesystem another host may ask.
+    """
+    try:
+        with (jobs / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def state(job_dir: Path, supervised: bool) -> dict[str, Any]:
-    """One job as a row of status.json: state, reason, exit_code, requests_done, seconds, log. Reads a handful of small files."""
+    """One job as a row of status.json: state, reason, exit_code, requests_done, seconds, log. Reads a handful of small files.
+
+    `supervised` must have been asked before: a supervisor writes the exit of a job before it goes.
+    """
     started, ended, code = stage_time(job_dir, "running"), stage_time(job_dir, "exit"), exit_code(job_dir)
     reason = ""
-    if code == 0:
-        name = "SUCCEEDED" if (job_dir / "artifacts" / "results.yml").exists() else "FAILED"
-        reason = "" if name == "SUCCEEDED" else "the harness ended without results.yml"
-    elif code is not None:
-        cancelled = (job_dir / "artifacts" / INTERRUPTED_MARKER).exists() or code == CANCELLED_CODE
-        name = "CANCELLED" if cancelled else "FAILED"
-        reason = "" if cancelled else f"exit code {code}: {last_error(job_dir)}"
-    elif not supervised:
-        name = "FAILED" if started else "CANCELLED"
-        reason = "the process that ran it is gone (killed, or the machine was restarted)"
+    marked = (job_dir / "artifacts" / INTERRUPTED_MARKER).exists()
+    if code in (None, INTERRUPTED_CODE):
+        if supervised:
+            name = "RUNNING" if started and code is None else "PENDING"
+        else:
+            gone = "the process that ran it is gone (killed, or the machine was restarted)"
+            name, reason = "INTERRUPTED", f"{gone if code is None else 'stopped before its end'}; {GOES_ON}"
+    elif marked or code == CANCELLED_CODE:
+        name = "CANCELLED"
+    elif code == 0 and (job_dir / "artifacts" / "results.yml").exists():
+        name = "SUCCEEDED"
     else:
-        name = "RUNNING" if started else "PENDING"
-    seconds = None if started is None else round((ended or time.time()) - started, 2) if ended or supervised else None
+        name = "FAILED"
+        reason = f"exit code {code}: {last_error(job_dir)}" if code else "the harness ended without results.yml"
+    seconds = None
+    if started is not None and (ended or supervised):
+        seconds = max(0.0, round((ended or time.time()) - started, 2))
     log = job_dir / "logs" / "client_stdout.log"
     return {
         "state": name,
@@ -109,72 +152,91 @@ def state(job_dir: Path, supervised: bool) -> dict[str, Any]:
     }
 
 
+def tail(path: Path, size: int = 20_000) -> list[str]:
+    """The last lines of a log that are not empty; only its last `size` bytes are read. Raises OSError."""
+    with path.open("rb") as handle:
+        handle.seek(max(0, path.stat().st_size - size))
+        text = handle.read().decode("utf-8", "replace")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
 def last_error(job_dir: Path) -> str:
-    """The line of the job's logs that best says why it failed: the last one that speaks of an error, else the last one."""
+    """The line of the job's logs that best says why it failed (see TELLING; the last one of its kind), else the last line."""
     for name in ("client_stdout.log", "server_stdout.log"):
         try:
-            text = (job_dir / "logs" / name).read_bytes()[-20_000:].decode("utf-8", "replace")
+            lines = tail(job_dir / "logs" / name)
         except OSError:
             continue
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        telling = [line for line in lines if ERROR_LINE.search(line)]
-        if telling or lines:
-            return (telling or lines)[-1][:300]
+        for telling in TELLING:
+            if found := [line for line in lines if telling.search(line)]:
+                return found[-1].removeprefix("error: ")[:300]
+        if lines:
+            return lines[-1][:300]
     return "its logs are empty"
 
 
-def processes(invocation_id: str) -> list[psutil.Process]:
-    """Every live process that carries the invocation's mark in its environment: supervisor, server, harness, and what they started."""
+def processes(value: str, mark: str = MARK) -> list[psutil.Process]:
+    """Every live process with this mark in its environment. Of an invocation: supervisor, server, harness, and what they started."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(MARK) == invocation_id and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get(mark) == value and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 
 
-def cancel(jobs: Path) -> int:
-    """Stop everything of this jobs folder, and mark the tasks that had not ended as cancelled. Returns how many processes were stopped.
+def stop(jobs: Path, code: int) -> int:
+    """Stop everything of this jobs folder; jobs that had not ended get the exit `code` (CANCELLED_CODE or INTERRUPTED_CODE).
 
-    The supervisor is asked first, since it stops its children in order; whatever is left after GRACE_SECONDS is killed. A process is only
-    signalled while it carries the invocation's mark. What is left of a supervisor that was itself killed is found by the mark too.
+    Returns how many processes were stopped. The supervisor is asked first, since it stops its children in order; whatever is left then is
+    killed. A process is only signalled while it carries the invocation's mark, also when its pid stands in supervisor.json; the mark finds
+    what a killed supervisor left too. Raises StepFailed when the supervisor is none of this host's processes.
     """
     plan = read(jobs / PLAN)
     if plan is None:
         return 0
     invocation = plan["invocation_id"]
+    folders = [jobs / task["dir"] for task in plan["tasks"]]
+    record = read(jobs / SUPERVISOR) or {}
+    if code == CANCELLED_CODE:  # before anything is stopped, so that nobody takes these for interrupted, and goes on with them
+        mark_stopped(folders, code)
     stopped = processes(invocation)
-    record = read(jobs / SUPERVISOR)
-    if record and _is_same(record["pid"], record["created"]):
-        with contextlib.suppress(psutil.Error):
-            supervisor = psutil.Process(record["pid"])
-            supervisor.terminate()
-            supervisor.wait(timeout=GRACE_SECONDS * 2 + 2)
-    for wanted in (psutil.Process.terminate, psutil.Process.kill):
-        left = processes(invocation)
+    for process in stopped:
+        if process.pid == record.get("pid"):
+            with contextlib.suppress(psutil.Error):
+                process.terminate()
+                process.wait(timeout=GRACE_SECONDS * 4 + 2)
+    for wanted in (psutil.Process.terminate, *[psutil.Process.kill] * 3):
+        if not (left := processes(invocation)):
+            break
         for process in left:
             with contextlib.suppress(psutil.Error):
                 wanted(process)
         psutil.wait_procs(left, timeout=GRACE_SECONDS)
-    for task in plan["tasks"]:
-        mark_cancelled(jobs / task["dir"])
+    if is_supervised(jobs):
+        raise StepFailed(f"the jobs are run by a process on {record.get('host', 'another host')}; give the command there")
+    mark_stopped(folders, code)
     return len(stopped)
 
 
-def mark_cancelled(job_dir: Path) -> None:
-    """Note that a job that had not ended will not: the exit stage, and the marker that the stock `status` reads as killed."""
-    if exit_code(job_dir) is None:
-        (job_dir / "artifacts").mkdir(parents=True, exist_ok=True)
-        (job_dir / "artifacts" / INTERRUPTED_MARKER).touch()
-        stage(job_dir, "exit", CANCELLED_CODE)
+def cancel(jobs: Path) -> int:
+    """Stop everything of this jobs folder for good; returns how many processes were stopped."""
+    return stop(jobs, CANCELLED_CODE)
 
 
-def _is_same(pid: int, created: float) -> bool:
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - created) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
+def mark_stopped(folders: list[Path], code: int) -> None:
+    """Note that jobs that had not ended will not: the exit stage, and the marker that the stock `status` reads as killed."""
+    for folder in folders:
+        if is_open(folder):
+            (folder / "artifacts").mkdir(parents=True, exist_ok=True)
+            (folder / "artifacts" / INTERRUPTED_MARKER).touch()
+            stage(folder, "exit", code)
+
+
+def reopen(job_dir: Path) -> None:
+    """Take away what an earlier attempt at this job left that would be taken for its end, or for its result."""
+    for name in ("logs/stage.running", "logs/stage.exit", f"artifacts/{INTERRUPTED_MARKER}", "artifacts/results.yml"):
+        (job_dir / name).unlink(missing_ok=True)
 
 
 def number_in(path: Path) -> int | None:
@@ -187,4 +249,4 @@ def number_in(path: Path) -> int | None:
 
 def own_record() -> dict[str, Any]:
     """What supervisor.json holds of the calling process."""
-    return {"pid": os.getpid(), "created": psutil.Process().create_time()}
+    return {"pid": os.getpid(), "host": platform.node()}

@@ -2,14 +2,17 @@
 
     python -m helpers.process_supervisor runs/ID/jobs
 
-Started detached by helpers/process_executor.py (through run_all.sequential.sh, which the stock `nemo-evaluator-launcher resume` calls too).
-SIGTERM stops everything in order. Secrets reach it, and what it starts, as environment variables only.
+Started detached by helpers/process_start.py (through run_all.sequential.sh, which the stock `nemo-evaluator-launcher resume` calls too).
+SIGTERM stops everything in order, and so does the end of the process that EVALMAKE_OWNER names. Whatever happens, nothing that it started
+outlives it; what it leaves when it is itself killed, the next one on the folder stops. Secrets reach it, and what it starts, as environment
+variables only.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import http.client
 import json
 import os
 import signal
@@ -28,10 +31,11 @@ import psutil
 import yaml
 
 from helpers import ports, process_jobs
-from helpers.errors import EvalmakeError, Interrupted, StepFailed, interruptible
-from helpers.files import ROOT, write_text
+from helpers.errors import BadInput, EvalmakeError, Interrupted, StepFailed
+from helpers.files import ROOT, shown, write_text
 
 POLL_SECONDS = 0.1
+LOCK_SECONDS = 2.0  # how long the folder's lock is tried for: who asks whether we live holds it for an instant
 
 
 class Server:
@@ -41,6 +45,7 @@ class Server:
         """`deployment` is the plan's: command, port (0: any free one), health (URL path), readiness_timeout (seconds), env."""
         self.deployment = deployment
         self.log = jobs / "server.log"
+        self.job = f"{os.environ.get(process_jobs.MARK, '')}.server"
         self.port = 0
         self.reserved: ports.Port | None = None
         self.process: subprocess.Popen[bytes] | None = None
@@ -58,101 +63,183 @@ class Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
-                env=environment(self.deployment["env"], {"PORT": str(self.port), **self.deployment["variables"]}),
+                env=environment(
+                    self.deployment["env"],
+                    {"PORT": str(self.port), process_jobs.JOB_MARK: self.job, **self.deployment["variables"]},
+                ),
                 start_new_session=True,
             )
         self._wait_until_healthy()
 
     def _wait_until_healthy(self) -> None:
-        assert self.process
         timeout = self.deployment["readiness_timeout"]
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise StepFailed(f"the server ended with code {self.process.returncode} before it was ready: {self.last_line()}")
+            if (ended := self.end()) is not None:
+                raise StepFailed(f"{ended} before it was ready: {self.last_line()}")
             if answers(f"http://127.0.0.1:{self.port}{self.deployment['health']}"):
                 return
             time.sleep(POLL_SECONDS)
         self.stop()
         raise StepFailed(f"the server was not healthy within {timeout} s (execution.endpoint_readiness_timeout): {self.last_line()}")
 
+    def end(self) -> str | None:
+        """How it ended, or None while it lives."""
+        code = self.process.poll() if self.process else None
+        return None if code is None else "the server " + (f"ended with code {code}" if code >= 0 else f"was killed by signal {-code}")
+
     def last_line(self) -> str:
-        """The last line of the server's log."""
-        lines = self.log.read_bytes()[-4000:].decode("utf-8", "replace").split("\n") if self.log.exists() else []
-        return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "its log is empty")
+        """The last line of the server's log, and where the log is."""
+        try:
+            lines = process_jobs.tail(self.log, 4000)
+        except OSError:
+            lines = []
+        return f"{lines[-1][:300] if lines else 'its log is empty'} (log: {shown(self.log)})"
 
     def stop(self) -> None:
-        """Stop it and everything in its session."""
+        """Stop it and everything that it started."""
         if self.process:
-            end_group(self.process)
+            end_group(self.process, self.job)
+        if self.reserved:
+            self.reserved.release()
 
 
 def main(arguments: list[str]) -> None:
-    """Run the plan in the jobs folder `arguments[0]`. Only one supervisor a folder: a second one leaves at once."""
+    """Run the plan in the jobs folder `arguments[0]`. Only one supervisor a folder: a second one leaves."""
     jobs = Path(arguments[0]).resolve()
+    stopped_by_signals()
     with (jobs / process_jobs.LOCK).open("w") as lock:
+        if not take(lock):
+            return
+        write_text(jobs / process_jobs.SUPERVISOR, json.dumps(process_jobs.own_record()))
+        plan = process_jobs.read(jobs / process_jobs.PLAN) or {}
+        end_all(plan["invocation_id"])
+        try:
+            end_with_owner(os.environ.pop(process_jobs.OWNER, None))
+            os.environ[process_jobs.PROGRESS_URL] = take_progress()
+            run(jobs, plan)
+            export(jobs, plan)
+        except (Interrupted, KeyboardInterrupt):
+            pass
+        finally:
+            ignore_signals()
+            end_all(plan["invocation_id"])
+
+
+def take(lock: IO[str]) -> bool:
+    """Take the folder's lock, which is held to the end; False when another supervisor has it."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return
-        write_text(jobs / process_jobs.SUPERVISOR, json.dumps(process_jobs.own_record()))
-        interruptible()
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal it was started from may go
-        os.environ[process_jobs.PROGRESS_URL] = take_progress()
-        run(jobs, process_jobs.read(jobs / process_jobs.PLAN) or {})
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS / 2)
+        else:
+            return True
+
+
+def stopped_by_signals() -> None:
+    """Let the first SIGTERM or SIGINT raise Interrupted, once: a second one must not end the clean-up. SIGHUP does nothing, ever:
+    the terminal that it was started from may go.
+    """
+
+    def stop(number: int, _frame: object) -> None:
+        ignore_signals()
+        raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+def ignore_signals() -> None:
+    """From here on only SIGKILL stops it."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def end_with_owner(owner: str | None) -> None:
+    """Watch the process with this pid, and interrupt ourselves when it is gone. Without an owner the jobs go on until they end."""
+    if not owner:
+        return
+    try:
+        process = psutil.Process(int(owner))
+    except psutil.Error:
+        raise Interrupted("its owner is gone") from None
+
+    def watch() -> None:
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(POLL_SECONDS * 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run(jobs: Path, plan: dict[str, Any]) -> None:
     """Run every task of the plan that has not ended. A task that fails does not stop the next; a dead server fails them all."""
     server: Server | None = None
-    harness: subprocess.Popen[bytes] | None = None
-    pending = [task for task in plan["tasks"] if process_jobs.exit_code(jobs / task["dir"]) is None]
+    pending = [jobs / task["dir"] for task in plan["tasks"] if process_jobs.is_open(jobs / task["dir"])]
     try:
+        for folder in pending:
+            process_jobs.reopen(folder)
         if plan["deployment"] and pending:
             server = Server(jobs, plan["deployment"])
             server.start()
-        for task in pending:
-            folder = jobs / task["dir"]
-            process_jobs.stage(folder, "running")
-            if server and server.process and server.process.poll() is not None:
-                _fail(folder, f"the server ended with code {server.process.returncode}: {server.last_line()}")
-                continue
-            url = f"http://127.0.0.1:{server.port}{task['path']}" if server else None
-            adapter = ports.reserve()
-            with (folder / "logs" / "client_stdout.log").open("ab") as log:
-                harness = start_harness(folder, task, url, adapter.number, log)
-                code = _watch(harness, server)
-            end_group(harness)
-            adapter.release()
-            if code is None:
-                assert server
-                assert server.process
-                _fail(folder, f"the server ended with code {server.process.returncode} while the task ran: {server.last_line()}")
-            else:
-                process_jobs.stage(folder, "exit", code)
+        for task in plan["tasks"]:
+            if jobs / task["dir"] in pending:
+                run_task(jobs / task["dir"], task, server)
     except (Interrupted, KeyboardInterrupt):
-        if harness:
-            end_group(harness)
-        for task in pending:
-            process_jobs.mark_cancelled(jobs / task["dir"])
+        process_jobs.mark_stopped(pending, process_jobs.INTERRUPTED_CODE)
+        raise
     except EvalmakeError as error:
-        for task in pending:
-            if process_jobs.exit_code(jobs / task["dir"]) is None:
-                _fail(jobs / task["dir"], str(error))
+        for folder in pending:
+            if process_jobs.exit_code(folder) is None:
+                _fail(folder, str(error))
     finally:
         if server:
             server.stop()
-    export(jobs, plan)
+
+
+def run_task(folder: Path, task: dict[str, Any], server: Server | None) -> None:
+    """Run one task to its end, and note how it ended. When the server dies first, the harness is stopped: it would retry for minutes."""
+    if server and (ended := server.end()):
+        _fail(folder, f"{ended} before the task: {server.last_line()}")
+        return
+    adapter = ports.reserve()
+    try:
+        url = f"http://127.0.0.1:{server.port}{task['path']}" if server else None
+        with (folder / "logs" / "client_stdout.log").open("ab") as log:
+            harness = start_harness(folder, task, url, adapter.number, log)
+            process_jobs.stage(folder, "running")
+            try:
+                code = _watch(harness, server)
+            finally:
+                end_group(harness, task["job_id"])
+    except (BadInput, StepFailed) as error:
+        _fail(folder, str(error))
+        return
+    finally:
+        adapter.release()
+    if server and (ended := server.end()):
+        _fail(folder, f"{ended} while the task ran: {server.last_line()}")
+    elif code == process_jobs.INTERRUPTED_CODE:
+        _fail(folder, "the harness was interrupted from outside")
+    else:
+        process_jobs.stage(folder, "exit", code)
 
 
 def _watch(harness: subprocess.Popen[bytes], server: Server | None) -> int | None:
-    """Wait for the harness; its exit code, or None when the server died first (the harness would retry for minutes)."""
+    """Wait for the harness; its exit code as a shell would give it, or None when the server died first."""
     while True:
         try:
-            return harness.wait(timeout=POLL_SECONDS * 5)
+            code = harness.wait(timeout=POLL_SECONDS * 5)
         except subprocess.TimeoutExpired:
-            if server and server.process and server.process.poll() is not None:
+            if server and server.end():
                 return None
+        else:
+            return code if code >= 0 else 128 - code
 
 
 def start_harness(folder: Path, task: dict[str, Any], url: str | None, adapter: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -172,7 +259,7 @@ def start_harness(folder: Path, task: dict[str, Any], url: str | None, adapter: 
         stdout=log,
         stderr=subprocess.STDOUT,
         cwd=folder,
-        env=environment(task["env"], {"ADAPTER_PORT": str(adapter), **task["variables"]}),
+        env=environment(task["env"], {"ADAPTER_PORT": str(adapter), process_jobs.JOB_MARK: task["job_id"], **task["variables"]}),
         start_new_session=True,
     )
 
@@ -198,19 +285,24 @@ def environment(names: dict[str, str], extra: dict[str, str]) -> dict[str, str]:
     """The environment of a child: ours, `names` (NAME -> `host:OTHER`, `runtime:OTHER` or `lit:TEXT`, as in the config), and `extra`.
 
     127.0.0.1 never goes through a proxy. This environment's Python comes first on PATH, and the starter benchmarks on PYTHONPATH.
+    Raises BadInput for a variable that is wanted and not set.
     """
     child = dict(os.environ)
     for name, spec in names.items():
-        kind, _, value = spec.partition(":")
+        kind, _, value = str(spec).partition(":")
         if kind == "lit":
             child[name] = value
         elif value in os.environ:
             child[name] = os.environ[value]
+        else:
+            raise BadInput(f"{value}, wanted by env_vars.{name}, is not set where the jobs were started; `export {value}=…`")
     child.update(extra)
-    here = "127.0.0.1,localhost"
-    child["NO_PROXY"] = child["no_proxy"] = ",".join(filter(None, [child.get("NO_PROXY") or child.get("no_proxy"), here]))
+    direct = [host.strip() for name in ("no_proxy", "NO_PROXY") for host in child.get(name, "").split(",") if host.strip()]
+    # A lone * means every host, and is understood only when it stands alone.
+    child["NO_PROXY"] = child["no_proxy"] = "*" if "*" in direct else ",".join(dict.fromkeys([*direct, "127.0.0.1", "localhost"]))
     child["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), child.get("PATH", os.defpath)])
     child["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), str(ROOT / "helpers" / "harness"), child.get("PYTHONPATH")]))
+    child.setdefault("PYTHONUNBUFFERED", "1")  # logs are looked at while they grow
     return child
 
 
@@ -232,22 +324,39 @@ def export(jobs: Path, plan: dict[str, Any]) -> None:
             )
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Stop a child and all that is in its session: SIGTERM, GRACE_SECONDS, SIGKILL."""
-    members = []
-    with contextlib.suppress(psutil.Error):
-        members = psutil.Process(process.pid).children(recursive=True)
+def end_group(process: subprocess.Popen[bytes], job: str) -> None:
+    """Stop a child and all that it started: SIGTERM, GRACE_SECONDS, SIGKILL.
+
+    What it started is in its process group or, where it left that, carries the mark of its `job`. The child may have ended before.
+    """
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
-        for member in members:
+        members = {member.pid: member for member in (*in_group(process.pid), *process_jobs.processes(job, process_jobs.JOB_MARK))}
+        for member in members.values():
             with contextlib.suppress(psutil.Error):
                 member.send_signal(number)
-        _, members = psutil.wait_procs(members, timeout=process_jobs.GRACE_SECONDS)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=process_jobs.GRACE_SECONDS)
-        if process.poll() is not None and not members:
-            break
+        psutil.wait_procs(members.values(), timeout=process_jobs.GRACE_SECONDS)
+        process.poll()
+        if not members:
+            return
+
+
+def end_all(invocation: str) -> None:
+    """Kill what carries the invocation's mark, except ourselves: what a killed supervisor left, or what was being started just now."""
+    left = [process for process in process_jobs.processes(invocation) if process.pid != os.getpid()]
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, timeout=process_jobs.GRACE_SECONDS)
+
+
+def in_group(group: int) -> list[psutil.Process]:
+    """The live processes of a process group."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def answers(url: str) -> bool:
@@ -255,7 +364,7 @@ def answers(url: str) -> bool:
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=2) as response:
             return bool(response.status == HTTPStatus.OK)
-    except (urllib.error.URLError, OSError):
+    except (urllib.error.URLError, OSError, http.client.HTTPException):
         return False
 
 

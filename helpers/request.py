@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import shlex
+import shutil
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from helpers import configs, files, profiles, run_folder
-from helpers.console import notice
+from helpers import configs, files, lineage, profiles, run_folder, tracing
+from helpers.console import info, notice
 from helpers.errors import BadInput
 from helpers.files import ROOT, shown
 
 MADE_BY = "new_run.py"
+# A file or folder that is being made is there for milliseconds; what is older was left by a step that was killed.
+LEFT_SECONDS = 60
 PACKAGES = ("nemo-evaluator-launcher", "nemo-evaluator", "nemo-run", "wandb")
 # How Make's variables are called in messages: people typed TASKS=, not --tasks.
 VARIABLES = {
@@ -45,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def asked(options: argparse.Namespace) -> dict[str, Any]:
     """The values that were given, by their names in request.json; what was not given is absent.
 
-    Raises BadInput for an empty value, an override without `=`, and a QUICK that is no positive number.
+    Raises BadInput for an empty value, text that is not UTF-8, quotes in SET that do not close, and a QUICK that is no positive number.
     """
     given: dict[str, Any] = {}
     for key, variable in VARIABLES.items():
@@ -54,8 +59,13 @@ def asked(options: argparse.Namespace) -> dict[str, Any]:
             continue
         if not value.strip():
             raise BadInput(f"{variable} is empty; give it a value or leave it out")
+        _refuse_bytes(variable, value)
         given[key] = value
     tasks = [*given.pop("tasks", "").split(), *options.task]
+    for task in options.task:
+        _refuse_bytes("--task", task)
+    for override in options.set:
+        _refuse_bytes("--set", override)
     if tasks:
         given["tasks"] = tasks
     try:
@@ -104,25 +114,49 @@ def build(mode: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def create(out: str, mode: str, given: dict[str, Any]) -> None:
-    """Make the run's folder and write its request.json (or print it, for `-`). Raises BadInput when the folder is there already."""
+    """Make the run's folder with its request.json, whole or not at all (or print it, for `-`).
+
+    Raises BadInput when the folder is there already, or cannot be made.
+    """
     data = build(mode, given)
     if out == "-":
         files.write_json(out, data, "request")
         return
     folder = Path(out).resolve().parent
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()  # not exist_ok: two runs of the same second never share a folder
-    except FileExistsError:
-        raise BadInput(f"{shown(folder)} exists already; give the command again for another id, or RUN={folder.name} to go on") from None
-    except OSError as error:
-        raise BadInput(f"cannot make {shown(folder)}: {error.strerror}; mend the permissions of {shown(folder.parent)}") from error
+    beside = folder.with_name(f".{folder.name}.part")
+    exists = f"{shown(folder)} exists already; give the command again for another id, or RUN={folder.name} to go on"
     with run_folder.step(folder, "new_run"):
-        files.write_json(out, data, "request")
+        try:
+            beside.mkdir(parents=True)  # not exist_ok: two runs of the same second never share a folder
+        except FileExistsError:
+            raise BadInput(exists) from None
+        except OSError as error:
+            raise BadInput(f"cannot make {shown(folder)}: {error.strerror}; mend the permissions of {shown(folder.parent)}") from error
+        try:
+            run_folder.record(beside, "new_run", event="start", pid=os.getpid())
+            files.write_json(beside / Path(out).name, data, "request")
+            beside.rename(folder)
+        except OSError as error:
+            raise BadInput(exists) from error
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        tidy(folder.parent)
 
 
-def go_on(path: Path, mode: str, given: dict[str, Any]) -> None:
-    """Check that a run can go on: the same is asked, its inputs are as they were, none of its files was edited.
+def tidy(folder: Path) -> None:
+    """Remove what steps that were killed left half-written in this folder."""
+    for left in folder.glob(".*.part"):
+        try:
+            if time.time() - left.stat().st_mtime < LEFT_SECONDS:
+                continue
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        except OSError:
+            continue  # another step was faster, or may not
+        info(f"{shown(left)} removed: a step was killed while it wrote it")
+
+
+def go_on(path: Path, mode: str | None, given: dict[str, Any]) -> None:
+    """Check that a run can go on: the same is asked (`mode` None: only a file of it), its inputs are as they were, no file was edited.
 
     A request.json that was deleted is restored from origins.json, which carries a copy. Raises BadInput.
     """
@@ -138,40 +172,38 @@ def go_on(path: Path, mode: str, given: dict[str, Any]) -> None:
                 f"RUN={folder.name} was made with {VARIABLES[key]}={_typed(request[key])}, not {_typed(value)}; "
                 f"leave {VARIABLES[key]} out to go on with it, or RUN out to start a new run"
             )
-    if (request["mode"] == "dry-run") != (mode == "dry-run"):
+    if mode and (request["mode"] == "dry-run") != (mode == "dry-run"):
         raise BadInput(f"RUN={folder.name} is a {request['mode']} run; leave RUN out to start a new one")
-    check_files(folder)
+    tidy(folder)
+    lineage.check(folder)
     submitted = (folder / "submission.json").exists()
-    for name in ("config", "env_file"):
-        source = request["inputs"][name]
-        if source is None or not is_changed(source):
-            continue
-        text = f"{source['path']} is not what it was when RUN={folder.name} was asked for"
+    for name in changed_inputs(request, folder):
+        text = f"{name} is not what it was when RUN={folder.name} was asked for"
         if not submitted:
             raise BadInput(f"{text}; restore it, or leave RUN out to start a new run")
         notice(f"{text}; the run was submitted before, and is not affected")
+    if submitted:
+        for name in lineage.FILES[: lineage.FILES.index("submission.json")]:
+            if not (folder / name).exists():
+                notice(f"{shown(folder / name)} is gone: it is made again")
 
 
-def check_files(folder: Path) -> None:
-    """Read every file of the run that is there, so that an edited or torn one is refused. Raises BadInput."""
-    for name, schema in (("origins", "origins"), ("credentials", "credentials"), ("submission", "submission"), ("results", "results")):
-        if (folder / f"{name}.json").exists():
-            files.read_json(folder / f"{name}.json", schema)
-    seals: dict[str, str | None] = {}
-    for name in ("config", "launcher"):
-        if (folder / f"{name}.yaml").exists():
-            _, seals[f"{name}.yaml"], made_from = files.read_yaml(folder / f"{name}.yaml", name)
-            seals[f"{name}.yaml from"] = made_from.get("config.yaml")
-    if (folder / "submission.json").exists():
-        made_from = files.read_json(folder / "submission.json", "submission")["made_from"]
-        if seals.get("launcher.yaml", made_from.get("launcher.yaml")) != made_from.get("launcher.yaml"):
-            raise BadInput(f"{shown(folder / 'launcher.yaml')} is not what was submitted; delete it and the same command makes it again")
+def changed_inputs(request: dict[str, Any], folder: Path | None) -> list[str]:
+    """The inputs of a request that are gone or have another content now: the config, env.toml, and once compiled every file composed."""
+    asked = [source for source in request["inputs"].values() if source]
+    changed = [source["path"] for source in asked if _is_changed(ROOT / source["path"], source["sha256"])]
+    config = ROOT / request["inputs"]["config"]["path"]
+    if request["inputs"]["env_file"] is None and (found := profiles.find(config.parent).path):
+        changed.append(rooted(found))  # it was not there
+    if folder and (folder / "origins.json").exists():
+        for name, seal in files.read_json(folder / "origins.json", "origins")["sources"].items():
+            if name not in changed and _is_changed(tracing.source_path(name), seal):
+                changed.append(name)
+    return changed
 
 
-def is_changed(source: dict[str, str]) -> bool:
-    """Whether an input of the request (`path`, `sha256`) is gone or has another content now."""
-    path = ROOT / source["path"]
-    return not path.is_file() or files.sha256_file(path) != source["sha256"]
+def _is_changed(path: Path, sha256: str) -> bool:
+    return not path.is_file() or files.sha256_file(path) != sha256
 
 
 def rooted(path: Path) -> str:
@@ -188,6 +220,11 @@ def _restore(path: Path) -> None:
         raise BadInput(f"{shown(path)} is gone, and so is its copy in origins.json: what was asked cannot be told; start a new run")
     files.write_json(path, files.read_json(origins, "origins")["request"], "request")
     notice(f"{shown(path)} was gone: restored from its copy in origins.json")
+
+
+def _refuse_bytes(name: str, value: str) -> None:
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise BadInput(f"{name}={value}: not UTF-8 text; give it in UTF-8")
 
 
 def _typed(value: Any) -> str:

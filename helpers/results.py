@@ -16,20 +16,34 @@ MADE_BY = "collect_results.py"
 
 
 def read_scores(path: Path) -> list[dict[str, Any]]:
-    """The rows of one results.yml: metric, score, value, stderr, n. Empty when the file is missing, torn, or holds no score.
+    """The rows of one results.yml: part, metric, score, value, stderr, n. Empty when the file is missing, torn, or holds no score.
 
-    The form is nemo-evaluator's EvaluationResult: results.tasks.NAME.metrics.METRIC.scores.SCORE.{value, stats}.
+    The form is nemo-evaluator's EvaluationResult: results.{tasks,groups}.NAME.metrics.METRIC.scores.SCORE.{value, stats}; a group may
+    hold groups. `part` is NAME where there are several (mmlu and its subjects), else None. What a group repeats of a task is left out.
+    The order is that of the names, whatever the order in the file.
     """
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        return list(_rows(data["results"]["tasks"]))
-    except (OSError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        return []
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for part, holder in _holders((_load(path) or {}).get("results")):
+        for metric, content in _mapping(holder.get("metrics")).items():
+            for score, number in _mapping(_mapping(content).get("scores")).items():
+                stats = _mapping(_mapping(number).get("stats"))
+                found.setdefault(
+                    (part, str(metric), str(score)),
+                    {
+                        "value": _finite(_mapping(number).get("value")),
+                        "stderr": _at_least_zero(stats.get("stderr")),
+                        "n": None if (count := _at_least_zero(stats.get("count"))) is None else int(count),
+                    },
+                )
+    several = len({part for part, _, _ in found}) > 1
+    return [
+        {"part": part if several else None, "metric": metric, "score": score, **row} for (part, metric, score), row in sorted(found.items())
+    ]
 
 
 def has_scores(path: Path) -> bool:
-    """Whether a results.yml holds at least one score that is a number."""
-    return any(row["value"] is not None for row in read_scores(path))
+    """Whether a results.yml holds at least one score that is a number, over at least one sample where it says over how many."""
+    return any(row["value"] is not None and row["n"] != 0 for row in read_scores(path))
 
 
 def collect(submission: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
@@ -39,7 +53,7 @@ def collect(submission: dict[str, Any], status: dict[str, Any]) -> dict[str, Any
     for job in submission["jobs"]:
         seen = states[job["job_id"]]
         artifacts = Path(job["job_dir"] or ".") / "artifacts"
-        said = process_jobs.read(artifacts / "samples.json") or {}
+        said = _mapping(process_jobs.read(artifacts / "samples.json"))
         succeeded = seen["state"] == "SUCCEEDED"
         if succeeded:
             rows += [{"task": job["task"], "index": job["index"], **row} for row in read_scores(artifacts / "results.yml")]
@@ -51,8 +65,8 @@ def collect(submission: dict[str, Any], status: dict[str, Any]) -> dict[str, Any
                 "state": seen["state"],
                 "reason": seen["reason"],
                 "seconds": seen["seconds"],
-                "samples_asked": said.get("asked"),
-                "samples_failed": said.get("failed"),
+                "samples_asked": _count(said.get("asked")),
+                "samples_failed": _count(said.get("failed")),
                 "chance": _chance(job["harness"], job["task"]),
                 "results_file": str(artifacts / "results.yml") if succeeded else None,
             }
@@ -90,30 +104,62 @@ def table(results: dict[str, Any]) -> Any:
         seconds = "" if entry["seconds"] is None else f"{entry['seconds']:.1f}"
         for row in rows:
             metric = row["metric"] if row["score"] == row["metric"] else f"{row['metric']} {row['score']}"
-            view.add_row(Text(entry["task"]), Text(metric), cell(row), chance, failed, seconds)
+            name = f"{row['part']}: {metric}" if row.get("part") else metric
+            view.add_row(Text(entry["task"]), Text(name), cell(row), chance, failed, seconds)
         if not rows:
             view.add_row(Text(entry["task"]), Text(f"{entry['state']}: {entry['reason']}", style="red"), "", chance, failed, seconds)
     return view
 
 
-def _rows(tasks: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for task in tasks.values():
-        for metric, content in (task.get("metrics") or {}).items():
-            for score, found in (content.get("scores") or {}).items():
-                stats = found.get("stats") or {}
-                count = stats.get("count")
-                yield {
-                    "metric": str(metric),
-                    "score": str(score),
-                    "value": _finite(found.get("value")),
-                    "stderr": _finite(stats.get("stderr")),
-                    "n": None if count is None else int(count),
-                }
+def notices(results: dict[str, Any]) -> list[str]:
+    """What must be said beside the table: samples that failed and so are in no score."""
+    return [
+        f"{entry['task']}: {entry['samples_failed']} of {entry['samples_asked']} samples failed and are in no score"
+        for entry in results["tasks"]
+        if entry["samples_failed"] and entry["state"] == "SUCCEEDED"
+    ]
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    """A results.yml, or None when it is missing, torn, or no mapping."""
+    try:
+        data = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _holders(results: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each task and each group of some results by name, tasks first."""
+    for kind in ("tasks", "groups"):
+        for name, holder in _mapping(_mapping(results).get(kind)).items():
+            yield str(name), _mapping(holder)
+            yield from _holders({"groups": _mapping(holder).get("groups")})
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _finite(value: Any) -> float | None:
-    """A number that JSON can hold, or None: a harness may write NaN for a score it could not compute."""
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+    """A number that JSON can hold, or None: a harness may write NaN for a score it could not compute, and YAML reads 1e-05 as text."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _at_least_zero(value: Any) -> float | None:
+    """The same for what cannot be negative: a standard error, a count."""
+    number = _finite(value)
+    return None if number is None or number < 0 else number
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _chance(harness: str, task: str) -> float | None:
@@ -127,10 +173,7 @@ def _chance(harness: str, task: str) -> float | None:
 def _model(submission: dict[str, Any]) -> str | None:
     """The model as the endpoint calls it, from the first results.yml that names it."""
     for job in submission["jobs"]:
-        try:
-            path = Path(job["job_dir"] or ".") / "artifacts" / "results.yml"
-            data = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            return str(data["target"]["api_endpoint"]["model_id"])
-        except (OSError, KeyError, TypeError, yaml.YAMLError):
-            continue
+        data = _load(Path(job["job_dir"] or ".") / "artifacts" / "results.yml") or {}
+        if name := _mapping(_mapping(data.get("target")).get("api_endpoint")).get("model_id"):
+            return str(name)
     return None

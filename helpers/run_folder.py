@@ -1,10 +1,13 @@
 """Run folders: their ids, how RUN= names one, and the record of what happened in each (events.jsonl).
 
-Only the standard library is imported here: Make asks for ids while it reads the Makefile, before anything is installed.
+Only the standard library is imported when this is: Make asks for ids while it reads the Makefile, before anything is installed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
 import json
 import os
 import re
@@ -16,16 +19,22 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from helpers.errors import INTERRUPTED, BadInput, EvalmakeError, one_line
+from helpers.errors import INTERRUPTED, BadInput, EvalmakeError, StepFailed, one_line
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "runs"
+EVENTS = "events.jsonl"
 ID_FORM = re.compile(r"\d{8}T\d{6}Z-[a-z0-9._-]+-[0-9a-f]{4}")
 
 
 def now() -> str:
     """The time in UTC as text, `2026-11-22T01:35:12Z`."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return as_text(time.time())
+
+
+def as_text(seconds: float) -> str:
+    """Seconds since 1970 as such a text."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def new_id(label: str) -> str:
@@ -44,13 +53,16 @@ def all_ids(runs: Path = RUNS) -> list[str]:
 
 
 def resolve(run: str, runs: Path = RUNS) -> str:
-    """The id of the one run that `run` names: `latest`, a whole id, or a unique prefix of one. Raises BadInput with the candidates."""
+    """The id of the one run that `run` names: `latest`, a whole id or path, or a unique prefix of an id.
+
+    Raises BadInput with the candidates.
+    """
     ids = all_ids(runs)
     if not ids:
         raise BadInput(f"RUN={run}: there are no runs yet; `make eval` makes one")
     if run == "latest":
         return ids[-1]
-    name = run.rstrip("/").removeprefix("runs/")
+    name = Path(run).name if Path(run).resolve().parent == runs.resolve() else run.removeprefix("runs/").rstrip("/")
     if name in ids:
         return name
     matches = [i for i in ids if name and i.startswith(name)]
@@ -64,20 +76,60 @@ def resolve(run: str, runs: Path = RUNS) -> str:
 
 def run_of(path: Path | str) -> Path | None:
     """The run folder that a file of a run lies in, or None for a file elsewhere (a step run by hand) and for `-`."""
+    if str(path) == "-":
+        return None
     folder = Path(path).resolve().parent
     return folder if ID_FORM.fullmatch(folder.name) else None
 
 
 def record(run: Path | None, step: str, **fields: Any) -> None:
-    """Append one event to the run's events.jsonl: a single write of one line, so that concurrent steps do not mix theirs."""
+    """Append one event to the run's events.jsonl, sealed over itself and the line before it; concurrent steps wait for each other.
+
+    Raises StepFailed when it cannot be written.
+    """
     if run is None or not run.is_dir():
         return
-    line = json.dumps({"time": now(), "step": step, **fields}, ensure_ascii=False) + "\n"
-    descriptor = os.open(run / "events.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    from helpers.files import validate
+
+    event = {"time": now(), "step": step, **fields}
     try:
-        os.write(descriptor, line.encode("utf-8", "surrogateescape"))
-    finally:
-        os.close(descriptor)
+        with (run / EVENTS).open("a+b") as log:
+            with contextlib.suppress(OSError):  # some cluster filesystems are mounted without locks
+                fcntl.flock(log, fcntl.LOCK_EX)
+            log.seek(0)
+            before = log.read()
+            event["seal"] = _event_seal((before.splitlines() or [b""])[-1], event)
+            validate(event, "events", EVENTS)
+            torn = b"\n" if before and not before.endswith(b"\n") else b""  # a step was killed while it wrote
+            log.write(torn + _event_line(event) + b"\n")
+    except OSError as error:
+        message = f"cannot write {run.name}/{EVENTS}: {error.strerror}; free space or mend the permissions, then give the same command"
+        raise StepFailed(message) from error
+
+
+def bad_event(run: Path) -> int | None:
+    """The number of the first line of events.jsonl that is not as a step wrote it, or that does not follow the line before it."""
+    from helpers.files import validate
+
+    before = b""
+    for number, line in enumerate((run / EVENTS).read_bytes().splitlines() if (run / EVENTS).exists() else [], 1):
+        try:
+            event = json.loads(line)
+            validate(event, "events", EVENTS)
+        except (ValueError, BadInput):
+            return number
+        if line != _event_line(event) or event.pop("seal") != _event_seal(before, event):
+            return number
+        before = line
+    return None
+
+
+def _event_line(event: dict[str, Any]) -> bytes:
+    return json.dumps(event, ensure_ascii=False).encode("utf-8", "surrogateescape")
+
+
+def _event_seal(before: bytes, event: dict[str, Any]) -> str:
+    return hashlib.sha256(before + _event_line(event)).hexdigest()[:16]
 
 
 @contextmanager

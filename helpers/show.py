@@ -38,7 +38,10 @@ def status_table(seen: dict[str, Any]) -> None:
             Text(job["task"]), Text(job["state"], style=STYLES.get(job["state"], "red")), following.amount(job), Text(job["reason"])
         )
     console.rich_console(sys.stdout).print(table)
-    console.say("`make results` shows the scores" if status.is_over(seen) else "`make logs` shows the logs, `make cancel` stops it")
+    if status.is_over(seen):
+        console.say("`make results` shows the scores")
+    elif not status.is_lost(seen):
+        console.say("`make logs` shows the logs, `make cancel` stops it")
 
 
 def logs(submission: dict[str, Any], wanted: list[str], which: str) -> None:
@@ -54,8 +57,9 @@ def logs(submission: dict[str, Any], wanted: list[str], which: str) -> None:
         if not path.exists():
             console.notice(f"{job['task']} has no {which} log yet")
             continue
-        for line in path.read_bytes().splitlines():
-            print(f"{job['task']} | {following.harmless(line)}")
+        with path.open("rb") as log:
+            for line in log:
+                print(f"{job['task']} | {following.harmless(line)}")
 
 
 def gather(submission_path: str, status_path: str | None, out: str, partial: bool) -> None:
@@ -64,20 +68,20 @@ def gather(submission_path: str, status_path: str | None, out: str, partial: boo
     seen = files.read_json(status_path, "status") if status_path else status.ask(submission)
     found = results.collect(submission, seen)
     if status.is_over(seen):
-        if out == "-" or not Path(out).exists() or files.read_json(out, "results")["rows"] != found["rows"]:
+        if out == "-" or not Path(out).exists() or files.read_json(out, "results") != files.seal_json(found):
             files.write_json(out, found, "results")
     elif not partial:
-        raise BadInput("some task is still running; `make results` shows what there is, `make eval RUN=…` waits for the rest")
+        raise BadInput("some task has not ended; `make results` shows what there is, `make eval RUN=…` waits for the rest")
     if partial:
-        console.rich_console(sys.stdout).print(results.table(found))
+        _print_results(found)
         if not status.is_over(seen):
-            console.notice("some tasks are still running: these are not all the results")
+            console.notice("some tasks have not ended: these are not all the results")
 
 
 def verdict(path: str) -> None:
     """Show results.json on stdout; raises TaskFailed when some task has no results."""
     found = files.read_json(path, "results")
-    console.rich_console(sys.stdout).print(results.table(found))
+    _print_results(found)
     console.say(f"Results: {shown(path)}")
     failed = [entry["task"] for entry in found["tasks"] if entry["state"] != "SUCCEEDED"]
     if failed:
@@ -86,6 +90,12 @@ def verdict(path: str) -> None:
             f"{len(failed)} of {len(found['tasks'])} tasks failed: {', '.join(failed)}; "
             f"`make logs{f' RUN={run.name}' if run else ''}` shows why"
         )
+
+
+def _print_results(found: dict[str, Any]) -> None:
+    console.rich_console(sys.stdout).print(results.table(found))
+    for text in results.notices(found):
+        console.notice(text)
 
 
 def origins(path: str, key: str) -> None:

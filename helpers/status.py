@@ -13,6 +13,8 @@ from helpers.results import has_scores
 MADE_BY = "status.py"
 # A job in one of these will not change any more.
 ENDED = {"SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT", "OUT_OF_MEMORY", "NODE_FAILED", "PREEMPTED"}
+# Stopped before its end by Ctrl-C or a kill; `make eval RUN=…` goes on with it.
+INTERRUPTED = "INTERRUPTED"
 # The launcher's words (executors/base.py: ExecutionState) in ours.
 FROM_LAUNCHER = {"pending": "PENDING", "running": "RUNNING", "success": "SUCCEEDED", "failed": "FAILED", "killed": "CANCELLED"}
 
@@ -21,9 +23,9 @@ def ask(submission: dict[str, Any]) -> dict[str, Any]:
     """The status of a submission now: the content of status.json, unsealed. For `process` it reads a few small files a task."""
     rows = []
     if submission["executor"] == "process":
+        supervised = process_jobs.is_supervised(Path(submission["jobs"][0]["job_dir"]).parent)
         for job in submission["jobs"]:
-            folder = Path(job["job_dir"])
-            rows.append(_row(job, process_jobs.state(folder, process_jobs.is_supervised(folder.parent))))
+            rows.append(_row(job, process_jobs.state(Path(job["job_dir"]), supervised)))
     else:
         from helpers import launcher
 
@@ -42,6 +44,11 @@ def ask(submission: dict[str, Any]) -> dict[str, Any]:
 def is_over(status: dict[str, Any]) -> bool:
     """Whether every job has ended."""
     return all(job["state"] in ENDED for job in status["jobs"])
+
+
+def is_lost(status: dict[str, Any]) -> bool:
+    """Whether some job has not ended and nobody runs it: killed, or interrupted. The same run goes on with it."""
+    return all(job["state"] in {*ENDED, INTERRUPTED} for job in status["jobs"]) and not is_over(status)
 
 
 def _row(job: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from helpers import catalogue, console, credentials, files, launcher, process_jobs, request, run_folder
+import yaml
+
+from helpers import catalogue, console, credentials, files, launcher, lineage, process_jobs, request, run_folder
 from helpers.compiling import ART
 from helpers.errors import BadInput, StepFailed, Unreachable
 from helpers.files import shown
@@ -28,9 +30,11 @@ def prepare(config_path: str, out: str) -> None:
     config, seal, _ = files.read_yaml(config_path, "config")
     made_from = {"config.yaml": seal}
     if out != "-" and Path(out).exists() and files.read_yaml(out, "launcher")[2] == made_from:
-        Path(out).touch()
         return
-    files.write_yaml(out, launcher_config(config, run_folder.run_of(config_path)), "launcher", MADE_BY, made_from)
+    data = launcher_config(config, run_folder.run_of(config_path))
+    why = "the project was moved, or evalmake changed since"
+    lineage.refuse_other(out, files.yaml_seal(data, MADE_BY, made_from), why)
+    files.write_yaml(out, data, "launcher", MADE_BY, made_from)
 
 
 def launcher_config(config: dict[str, Any], run: Path | None) -> dict[str, Any]:
@@ -38,11 +42,10 @@ def launcher_config(config: dict[str, Any], run: Path | None) -> dict[str, Any]:
     data = {key: copy.deepcopy(value) for key, value in config.items() if key != "run" and value is not None}
     refuse_unready(data)
     execution = data["execution"]
-    if execution["type"] == "process":
+    if execution["type"] in ("process", "local"):
+        # A folder of this run alone: what lies in it says whether the run was submitted before.
         folder = Path(execution["output_dir"]).expanduser().resolve() / run.name if execution.get("output_dir") and run else run
         execution["output_dir"] = str((folder or Path.cwd()) / "jobs")
-    elif execution["type"] == "local" and not execution.get("output_dir") and run:
-        execution["output_dir"] = str(run / "jobs")
     if (execution.get("auto_export") or {}).get("enabled") is False:
         # The launcher does not read `enabled`: with a destination it exports all the same, and asks for the export's variables.
         execution.pop("auto_export")
@@ -63,7 +66,7 @@ def refuse_unready(data: dict[str, Any]) -> None:
 
 
 def submit(config_path: str, launcher_path: str, out: str) -> None:
-    """Submit launcher.yaml, unless submission.json is there, and write submission.json. Jobs that were started before are adopted.
+    """Submit launcher.yaml, unless submission.json is there, and write submission.json. A submission that was made before is found again.
 
     Raises BadInput when something is missing, StepFailed when the launcher refuses, Unreachable when Docker does not answer.
     """
@@ -73,42 +76,74 @@ def submit(config_path: str, launcher_path: str, out: str) -> None:
             files.read_json(out, "submission")
             console.info(f"{shown(out)} is there: nothing is submitted again")
             return
-        config, _, _ = files.read_yaml(config_path, "config")
-        data, seal, _ = files.read_yaml(launcher_path, "launcher")
+        if run and (run / "request.json").exists() and files.read_json(run / "request.json", "request")["mode"] == "dry-run":
+            raise BadInput(f"{run.name} is a dry run, which is never submitted; `make eval` with the same variables starts a run")
+        config, config_seal, _ = files.read_yaml(config_path, "config")
+        data, seal, made_from = files.read_yaml(launcher_path, "launcher")
+        if made_from and made_from.get("config.yaml") != config_seal:
+            raise BadInput(f"{shown(launcher_path)} was not made from {shown(config_path)}; delete it and the same command makes it again")
         found = credentials.gather(config, request.env_folder(config_path), _environment())
         found.require()
         found.apply(_environment())
-        adopted = check_executor(data)
+        before = submitted_before(data)
+        if before is None:
+            check_executor(data)
         console.say("Starting evaluation...")
         log = run / "logs" / "launcher.log" if run else None
         if log:
-            log.parent.mkdir(exist_ok=True)
-        invocation = launcher.run_eval(data, log)
+            files.make_folder(log.parent)
+        # The process executor goes on with its own invocation: killed half-way, its jobs may not be running yet.
+        invocation = launcher.run_eval(data, log) if before is None or data["execution"]["type"] == "process" else before
         document = {
             "made_by": MADE_BY,
             "made_from": {"launcher.yaml": seal},
             "invocation_id": invocation,
             "executor": data["execution"]["type"],
-            "submitted_at": run_folder.now(),
-            "adopted": adopted,
-            "jobs": [_job(data, invocation, index) for index in range(len(data["evaluation"]["tasks"]))],
+            **_jobs(data, invocation),
         }
         files.write_json(out, document, "submission")
-    announce(document, run)
+    announce(document, run, before is not None)
 
 
-def announce(document: dict[str, Any], run: Path | None) -> None:
+def announce(document: dict[str, Any], run: Path | None, before: bool) -> None:
     """The lines that a person waits for: the invocation, and how to look at it."""
-    console.done(f"Evaluation {'found running' if document['adopted'] else 'submitted'}: {document['invocation_id']}")
+    console.done(f"Evaluation {'found, submitted before' if before else 'submitted'}: {document['invocation_id']}")
     console.say(f"Check status: nemo-evaluator-launcher status {document['invocation_id']}")
     if run:
         console.say(f"          or: make status RUN={run.name}")
 
 
-def check_executor(data: dict[str, Any]) -> bool:
-    """Whether the jobs were started before (they are adopted then). Raises Unreachable when Docker is asked for and does not answer."""
+def submitted_before(data: dict[str, Any]) -> str | None:
+    """The invocation whose jobs lie in this launcher config's folder, though submission.json is gone or was never written.
+
+    Raises BadInput when those jobs were made from another launcher config.
+    """
+    folder = Path(data["execution"]["output_dir"])
+    invocation: str | None = None
     if data["execution"]["type"] == "process":
-        return process_jobs.read(Path(data["execution"]["output_dir"]) / process_jobs.PLAN) is not None
+        if (plan := process_jobs.read(folder / process_jobs.PLAN)) is None:
+            return None
+        invocation = str(plan["invocation_id"])
+        ran = yaml.load(files.read_text(folder / plan["tasks"][0]["dir"] / "run_config.yml"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        config = ran["metadata"]["launcher_resolved_config"]
+    elif folder.is_dir():
+        from nemo_evaluator_launcher.common.execdb import ExecutionDB
+
+        for job in ExecutionDB()._jobs.values():
+            if Path(str(job.data.get("output_dir"))).is_relative_to(folder):
+                invocation, config = job.invocation_id, job.config
+    if invocation and config != data:
+        raise BadInput(
+            f"the jobs in {shown(folder)} were submitted with another launcher config; leave RUN out to start a new run "
+            "(`nemo-evaluator-launcher status " + invocation + "` shows them)"
+        )
+    return invocation
+
+
+def check_executor(data: dict[str, Any]) -> None:
+    """Raise Unreachable when Docker is asked for and does not answer."""
+    if data["execution"]["type"] == "process":
+        return
     mend = "start Docker, or use CONFIG=local without a PROFILE, which needs no container"
     if shutil.which("docker") is None:
         raise Unreachable(f"executor docker: there is no docker command on this machine; {mend}")
@@ -117,8 +152,8 @@ def check_executor(data: dict[str, Any]) -> bool:
     except subprocess.TimeoutExpired:
         raise Unreachable(f"executor docker: the Docker daemon did not answer within {DOCKER_TIMEOUT} s; {mend}") from None
     if answer.returncode:
-        raise Unreachable(f"executor docker: no Docker daemon answers ({answer.stderr.strip().splitlines()[-1]}); {mend}")
-    return False
+        reason = (answer.stderr.strip().splitlines() or [f"docker info: exit code {answer.returncode}"])[-1]
+        raise Unreachable(f"executor docker: no Docker daemon answers ({reason}); {mend}")
 
 
 def plan(config_path: str) -> None:
@@ -155,7 +190,13 @@ def only_one(run: Path | None) -> Iterator[None]:
     if run is None:
         yield
         return
-    with (run / ".lock").open("w") as lock:
+    try:
+        handle = (run / ".lock").open("w")
+    except OSError as error:
+        raise StepFailed(
+            f"cannot write {shown(run / '.lock')}: {error.strerror}; mend the permissions, then give the same command"
+        ) from error
+    with handle as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -170,21 +211,26 @@ def _environment() -> Any:
     return os.environ
 
 
-def _job(data: dict[str, Any], invocation: str, index: int) -> dict[str, Any]:
+def _jobs(data: dict[str, Any], invocation: str) -> dict[str, Any]:
+    """submitted_at and jobs, as the launcher's database has them: a submission.json that is made again comes out the same."""
     from nemo_evaluator_launcher.common.execdb import ExecutionDB
 
-    job_id = f"{invocation}.{index}"
-    job = ExecutionDB().get_job(job_id)
-    if job is None:
-        raise StepFailed(f"the launcher's job database has no {job_id}; give the same command again")
-    name = data["evaluation"]["tasks"][index]["name"]
-    harness = catalogue.find(name).harness if catalogue.is_known(name) else "unlisted"
-    return {
-        "task": name,
-        "index": index,
-        "harness": harness,
-        "job_id": job_id,
-        "slurm_job_id": None,
-        "remote_dir": None,
-        "job_dir": job.data.get("output_dir"),
-    }
+    jobs, times = [], []
+    for index, entry in enumerate(data["evaluation"]["tasks"]):
+        name, job_id = entry["name"], f"{invocation}.{index}"
+        job = ExecutionDB().get_job(job_id)
+        if job is None:
+            raise StepFailed(f"the launcher's job database has no {job_id}; give the same command again")
+        times.append(job.timestamp)
+        jobs.append(
+            {
+                "task": name,
+                "index": index,
+                "harness": catalogue.find(name).harness if catalogue.is_known(name) else "unlisted",
+                "job_id": job_id,
+                "slurm_job_id": None,
+                "remote_dir": None,
+                "job_dir": job.data.get("output_dir"),
+            }
+        )
+    return {"submitted_at": run_folder.as_text(min(times)), "jobs": jobs}

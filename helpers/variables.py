@@ -18,6 +18,8 @@ MAKEFILE = run_folder.ROOT / "Makefile"
 PREFIX = "EVALMAKE_"
 # Environment variables with our prefix that are no variables of the Makefile.
 OTHER_ENVIRONMENT = {"CONFIG_PATH", "ENV_FILE", "DEBUG", "TEST_WEIGHTS"}
+# Targets that make a run, or go on with the one that RUN= names.
+MAKING = {"eval", "batch", "dry-run"}
 # Targets that look at a run that is there: without RUN= they mean the last one.
 LOOKING = {"status", "logs", "cancel", "results", "explain"}
 
@@ -58,23 +60,30 @@ def check_names(given: list[str], environ: Mapping[str, str] = os.environ) -> No
             raise BadInput(f"unknown variable {name} in the environment{near}; unset it; nothing was done")
 
 
-def run_id(run: str, config: str, profile: str, goals: list[str]) -> str:
-    """The id of the run that this command is about.
+def run_id(run: str | None, config: str, profile: str, goals: list[str], runs: Path = run_folder.RUNS) -> tuple[str, bool]:
+    """The id of the run that this command is about, and whether it is a new one.
 
-    A file of a run as the goal names its run; else RUN does; else a target that looks at a run means the last one; else it is a new run.
-    Raises BadInput when RUN names none or several, or when the goals and RUN name different runs.
+    A file of a run as the goal names its run; else RUN does; else it is a new run; a target that only looks at a run means the last one.
+    Raises BadInput when RUN is empty or names none or several, and when the goals and RUN name different runs or ask for opposites.
     """
+    if "dry-run" in goals and len(MAKING & set(goals)) > 1:
+        raise BadInput("dry-run contacts nothing, and eval and batch do: one of them at a time")
     named = {match[1] for goal in goals if (match := re.match(r"(?:\./)?runs/([^/]+)/", goal))}
-    if run:
-        named.add(run_folder.resolve(run))
+    for name in named:
+        if not run_folder.ID_FORM.fullmatch(name) or not (runs / name).is_dir():
+            raise BadInput(f"runs/{name}: no such run; `make runs` lists them")
+    if run is not None:
+        if not run.strip():
+            raise BadInput("RUN is empty; name a run (RUN=latest is the last), or leave RUN out")
+        named.add(run_folder.resolve(run, runs))
     if len(named) > 1:
         raise BadInput(f"one run at a time, not {', '.join(sorted(named))}")
     if named:
-        return named.pop()
-    if goals and set(goals) & LOOKING:
-        ids = run_folder.all_ids()
-        return ids[-1] if ids else "none-yet"
-    return run_folder.new_id(config or profile or "local")
+        return named.pop(), False
+    if set(goals) & LOOKING and not set(goals) & MAKING:
+        ids = run_folder.all_ids(runs)
+        return (ids[-1] if ids else "none-yet"), False
+    return run_folder.new_id(config or profile or "local"), True
 
 
 def page(environ: Mapping[str, str] = os.environ) -> str:
@@ -85,6 +94,12 @@ def page(environ: Mapping[str, str] = os.environ) -> str:
     lines += [f"  {entry.name:<13} {entry.sentence}" for entry in targets()]
     lines += ["", f"Variables: make TARGET NAME=value, or {PREFIX}NAME in the environment"]
     for entry in variables():
-        value = environ.get(PREFIX + entry.name)
-        lines.append(f"  {entry.name:<13} {entry.sentence}" + (f"\n{'':<16}now: {value!r}" if value is not None else ""))
+        lines.append(f"  {entry.name:<13} {entry.sentence} [{_now(entry.name, environ)}]")
     return "\n".join(lines)
+
+
+def _now(name: str, environ: Mapping[str, str]) -> str:
+    value = environ.get(PREFIX + name)
+    if value is None and name == "CONFIG":
+        value = "default" if environ.get(f"{PREFIX}PROFILE") else "local"
+    return "not given" if value is None else f"now {value!r}"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stop the jobs of a run; nothing of it is left running.
+"""Stop the jobs of a run for good; nothing of it is left running.
 
     scripts/cancel_run.py --submission runs/ID/submission.json
 

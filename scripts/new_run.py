@@ -23,13 +23,15 @@ def main(arguments: list[str]) -> None:
     """Make the request of a new run, or check the one of a run that goes on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="request.json of the run, or - for stdout")
-    parser.add_argument("--mode", default="eval", choices=["eval", "batch", "dry-run"])
+    parser.add_argument(
+        "--mode", choices=["eval", "batch", "dry-run"], help="what the run is for (eval; a run that is there keeps its own)"
+    )
     parser.add_argument("--new", action="store_true", help="the run must not exist yet")
     request.add_arguments(parser)
     options = parser.parse_args(arguments)
     asked = request.asked(options)
     if options.new or options.out == "-":
-        request.create(options.out, options.mode, asked)
+        request.create(options.out, options.mode or "eval", asked)
     else:
         with run_folder.step(run_folder.run_of(options.out), "new_run"):
             request.go_on(Path(options.out), options.mode, asked)

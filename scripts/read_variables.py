@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Check the variables that were typed, and print the id of the run they mean. Make calls this while it reads the Makefile.
+"""Check the variables that were typed, and print the id of the run they mean, and `new` for a new one. Make calls this as it reads the Makefile.
 
     python3 scripts/read_variables.py --given "TASKS RUN" --run latest --goals status
     python3 scripts/read_variables.py --config local --goals eval
 
-Needs no installed package and changes nothing.
+Needs no installed package and changes nothing. Exit codes: 0 printed, 2 an unknown variable, or a RUN that names no single run.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from helpers.errors import run_main
 
 
 def main(arguments: list[str]) -> None:
-    """Print the run id; raises BadInput for an unknown variable or a RUN that names no single run."""
+    """Print the answer; raises BadInput for an unknown variable or a RUN that names no single run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--given", default="", help="names of the variables on Make's command line, space-separated")
-    parser.add_argument("--run", default="", help="value of RUN")
+    parser.add_argument("--run", help="value of RUN, where it was given")
     parser.add_argument("--config", default="", help="value of CONFIG")
     parser.add_argument("--profile", default="", help="value of PROFILE")
     parser.add_argument("--goals", default="", help="Make's goals, space-separated")
     options = parser.parse_args(arguments)
     variables.check_names(options.given.split())
-    print(variables.run_id(options.run, options.config, options.profile, options.goals.split()))
+    run_id, is_new = variables.run_id(options.run, options.config, options.profile, options.goals.split())
+    print(f"{run_id} new" if is_new else run_id)
 
 
 if __name__ == "__main__":

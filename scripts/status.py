@@ -5,7 +5,10 @@
     scripts/status.py --submission runs/ID/submission.json --json              # status.json on stdout
     scripts/status.py --submission runs/ID/submission.json --out runs/ID/status.json --follow
 
-Exit codes: 0 asked (whatever the states are), 2 the run was not submitted, 3 could not ask, 130 interrupted while following.
+With --follow, tasks on this machine that were interrupted or killed before are gone on with.
+
+Exit codes: 0 asked (whatever the states are), 1 what ran the tasks was killed while following, 2 the run was not submitted,
+3 could not ask, 130 interrupted while following.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ def main(arguments: list[str]) -> None:
     submission = show.submission_of(options.submission)
     if options.follow:
         with run_folder.step(run_folder.run_of(options.submission), "follow"):
-            following.follow(submission, options.out or "-", options.logs)
+            following.follow(submission, options.submission, options.out or "-", options.logs)
         return
     seen = status.ask(submission)
     if options.out:

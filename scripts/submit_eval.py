@@ -5,18 +5,20 @@
     scripts/submit_eval.py --config runs/ID/config.yaml --launcher runs/ID/launcher.yaml --out runs/ID/submission.json
     scripts/submit_eval.py --config runs/ID/config.yaml --plan                # show what would be done; contacts nothing
 
-Exit codes: 0 submitted (or submitted before), 1 refused by the launcher, 2 something is missing, 3 Docker does not answer.
+Exit codes: 0 submitted (or submitted before), 1 refused by the launcher, 2 something is missing, 3 Docker does not answer,
+130 interrupted: nothing that was started for it is left.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import run_folder, submitting
+from helpers import cancelling, process_jobs, run_folder, submitting
 from helpers.errors import BadInput, run_main
 
 
@@ -27,6 +29,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--launcher", help="launcher.yaml of the run")
     parser.add_argument("--out", help="submission.json to write, or - for stdout")
     parser.add_argument("--prepare", action="store_true", help="only write launcher.yaml")
+    parser.add_argument("--owner", type=int, metavar="PID", help="on this machine: the jobs end when this process does (make, attached)")
     parser.add_argument("--plan", action="store_true", help="only show what would be done")
     options = parser.parse_args(arguments)
     if options.plan:
@@ -39,7 +42,9 @@ def main(arguments: list[str]) -> None:
         with run_folder.step(run, "prepare"):
             submitting.prepare(options.config, options.launcher)
     elif options.out:
-        with run_folder.step(run, "submit_eval"):
+        if options.owner:
+            os.environ[process_jobs.OWNER] = str(options.owner)
+        with run_folder.step(run, "submit_eval"), cancelling.leaving_nothing(run):
             submitting.submit(options.config, options.launcher, options.out)
     else:
         raise BadInput("one of --prepare, --out and --plan says what to do")

@@ -1,0 +1,135 @@
+"""What each field of a profile does to the compiled configuration: one table, shown in the README."""
+
+from __future__ import annotations
+
+import getpass
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from helpers.errors import BadInput
+from helpers.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A value for a dotted key of the config, out of a field of the profile."""
+
+    key: tuple[str, ...]
+    value: Any
+    field: str
+    only_if_open: bool = False  # not over a group's default
+
+
+# field: what it does, for people. Every field is here; one that is not is said to be unknown.
+FIELDS = {
+    "extends": "another profile, whose fields count where this one has none",
+    "executor": "execution.type: local → process, docker → local, slurm, lepton",
+    "account": "execution.account",
+    "partition": "execution.partition",
+    "run_partition": "execution.partition of `make eval`, before partition",
+    "batch_partition": "execution.partition of `make batch`, before partition",
+    "nodes": "execution.num_nodes",
+    "ntasks_per_node": "execution.ntasks_per_node",
+    "gpus_per_node": "execution.gres (gpu:N)",
+    "cpus_per_task": "execution.sbatch_extra_flags.cpus-per-task",
+    "time": "execution.walltime",
+    "mem": "execution.sbatch_extra_flags.mem",
+    "exclusive": "execution.sbatch_extra_flags.exclusive",
+    "mounts": "execution.mounts.deployment and .evaluation: SOURCE:TARGET, or a path that is both",
+    "startup_commands": "deployment.pre_cmd, run in the container before the server; asks for NEMO_EVALUATOR_TRUST_PRE_CMD=1",
+    "container_image": "run.env.container, and deployment.image where the config leaves it open",
+    "container": "the same as container_image",
+    "remote_job_dir": "execution.output_dir (its folder evaluations); squashed images lie in its folder containers",
+    "tunnel": "how the cluster is reached: ssh, or local on a login node",
+    "host": "execution.hostname",
+    "user": "execution.username; without it, what ssh itself would use",
+    "identity": "the ssh key file for the connection",
+    "port": "the ssh port for the connection",
+    "build_partition": "partition of image imports, before run_partition and partition",
+    "build_time": "walltime of image imports, before time",
+    "build_include_gpus": "whether image imports ask for GPUs",
+    "build_gpus_per_node": "how many",
+    "wandb": "project and entity, before those of [wandb]",
+}
+# Read where the cluster is reached or images are imported; they stay in run.env.
+CONNECTION = {"tunnel", "identity", "port", "build_partition", "build_time", "build_include_gpus", "build_gpus_per_node", "wandb"}
+# The fields that only Slurm has a meaning for.
+SLURM_ONLY = set(FIELDS) - {"extends", "executor", "container_image", "container", "wandb"}
+
+
+def effects(profile: Profile, kind: str, mode: str) -> Iterator[Effect]:
+    """The values that a profile gives to a config of this execution.type; `mode` is eval, batch or dry-run."""
+    fields = profile.fields
+    image = fields.get("container_image", fields.get("container"))
+    if image is not None:
+        yield Effect(("deployment", "image"), image, "container_image" if "container_image" in fields else "container", only_if_open=True)
+    if kind != "slurm":
+        return
+    special = "batch_partition" if mode == "batch" else "run_partition"
+    chosen = special if fields.get(special) else "partition"
+    for field, key in (
+        ("account", "account"),
+        (chosen, "partition"),
+        ("nodes", "num_nodes"),
+        ("ntasks_per_node", "ntasks_per_node"),
+        ("time", "walltime"),
+    ):
+        if fields.get(field) is not None:
+            yield Effect(("execution", key), fields[field], field)
+    if fields.get("gpus_per_node") is not None:
+        count = fields["gpus_per_node"]
+        yield Effect(("execution", "gres"), f"gpu:{count}" if count else None, "gpus_per_node")
+    for field, flag in (("cpus_per_task", "cpus-per-task"), ("mem", "mem"), ("exclusive", "exclusive")):
+        if fields.get(field) is not None:
+            yield Effect(("execution", "sbatch_extra_flags", flag), fields[field], field)
+    if fields.get("remote_job_dir"):
+        yield Effect(("execution", "output_dir"), f"{str(fields['remote_job_dir']).rstrip('/')}/evaluations", "remote_job_dir")
+    host = fields.get("host") or ("localhost" if fields.get("tunnel") == "local" else None)
+    if host:
+        yield Effect(("execution", "hostname"), host, "host" if fields.get("host") else "tunnel")
+    if fields.get("user"):
+        yield Effect(("execution", "username"), fields["user"], "user")
+    for source, target in _mounts(profile):
+        yield Effect(("execution", "mounts", "deployment", source), target, "mounts")
+        yield Effect(("execution", "mounts", "evaluation", source), target, "mounts")
+    if fields.get("startup_commands"):
+        yield Effect(("deployment", "pre_cmd"), "\n".join(fields["startup_commands"]), "startup_commands")
+
+
+def without_effect(profile: Profile, kind: str) -> list[str]:
+    """A notice for each field that means nothing for this execution.type."""
+    notices = []
+    for field in profile.fields:
+        if field not in FIELDS:
+            notices.append(f"{profile.origins[field]}: {field} is no field of a profile that evalmake knows; it stays in run.env")
+        elif kind != "slurm" and field in SLURM_ONLY:
+            notices.append(f"{profile.origins[field]}: {field} has no effect: execution.type {kind} does not use it")
+    return notices
+
+
+def ssh_user(host: str | None) -> str:
+    """The user that ssh would log in as on `host`: `ssh -G` reads ~/.ssh/config and contacts nothing. Without ssh, the user here."""
+    if host and not host.startswith("-"):
+        try:
+            answer = subprocess.run(["ssh", "-G", host], capture_output=True, text=True, timeout=10, check=False, stdin=subprocess.DEVNULL)
+        except (OSError, subprocess.TimeoutExpired):
+            return getpass.getuser()
+        for line in answer.stdout.splitlines():
+            name, _, value = line.partition(" ")
+            if name == "user" and value:
+                return value
+    return getpass.getuser()
+
+
+def _mounts(profile: Profile) -> Iterator[tuple[str, str]]:
+    listed = profile.fields.get("mounts") or []
+    where = profile.origins.get("mounts", "")
+    if not isinstance(listed, list):
+        raise BadInput(f'{where}: mounts: a list such as ["/data:/data"] was expected')
+    for text in listed:
+        source, _, target = str(text).partition(":")
+        if not source.startswith("/"):
+            raise BadInput(f"{where}: mounts: {text!r}: SOURCE:TARGET with absolute paths was expected")
+        yield source, target or source
