@@ -5,8 +5,8 @@ ifneq ($(or $(filter 3.%,$(MAKE_VERSION)),$(if $(filter oneshell,$(.FEATURES)),,
 $(error GNU Make $(MAKE_VERSION) is too old, 4.0 or newer is needed: on macOS `brew install make` and type gmake, on Debian `apt install make`)
 endif
 
-SHELL := bash
-.SHELLFLAGS := -eu -o pipefail -c
+override SHELL := bash
+override .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -24,7 +24,7 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 #: QUICK         samples a task for a smoke run, short for limit_samples (QUICK=10)
 #: RUN           a run: its id, a unique start of it, or latest; eval and batch go on with it
 #: FORCE_SQUASH  1: import container images anew
-#: VERBOSE       1: stream the logs of the tasks
+#: VERBOSE       1: stream the logs of the tasks; with dry-run on Slurm, show the sbatch scripts
 #: MATCH         text to search for (tasks, runs)
 #: KEY           config key to explain (execution.walltime)
 #: PYTHON        the Python 3.10 to 3.13 to make .venv with
@@ -135,7 +135,7 @@ eval: $(R)/results.json ## evaluate: submit, wait, bring back the scores (RUN=ID
 batch: $(R)/submission.json ## submit and return at once
 
 dry-run: $(R)/credentials.json ## show all that eval would do, and contact nothing
-	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --plan
+	@$(PY) scripts/show_plan.py --config=$(R)/config.yaml $(if $(filter-out 0 no false,$(VERBOSE)),--scripts)
 
 compile: | $(installed)/pipeline ## print the compiled configuration as YAML; makes no run
 	@$(PY) scripts/compile_config.py $(call option,CONFIG,--config) $(call option,PROFILE,--profile) $(call option,TASKS,--tasks) \
@@ -186,6 +186,8 @@ lint: $(installed)/dev $(installed)/pipeline ## ruff, mypy and shellcheck
 	$(PY) -m mypy
 	bash scripts/lock.sh --check
 	$(PY) scripts/write_readme.py --check
+	$(PY) scripts/write_schemas.py --check
+	$(PY) scripts/extract_launcher_keys.py --check
 	git ls-files -z '*.sh' .ci/run | xargs -0 .venv/bin/shellcheck
 
 bench: setup $(installed)/dev ## measure against the rivals, as ratios

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers import composing, configs, profile_fields, schema_keys, tasks, translating, walltime
+from helpers import composing, env_check, interpolating, profile_fields, schema_keys, tasks, translating, walltime
 from helpers.catalogue import Task
 from helpers.composing import MISSING, SECTIONS
 from helpers.errors import BadInput, nearest
@@ -15,8 +15,12 @@ from helpers.files import sha256_file, shown, validate
 from helpers.profiles import EXECUTION_TYPES, EnvFile, Profile
 from helpers.tracing import Origin, Trace, leaves, source_name
 
-# Left for the step that resolves models: everything else in ${…} must have a value here.
-ART = re.compile(r"\$\{art:[^}]*\}")
+# The launcher's default for execution.username, which would win over the user of ~/.ssh/config.
+USER_HERE = "${oc.env:USER}"
+# What the step that resolves models reads: ${art:NAME,path} is the path of the artifact that run.NAME names.
+ART = re.compile(r"\$\{art:\s*(\w+)")
+# The launcher's deployments that serve the folder mounted at /checkpoint, unless hf_model_handle names a model.
+NEED_CHECKPOINT = ("vllm", "vllm_ray", "sglang", "trtllm")
 
 
 @dataclass(frozen=True)
@@ -52,49 +56,66 @@ def compile_config(path: Path, env: EnvFile, profile: Profile | None, wanted: Wa
 
     Raises BadInput for anything that the person who wrote the config, the profile or the overrides has to mend.
     """
-    data, _ = configs.load_yaml(path)
-    settings = wanted.settings()
-    raw, sources = composing.compose(path, data, env, profile, settings)
-    trace = Trace()
-    for source, package in sources:
-        trace.add_file(source, package)
-    trace.add_file(path)
-    trace.add_profile(env, profile)
-    for name, text in settings:
-        key, _, value = text.lstrip("+~").partition("=")
-        trace.add(key.strip(), value, f"{name} {text}")
-    notices, moved = translating.translate(raw, trace.places())
+    # Without a profile its reserved sections still count ([wandb]); somebody else's profile does not.
+    notices = env_check.check(env, profile.name if profile else "wandb")
+    composed = composing.compose(path, env, profile, wanted.settings(), wanted.mode)
+    raw, trace = composed.config, Trace()
+    for source, package in composed.sources:
+        trace.add_file(source, package, own=not package)
+    trace.add_profile(env, profile, wanted.mode)
+    for override in composed.overrides:
+        trace.add_override(override)
+    _require_sections(raw, trace, path)
+    old_forms, moved = translating.translate(raw, trace.place)
+    notices += old_forms
+    notices += translating.prefix(raw, trace.place, moved)
     for new, old in moved.items():
         trace.move(new, old)
-    _require_sections(raw, path)
-    own = source_name(path)
-    notices += _apply_profile(raw, profile, trace, wanted.mode, own)
+    notices += _apply_profile(raw, profile, trace, wanted.mode)
     _apply_defaults(raw, trace)
-    config = _resolve(raw, trace, profile)
+    config = _ordered(interpolating.resolve(raw, trace.place, profile.name if profile else None))
+    notices += translating.prefix(config, trace.place, {})
+    _refuse_secrets(config, trace)
     notices += _unknown_keys(config, trace)
     _apply_user(config, trace)
     _require_all(config, trace, path)
+    _refuse_two_models(config, trace)
+    notices += _unused_model(config, trace)
     _check_walltimes(config, trace)
-    chosen = tasks.choose(list(config["evaluation"].get("tasks") or []), wanted.tasks, shown(path))
+    entries = config["evaluation"]["tasks"] or []
+    chosen = tasks.choose(entries, wanted.tasks, shown(path), lambda index: trace.place(f"evaluation.tasks.{index}.name"))
+    trace.choose_tasks(chosen.indices, [entry["name"] for entry in chosen.entries])
     config["evaluation"]["tasks"] = chosen.entries
-    validate(config, "config", shown(path))
-    tasks.check(config, chosen.definitions)
-    keys = {key: trace.history(key, value, own) for key, value in leaves(config)}
-    hashes = {source_name(source): sha256_file(source) for source in [*(source for source, _ in sources), path]}
+    _validate(config, trace, path)
+    tasks.check(config, chosen.definitions, trace.place)
+    keys = {key: trace.history(key, value, source_name(path)) for key, value in leaves(config)}
+    hashes = {source_name(source): sha256_file(source) for source, _ in composed.sources}
     return Compiled(config, keys, chosen.definitions, hashes, [*notices, *chosen.notices])
 
 
-def _require_sections(raw: dict[str, Any], path: Path) -> None:
+def _require_sections(raw: dict[str, Any], trace: Trace, path: Path) -> None:
     for name in ("execution", "deployment", "evaluation"):
         if not isinstance(raw.get(name), dict):
             raise BadInput(f"{shown(path)}: there is no `{name}:` section; see configs/local.yaml for one that has all three")
-    listed = raw["evaluation"].get("tasks")
-    if listed is not None and (not isinstance(listed, list) or not all(isinstance(task, dict) for task in listed)):
-        raise BadInput(f"{shown(path)}: evaluation.tasks: a list of `- name: TASK` was expected")
+    listed = raw["evaluation"].setdefault("tasks", [])
+    if listed is None or listed == MISSING:
+        raw["evaluation"]["tasks"] = listed = []
+    place = f"{trace.place('evaluation.tasks', shown(path))}: evaluation.tasks"
+    if not isinstance(listed, list):
+        raise BadInput(f"{place}: a list of `- name: TASK` was expected")
+    for index, entry in enumerate(listed):
+        place = f"{trace.place(f'evaluation.tasks.{index}', shown(path))}: evaluation.tasks.{index}"
+        if not isinstance(entry, dict):
+            raise BadInput(f"{place}: `- name: {entry}` was expected, not {entry!r}")
+        if not isinstance(entry.get("name"), str) or not entry["name"]:
+            found = f"not {entry['name']!r}" if "name" in entry else f"and there is only {', '.join(map(str, entry)) or 'nothing'}"
+            raise BadInput(f"{place}: `- name: TASK` was expected, {found}; `make tasks` lists the tasks")
 
 
-def _apply_profile(raw: dict[str, Any], profile: Profile | None, trace: Trace, mode: str, own: str) -> list[str]:
+def _apply_profile(raw: dict[str, Any], profile: Profile | None, trace: Trace, mode: str) -> list[str]:
     """Put the profile's values where neither the config itself nor an override has one; a notice for each field that could not."""
+    if raw["execution"].get("username") == USER_HERE:
+        raw["execution"]["username"] = None
     if profile is None:
         return []
     kind = raw["execution"].get("type")
@@ -111,35 +132,41 @@ def _apply_profile(raw: dict[str, Any], profile: Profile | None, trace: Trace, m
     for effect in profile_fields.effects(profile, kind, mode):
         dotted = ".".join(effect.key)
         if effect.key[0] == "deployment" and raw["deployment"].get("type") == "none":
+            notices.append(f"{profile.origins[effect.field]}: {effect.field} has no effect: deployment.type none deploys nothing")
             continue
-        place = trace.keys[dotted][-1].set_by if dotted in trace.keys else ""
         node: Any = raw
         for part in effect.key[:-1]:
             if node.get(part) is None:
                 node[part] = {}
             node = node[part]
         current = node.get(effect.key[-1])
-        if effect.only_if_open and current not in (None, MISSING):
+        stated = current not in (None, MISSING)
+        if stated and (trace.is_own(dotted) or effect.only_if_open):
+            if current != effect.value and not _uses(current, effect.field, profile):
+                notices.append(f"{profile.origins[effect.field]}: {effect.field} has no effect: {trace.place(dotted)} sets {dotted}")
             continue
-        by_config = place.startswith((f"{own}:", "SET ", "MODEL ")) and current not in (None, MISSING)
-        if not by_config:
-            node[effect.key[-1]] = effect.value
-            where = profile.origins.get(effect.field, f"profile {profile.name}")
-            trace.add(dotted, effect.value, where if effect.field in profile.fields else f"profile {profile.name} has no {effect.field}")
-        elif current != effect.value and effect.field in profile.fields and f"run.env.{effect.field}" not in str(current):
-            notices.append(f"{profile.origins[effect.field]}: {effect.field} has no effect: {place} sets {dotted}")
+        node[effect.key[-1]] = effect.value
+        trace.add(dotted, effect.value, profile.origins[effect.field])
     return notices
+
+
+def _uses(value: Any, field: str, profile: Profile) -> bool:
+    """Whether a value of the config takes the profile's field itself, as ${run.env.FIELD}."""
+    aliases = {"container_image": ("container",), "run_partition": ("partition",), "batch_partition": ("partition",)}
+    return any(f"run.env.{name}}}" in str(value) for name in (field, *aliases.get(field, ()))) and field in profile.fields
 
 
 def _apply_defaults(raw: dict[str, Any], trace: Trace) -> None:
     """Stated defaults for what neither config nor profile says: the checkpoint of run.model, and the served model name."""
-    if raw["execution"].get("username") == "${oc.env:USER}":
-        raw["execution"]["username"] = None  # the launcher's default would win over the user of ~/.ssh/config, see _apply_user
     deployment = raw["deployment"]
     model = (raw.get("run") or {}).get("model")
-    if model and deployment.get("checkpoint_path") == MISSING and not deployment.get("hf_model_handle"):
+    is_open = "checkpoint_path" in deployment and deployment["checkpoint_path"] in (None, MISSING)
+    if model and model != MISSING and is_open and not deployment.get("hf_model_handle"):
         deployment["checkpoint_path"] = "${art:model,path}"
         trace.add("deployment.checkpoint_path", deployment["checkpoint_path"], "default: the artifact of run.model")
+    if deployment.get("hf_model_handle") and deployment.get("checkpoint_path") == MISSING:
+        deployment["checkpoint_path"] = None
+        trace.add("deployment.checkpoint_path", None, "default: deployment.hf_model_handle names the model")
     if deployment.get("type") in (None, "none") or deployment.get("served_model_name") not in (None, MISSING):
         return
     checkpoint = deployment.get("hf_model_handle") or deployment.get("checkpoint_path")
@@ -161,38 +188,20 @@ def _apply_user(config: dict[str, Any], trace: Trace) -> None:
         trace.add("execution.username", execution["username"], f"default: what ssh would use on {execution.get('hostname')}")
 
 
-def _resolve(raw: dict[str, Any], trace: Trace, profile: Profile | None) -> dict[str, Any]:
-    """Resolve every interpolation but ${art:…}, and order the sections. Raises BadInput naming the key and where it was set."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    def select_not_null(*keys: Any, _root_: Any) -> Any:
-        """The launcher's resolver (nemo_evaluator_launcher/configs/__init__.py): the first key that has a value, else the last text."""
-        for key in keys[:-1]:
-            value = OmegaConf.select(_root_, str(key))
-            if value is not None:
-                return value
-        return str(keys[-1])
-
-    OmegaConf.register_new_resolver("select_not_null", select_not_null, replace=True)
-    OmegaConf.register_new_resolver("art", lambda *parts: "${art:" + ",".join(map(str, parts)) + "}", replace=True)
-    config = OmegaConf.create(raw)
-    key = ""
-    try:
-        # One by one first, so that the message can name the key.
-        for key, value in leaves(raw):
-            if isinstance(value, str) and "${" in value:
-                OmegaConf.select(config, key)
-        data: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    except (OmegaConfBaseException, RecursionError) as error:
-        hint = ""
-        if "run.env." in str(error):
-            hint = "; run.env comes from a profile: give PROFILE=…" if profile is None else f"; profile {profile.name} has no such field"
-        raise BadInput(f"{trace.place(key)}: {key}: {composing.plain(error)}{hint}") from error
+def _ordered(data: dict[str, Any]) -> dict[str, Any]:
+    """The sections in their order, without those that are empty."""
     run = data.get("run") or {}
     if not any((run.get("wandb") or {}).values()):
         run.pop("wandb", None)
-    return {name: data[name] for name in [*SECTIONS, *(set(data) - set(SECTIONS))] if data.get(name) not in (None, {})}
+    return {name: data[name] for name in [*SECTIONS, *(name for name in data if name not in SECTIONS)] if data.get(name) not in (None, {})}
+
+
+def _refuse_secrets(config: dict[str, Any], trace: Trace) -> None:
+    """Raise BadInput for a text that has the form of a key in use: it would stand in the run's files."""
+    for key, value in leaves(config):
+        if isinstance(value, str) and translating.is_secret(value):
+            mend = "put it into the environment or .env, and name the variable (host:NAME in env_vars, target.api_endpoint.api_key_name)"
+            raise BadInput(f"{trace.place(key)}: {key}: a secret is written out here; {mend}")
 
 
 def _unknown_keys(config: dict[str, Any], trace: Trace) -> list[str]:
@@ -216,28 +225,67 @@ def _unknown_keys(config: dict[str, Any], trace: Trace) -> list[str]:
 
 def _interpolated(trace: Trace) -> set[str]:
     """The keys that some value of the config interpolates: a config may keep values of its own that way."""
-    texts = (origin.value for history in trace.keys.values() for origin in history if isinstance(origin.value, str))
-    return {name for text in texts for name in re.findall(r"\$\{([\w.]+)\}", text)}
+    return {name for text in trace.texts() for name in re.findall(r"\$\{([\w.]+)\}", text)}
 
 
 def _require_all(config: dict[str, Any], trace: Trace, path: Path) -> None:
     """Raise BadInput naming every value that is still `???`, and those that a hosted endpoint, a deployment or Slurm cannot do without."""
-    missing = [key for key, value in leaves(config) if value == MISSING and not key.startswith("run.")]
     kind, serving = config["execution"].get("type"), config["deployment"].get("type")
+    unused = ("run.",) if serving == "none" else ("run.", "target.api_endpoint.")
+    missing = [key for key, value in leaves(config) if value == MISSING and not key.startswith(unused)]
     if serving == "none":
         endpoint = (config.get("target") or {}).get("api_endpoint") or {}
         missing += [f"target.api_endpoint.{key}" for key in ("url", "model_id") if not endpoint.get(key)]
     else:
         wanted = ["served_model_name", "command"] + (["image"] if kind != "process" else [])
+        if serving in NEED_CHECKPOINT and not config["deployment"].get("hf_model_handle"):
+            wanted.append("checkpoint_path")
         missing += [f"deployment.{key}" for key in wanted if not config["deployment"].get(key)]
     if kind == "slurm":
         missing += [f"execution.{key}" for key in ("hostname", "account", "output_dir") if not config["execution"].get(key)]
+    run = config.get("run") or {}
+    arts = {name for _, text in leaves(config) for name in ART.findall(str(text))}
+    missing += [f"run.{name}" for name in sorted(arts) if not run.get(name)]
     if missing:
         listed = list(dict.fromkeys(missing))
         settings = " ".join(f"{key}=…" for key in listed)
         verb = "has" if len(listed) == 1 else "have"
         hint = ", or a PROFILE" if any(key.startswith("execution.") for key in listed) else ""
         raise BadInput(f'{trace.place(listed[0], shown(path))}: {", ".join(listed)} {verb} no value; give SET="{settings}"{hint}')
+
+
+def _unused_model(config: dict[str, Any], trace: Trace) -> list[str]:
+    """A notice for a run.model that nothing takes: the config names its checkpoint otherwise."""
+    if not (config.get("run") or {}).get("model") or any(ART.search(str(text)) for _, text in leaves(config)):
+        return []
+    deployment = config["deployment"]
+    name = next((name for name in ("checkpoint_path", "hf_model_handle") if deployment.get(name)), "type")
+    by = f"{trace.place(f'deployment.{name}')} sets deployment.{name}"
+    return [f"{trace.place('run.model')}: run.model has no effect: {by}; ${{art:model,path}} there would take it"]
+
+
+def _refuse_two_models(config: dict[str, Any], trace: Trace) -> None:
+    """Refuse a hosted endpoint beside a deployment, as the launcher does; what the launcher's default config leaves open is dropped."""
+    endpoint = (config.get("target") or {}).get("api_endpoint")
+    if config["deployment"]["type"] == "none" or not isinstance(endpoint, dict):
+        return
+    for name in ("url", "model_id"):
+        if endpoint.get(name) in (None, MISSING):
+            endpoint.pop(name, None)
+        else:
+            raise BadInput(
+                f"{trace.place(f'target.api_endpoint.{name}')}: target.api_endpoint.{name} names a hosted model, and deployment.type "
+                f"{config['deployment']['type']} ({trace.place('deployment.type')}) serves one; take it out, or choose deployment.type none"
+            )
+
+
+def _validate(config: dict[str, Any], trace: Trace, path: Path) -> None:
+    """Check the config against its schema. Raises BadInput with the place of the key."""
+    try:
+        validate(config, "config", "")
+    except BadInput as error:
+        text = str(error).removeprefix(": ")
+        raise BadInput(f"{trace.place(text.partition(': ')[0], shown(path))}: {text}") from error
 
 
 def _check_walltimes(config: dict[str, Any], trace: Trace) -> None:

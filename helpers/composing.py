@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from helpers import configs, schema_keys
+from helpers import configs, overriding, profile_fields
 from helpers.errors import BadInput, nearest, one_line
 from helpers.files import shown
+from helpers.overriding import Override
 from helpers.profiles import EXECUTION_TYPES, EnvFile, Profile
 
 MISSING = "???"
 # The names of our nodes in Hydra's config store.
 _BASE, _ASKED, _PROFILE = "evalmake_base", "evalmake_asked", "evalmake_profile"
 SECTIONS = ("run", "execution", "deployment", "target", "evaluation", "export", "env_vars", "auxiliary_deployments")
+NO_TYPE = "execution.type is missing; give `execution: {type: slurm}` (or process, local, lepton), or a PROFILE whose executor says it"
 
 
+@dataclass(frozen=True)
+class Composed:
+    """The config before interpolation; the files that it is made of, lowest first, each with its package (dotted key); the overrides."""
+
+    config: dict[str, Any]
+    sources: list[tuple[Path, str]]
+    overrides: list[Override]
+
+
+@cache
 def launcher_configs() -> Path:
     """The folder of the launcher's own config groups, found without importing the launcher (0.9 s)."""
     spec = importlib.util.find_spec("nemo_evaluator_launcher")
@@ -27,13 +41,11 @@ def launcher_configs() -> Path:
     return Path(spec.submodule_search_locations[0]) / "configs"
 
 
-def compose(
-    path: Path, data: dict[str, Any], env: EnvFile, profile: Profile | None, settings: list[tuple[str, str]]
-) -> tuple[dict[str, Any], list[tuple[Path, str]]]:
-    """Compose the config file `path`, whose content is `data`; interpolations are left as they stand.
+def compose(path: Path, env: EnvFile, profile: Profile | None, settings: list[tuple[str, str]], mode: str) -> Composed:
+    """Compose the config file `path`; interpolations are left as they stand.
 
-    `settings` are overrides, each with the variable that it was typed in. Returns the config and the files of its defaults, in order, each
-    with the package (dotted key) it was put under. Raises BadInput.
+    `settings` are overrides, each with the variable that it was typed in; `mode` (eval, batch, dry-run) chooses the profile's partition.
+    Raises BadInput.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -44,142 +56,142 @@ def compose(
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    data, lines = configs.load_yaml(path)
     folders = list(dict.fromkeys([path.parent, configs.CONFIGS, launcher_configs()]))
     # Quoted, for folders whose names hold what Hydra's grammar would read.
-    listed = ",".join("'file://" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'" for folder in folders)
+    listed = ",".join(overriding.quoted(f"file://{folder}") for folder in folders)
     search = f"hydra.searchpath=[{listed}]"
+    asked = _with_defaults(data, lines, path, profile, folders)
     store = ConfigStore.instance()
     try:
         store.store(name=_BASE, node=OmegaConf.create({"run": {"wandb": {"project": None, "entity": None}}}), package="_global_")
-        store.store(name=_ASKED, node=OmegaConf.create(_with_defaults(data, path, profile)))
-        store.store(name=_PROFILE, node=OmegaConf.create(_profile_node(env, profile)), package="_global_")
+        store.store(name=_ASKED, node=OmegaConf.create(asked))
+        store.store(name=_PROFILE, node=OmegaConf.create(profile_node(env, profile, mode)), package="_global_")
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(configs.CONFIGS), version_base=None):
             base = hydra_compose(_ASKED, overrides=[search]) if settings else None
-            typed = [_override(name, text, base) for name, text in settings]
-            config = hydra_compose(_ASKED, overrides=[search, *typed]) if typed or base is None else base
-            loader = GlobalHydra.instance().config_loader()
-            listing = loader.compute_defaults_list(_ASKED, [search, *typed], RunMode.RUN).defaults
+            typed = [overriding.read(name, text, base, folders) for name, text in settings]
+            texts = [search, *(one.text for one in typed)]
+            config = hydra_compose(_ASKED, overrides=texts) if typed or base is None else base
+            listing = GlobalHydra.instance().config_loader().compute_defaults_list(_ASKED, texts, RunMode.RUN).defaults
     except (HydraException, OmegaConfBaseException) as error:
-        raise BadInput(f"{shown(path)}: {plain(error)}") from error
+        raise _explained(error, path, data, lines, folders) from error
     except RecursionError as error:
-        raise BadInput(f"{shown(path)}: its defaults go in a circle") from error
-    found = []
+        raise BadInput(f"{shown(path)}:{lines.get('defaults', 1)}: its defaults go in a circle; take one of them out") from error
+    found: list[tuple[Path, str]] = []
     for item in listing:
         name, package = item.config_path, item.package or ""
-        if name is None or name in (_BASE, _ASKED, _PROFILE) or package.split(".")[0] == "hydra":
-            continue
-        source = next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
-        if source:
-            found.append((source, package))
+        if name == _ASKED:
+            found.append((path, ""))
+        elif name is not None and name not in (_BASE, _PROFILE) and package.split(".")[0] != "hydra":
+            found += [(folder / f"{name}.yaml", package) for folder in folders if (folder / f"{name}.yaml").is_file()][:1]
     composed: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
-    return composed, found
+    return Composed(composed, found, typed)
 
 
-def _with_defaults(data: dict[str, Any], path: Path, profile: Profile | None) -> dict[str, Any]:
+def profile_node(env: EnvFile, profile: Profile | None, mode: str) -> dict[str, Any]:
+    """What env.toml puts into the config: run.env out of the profile's fields, run.wandb out of [wandb] and the profile's own."""
+    node: dict[str, Any] = {}
+    for key, value, _ in profile_fields.run_values(env, profile, mode):
+        section, _, name = key.partition(".")
+        node.setdefault("run", {}).setdefault(section, {})[name] = value
+    return node
+
+
+def _with_defaults(
+    data: dict[str, Any], lines: dict[str, int], path: Path, profile: Profile | None, folders: list[Path]
+) -> dict[str, Any]:
     """The config with a `defaults:` list: its own, or the groups that its execution.type and deployment.type name."""
     data = dict(data)
     for name in SECTIONS:
         if data.get(name) is not None and not isinstance(data[name], dict):
-            raise BadInput(f"{shown(path)}: {name}: `key: value` lines were expected, not {one_line(repr(data[name]))[:80]}")
+            found = one_line(repr(data[name]))[:80]
+            raise BadInput(f"{shown(path)}:{lines.get(name, 1)}: {name}: `key: value` lines were expected, not {found}")
+        if name in data and data[name] is None:
+            del data[name]  # `run:` with nothing below it says nothing, and must not wipe out what its defaults say
     defaults = data.get("defaults")
     if defaults is None:
         executor = profile.fields["executor"] if profile else None
         kind = (data.get("execution") or {}).get("type") or (EXECUTION_TYPES[executor] if executor else None)
         if not kind or kind == MISSING:
-            raise BadInput(
-                f"{shown(path)}: execution.type is missing; give `execution: {{type: slurm}}` (or process, local, lepton), "
-                "or a PROFILE whose executor says it"
-            )
+            raise BadInput(f"{shown(path)}:{lines.get('execution.type', lines.get('execution', 1))}: {NO_TYPE}")
         serving = (data.get("deployment") or {}).get("type") or "none"
-        defaults = [*_group("execution", str(kind)), *_group("deployment", str(serving)), "_self_"]
+        defaults = []
+        for group, name in (("execution", str(kind)), ("deployment", str(serving))):
+            place = f"{shown(path)}:{lines.get(f'{group}.type', 1)}"
+            defaults += _group(group, name, folders, place)
+        defaults.append("_self_")
+    place = f"{shown(path)}:{lines.get('defaults', 1)}"
     if not isinstance(defaults, list):
-        raise BadInput(f"{shown(path)}: defaults: a list such as `- execution: slurm/default` was expected")
+        raise BadInput(f"{place}: defaults: a list such as `- execution: slurm/default` was expected, not {one_line(repr(defaults))[:80]}")
+    for index, entry in enumerate(defaults):
+        if not _is_entry(entry):
+            text = f"`- execution: slurm/default` or the name of a config was expected, not {one_line(repr(entry))[:80]}"
+            raise BadInput(f"{shown(path)}:{lines.get(f'defaults.{index}', lines.get('defaults', 1))}: defaults: {text}")
     if "_self_" not in defaults:
         defaults = [*defaults, "_self_"]
     data["defaults"] = [_BASE, *defaults, _PROFILE]
     return data
 
 
-def _group(group: str, kind: str) -> list[dict[str, str]]:
-    for folder in (configs.CONFIGS, launcher_configs()):
+def _is_entry(entry: Any) -> bool:
+    if isinstance(entry, str):
+        return bool(entry)
+    if not isinstance(entry, dict) or len(entry) != 1:
+        return False
+    group, name = next(iter(entry.items()))
+    several = name if isinstance(name, list) else [name]
+    return isinstance(group, str) and all(one is None or isinstance(one, str) for one in several)
+
+
+def _group(group: str, kind: str, folders: list[Path], place: str) -> list[dict[str, str]]:
+    """The default that a type stands for. Raises BadInput for a type that is nearly one of those that exist."""
+    for folder in folders:
         for name in (kind, f"{kind}/default"):
             if (folder / group / f"{name}.yaml").is_file():
                 return [{group: name}]
+    options = [option.removesuffix("/default") for option in _options(group, folders)]
+    if near := nearest(kind, options):
+        raise BadInput(f"{place}: there is no {group}.type {kind}{near}; there are {', '.join(options)}")
     return []
 
 
-def _profile_node(env: EnvFile, profile: Profile | None) -> dict[str, Any]:
-    """What env.toml puts into the config: run.env out of the profile's fields, run.wandb out of [wandb] and the profile's own."""
-    run: dict[str, Any] = {}
-    fields = profile.fields if profile else {}
-    if profile:
-        run["env"] = {key: value for key, value in fields.items() if key != "wandb"}
-        image = fields.get("container_image", fields.get("container"))
-        if image is not None:
-            run["env"]["container"] = image
-    wandb = {**env.tables.get("wandb", {}), **fields.get("wandb", {})}
-    if wandb:
-        run["wandb"] = wandb
-    return {"run": run} if run else {}
+def _options(group: str, folders: Iterable[Path]) -> list[str]:
+    """The configs that a group offers, `` for those of no group; those in a subfolder with its name."""
+    if not group:
+        return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    found = {path.relative_to(folder / group) for folder in folders for path in (folder / group).glob("**/*.yaml")}
+    return sorted(str(path.with_suffix("")) for path in found)
 
 
-def _override(name: str, text: str, base: Any) -> str:
-    """One override in Hydra's grammar. A key that the config lacks but the schema knows is added as if `+` had been typed.
-
-    A value that Hydra's grammar cannot read (`--flag=1`) is taken as text. Raises BadInput without `=`, or for an unknown key.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-
-    if "=" not in text and not text.startswith("~"):
-        raise BadInput(f"{name}: {text!r} has no `=`; key=value was expected, for example deployment.tensor_parallel_size=8")
-    key = text.lstrip("+~").partition("=")[0].strip()
-    if not key:
-        raise BadInput(f"{name}: {text!r} has no key before `=`; key=value was expected")
-    parser = OverridesParser.create()
-    try:
-        parser.parse_override(text)
-    except HydraException:
-        head, _, value = text.partition("=")
-        text = f"{head}='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-        try:
-            parser.parse_override(text)
-        except HydraException as error:
-            raise BadInput(f"{name}: {shlex.quote(key)} cannot be read as a key: {plain(error)}") from error
-    if text.startswith("+") or key in ("execution", "deployment"):
-        return text
-    if _exists(base, key):
-        return text
-    known = schema_keys.all_keys()
-    if text.startswith("~") or not schema_keys.is_known(key):
-        there = [leaf for leaf in _all_keys(OmegaConf.to_container(base, resolve=False)) if not leaf.startswith("hydra.")]
-        mend = "" if text.startswith("~") else f"; +{key}=… adds it all the same"
-        raise BadInput(f"{name}: the config has no key {key}{nearest(key, [*there, *known])}{mend}")
-    return f"++{text}"
+def _explained(error: Exception, path: Path, data: dict[str, Any], lines: dict[str, int], folders: list[Path]) -> BadInput:
+    """Hydra's error with the file, the line where it can be told, and a mend."""
+    text = plain(error)
+    if found := re.search(r"Could not (?:find|load) '([^']+)'", text):
+        group, _, name = found[1].rpartition("/")
+        options = _options(group, folders)
+        while group and not options:  # execution/slurm/defalt: the group is execution
+            group, _, last = group.rpartition("/")
+            name, options = f"{last}/{name}", _options(group, folders)
+        number = next((line for key, line in lines.items() if key.startswith("defaults.") and _names(data, key, found[1], name)), None)
+        what = f"defaults: there is no {group or 'config'} called {name}"
+        hint = nearest(name, options) or (f" (did you mean {name}/default?)" if f"{name}/default" in options else "")
+        return BadInput(f"{shown(path)}{f':{number}' if number else ''}: {what}{hint}; there are {', '.join(options) or 'none'}")
+    if key := configs.first_unreadable(data):
+        return BadInput(f"{shown(path)}:{lines.get(key, 1)}: {key}: {text}; write ${{key}}, or \\${{ for the text itself")
+    if text.startswith("Could not override"):
+        text = f"{text.partition('.')[0] if 'No match' in text else text}; name the group in the config's `defaults:`"
+    return BadInput(f"{shown(path)}: {text}")
 
 
-def _exists(base: Any, key: str) -> bool:
-    from omegaconf import OmegaConf
-
-    parent, _, last = key.rpartition(".")
-    node = OmegaConf.select(base, parent, throw_on_resolution_failure=False) if parent else base
-    return (OmegaConf.is_dict(node) and last in node) or (OmegaConf.is_list(node) and last.isdecimal() and int(last) < len(node))
-
-
-def _all_keys(data: Any, prefix: str = "") -> list[str]:
-    if not isinstance(data, dict):
-        return []
-    return [name for key, value in data.items() for name in (f"{prefix}{key}", *_all_keys(value, f"{prefix}{key}."))]
+def _names(data: dict[str, Any], key: str, *wanted: str) -> bool:
+    """Whether an entry of `defaults:` (defaults.2, defaults.2.execution) names one of these."""
+    _, index, *group = key.split(".")
+    entry = data["defaults"][int(index)]
+    return (entry in wanted) if not group and isinstance(entry, str) else isinstance(entry, dict) and next(iter(entry.values())) in wanted
 
 
 def plain(error: Exception) -> str:
-    """Hydra's message without its link to a web page and its search path; for a group that is not there, with the nearest that is."""
+    """Hydra's message without its link to a web page and its search path."""
     text = one_line(str(error))
-    if found := re.search(r"Could not (?:find|load) '([^']+)'.*?Available options in '[^']+': (.*?) Config search path", text):
-        group, _, name = found[1].rpartition("/")
-        options = sorted({path.stem for folder in (configs.CONFIGS, launcher_configs()) for path in (folder / group).glob("*.yaml")})
-        options += sorted(f"{path.parent.name}/{path.stem}" for path in (launcher_configs() / group).glob("*/*.yaml"))
-        return f"defaults: there is no {group} called {name}{nearest(name, options)}; there are {', '.join(options)}"
     return re.sub(r"See https?://\S+.*| Config search path.*| full_key:.*|In '(?:evalmake_\w+)': ", "", text).strip()

@@ -36,16 +36,20 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> Path:
         raise BadInput(f"CONFIG={name!r}: a name or a path on one line was expected")
     if "/" in name or name.endswith((".yaml", ".yml")):
         path = Path(name).expanduser().absolute()
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112  as in _is_file
             raise BadInput(f"CONFIG={name} is a folder; name the YAML file in it")
-        if path.is_file():
+        if _is_file(path):
             return path
     for folder in folders(environ):
         path = (folder / f"{name}.yaml").absolute()
-        if "/" not in name and path.is_file():
+        if "/" not in name and _is_file(path):
             return path
     known = names(environ)
     raise BadInput(f"CONFIG={name}: no such config{nearest(name, known)}; configs: {', '.join(known)}; or give a path")
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113  unlike Path.is_file it takes a name that is too long for a file
 
 
 def load_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
@@ -63,35 +67,72 @@ def load_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         node = loader.get_single_node()
         lines: dict[str, int] = {}
         if node is not None:
-            _mark(node, "", lines, [0], path)
+            _mark(node, "", lines, [], path)
         data = loader.construct_document(node) if node is not None else {}
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or one_line(error)
-        raise BadInput(f"{shown(path)}{line}: not YAML: {reason}") from error
+        raise _not_yaml(error, path) from error
+    except ValueError as error:  # a date that no calendar has
+        raise BadInput(f"{shown(path)}: not YAML: {one_line(error)}; put text in quotes") from error
+    except RecursionError as error:
+        raise BadInput(f"{shown(path)}: nested too deeply; an evaluation config has a few levels") from error
     finally:
         loader.dispose()
+    if data is None:
+        data = {}
     if not isinstance(data, dict):
-        raise BadInput(f"{shown(path)}: `key: value` lines were expected, not a {type(data).__name__}")
+        raise BadInput(f"{shown(path)}:1: `key: value` lines were expected, not {'a list' if isinstance(data, list) else 'plain text'}")
     return data, lines
 
 
-def _mark(node: yaml.Node, prefix: str, lines: dict[str, int], count: list[int], path: Path) -> None:
+def first_unreadable(data: Any, key: str = "") -> str | None:
+    """The first dotted key whose text holds a `${` that OmegaConf's grammar cannot read."""
+    from omegaconf import grammar_parser
+    from omegaconf.errors import GrammarParseError
+
+    if isinstance(data, dict | list):
+        inside = data.items() if isinstance(data, dict) else enumerate(data)
+        return next((bad for name, value in inside if (bad := first_unreadable(value, f"{key}.{name}" if key else str(name)))), None)
+    if isinstance(data, str) and "${" in data:
+        try:
+            grammar_parser.parse(data)
+        except GrammarParseError:
+            return key
+    return None
+
+
+def _not_yaml(error: yaml.YAMLError, path: Path) -> BadInput:
+    mark = getattr(error, "problem_mark", None)
+    reason = one_line(getattr(error, "problem", None) or error)
+    mend = "put text with any of : { } [ ] # in quotes"
+    if "\\t" in reason:
+        mend = "indent with spaces"
+    elif "duplicate key" in reason:
+        mend = "keep one of the two"
+    return BadInput(f"{shown(path)}{f':{mark.line + 1}' if mark else ''}: not YAML: {reason}; {mend}")
+
+
+def _mark(node: yaml.Node, prefix: str, lines: dict[str, int], around: list[yaml.Node], path: Path) -> None:
+    """Note the line of every key below `node`; `around` are the nodes that it lies in."""
     import yaml
 
-    count[0] += 1
-    if count[0] > MOST_NODES:
-        raise BadInput(f"{shown(path)}:{node.start_mark.line + 1}: more than {MOST_NODES} values; its aliases (*name) repeat too much")
+    place = f"{shown(path)}:{node.start_mark.line + 1}"
+    if len(lines) > MOST_NODES:
+        raise BadInput(f"{place}: more than {MOST_NODES} values; its aliases (*name) repeat too much, write out what is meant")
+    if any(node is outer for outer in around):
+        raise BadInput(f"{place}: an alias (*name) that stands inside what it names; write out what is meant")
+    around.append(node)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            name = f"{prefix}{key.value}" if isinstance(key, yaml.ScalarNode) else prefix
+            if not isinstance(key, yaml.ScalarNode):
+                raise BadInput(f"{shown(path)}:{key.start_mark.line + 1}: a key in one word was expected, not a list or mapping")
+            name = f"{prefix}{key.value}"
             lines[name] = key.start_mark.line + 1
-            _mark(value, f"{name}.", lines, count, path)
+            _mark(value, f"{name}.", lines, around, path)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             lines[f"{prefix}{index}"] = value.start_mark.line + 1
-            _mark(value, f"{prefix}{index}.", lines, count, path)
+            _mark(value, f"{prefix}{index}.", lines, around, path)
+    around.pop()
 
 
 def start_new(name: str) -> None:

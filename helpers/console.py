@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from helpers.errors import one_line
@@ -49,5 +50,50 @@ def rich_console(stream: TextIO) -> Console:
 
     fancy = is_fancy(stream)
     return Console(
-        file=stream, highlight=False, no_color=not fancy, force_terminal=fancy or None, width=None if fancy else 100, soft_wrap=not fancy
+        file=stream, highlight=False, no_color=not fancy, force_terminal=fancy, width=None if fancy else 100, soft_wrap=not fancy
     )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table's cell with a rich style (`red`, `dim`)."""
+
+    text: str
+    style: str = ""
+
+
+def print_table(title: str, head: list[str], rows: list[list[str | Cell]], right: tuple[str, ...] = (), last_is_text: bool = False) -> None:
+    """A table on stdout: drawn on a terminal, in aligned columns of plain text in a pipe, where nothing is cut.
+
+    `right` names the columns of numbers. With `last_is_text` the last column is a sentence: on a terminal it is cut to one line.
+    """
+    texts = [head, *([cell.text if isinstance(cell, Cell) else cell for cell in row] for row in rows)]
+    widths = [max(len(line[number]) for line in texts) for number in range(len(head))]
+    if is_fancy(sys.stdout):
+        from rich.table import Table
+        from rich.text import Text
+
+        screen = rich_console(sys.stdout)
+        if last_is_text:
+            widths[-1] = max(20, screen.width - sum(widths[:-1]) - 3 * len(head) - 1)  # 3: a border and two blanks a column
+        table = Table(title=title, title_justify="left")
+        for number, name in enumerate(head):
+            sentence = last_is_text and number == len(head) - 1
+            table.add_column(
+                name,
+                justify="right" if name in right else "left",
+                overflow="ellipsis" if sentence else "fold",
+                no_wrap=last_is_text,
+                max_width=widths[-1] if sentence else None,
+            )
+        for row in rows:
+            table.add_row(*(Text(cell.text, style=cell.style) if isinstance(cell, Cell) else Text(cell) for cell in row))
+        screen.print(table)
+        return
+    print(title)
+    for line in texts:
+        cells = (
+            text.rjust(width) if name in right else text.ljust(width)
+            for name, text, width in zip(head, map(one_line, line), widths, strict=True)
+        )
+        print("  ".join(cells).rstrip())

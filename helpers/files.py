@@ -66,9 +66,11 @@ def write_text(path: Path | str, text: str, mode: int = 0o644) -> None:
             os.fchmod(handle.fileno(), mode)
             os.fsync(handle.fileno())
         Path(temporary).replace(path)
-    except OSError as error:
+    except BaseException as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         message = f"cannot write {shown(path)}: {error.strerror}; free space or mend the permissions, then give the same command"
         raise StepFailed(message) from error
 
@@ -113,14 +115,14 @@ def _validator(name: str) -> Any:
 
 
 def validate(data: Any, schema: str, where: str) -> None:
-    """Check `data` against configs/schemas/SCHEMA.schema.json; raises BadInput naming `where`, the key, and what was expected."""
+    """Check `data` against configs/schemas/SCHEMA.schema.json; raises BadInput with `where`, the key, the value and what was expected."""
     from jsonschema.exceptions import best_match
 
     error = best_match(_validator(schema).iter_errors(data))
-    if error is None:
-        return
-    key = ".".join(str(part) for part in error.absolute_path) or "the whole file"
-    raise BadInput(f"{where}: {key}: {one_line(error.message)[:300]}")
+    if error is not None:
+        from helpers.schema_messages import explain
+
+        raise BadInput(f"{where}: {explain(error)}")
 
 
 def seal_json(data: dict[str, Any]) -> dict[str, Any]:
@@ -148,19 +150,20 @@ def read_json(path: Path | str, schema: str) -> dict[str, Any]:
     """
     text = read_text(path)
     try:
-        data = json.loads(text)
+        data: Any = json.loads(text)
     except json.JSONDecodeError as error:
         raise BadInput(f"{shown(path)}:{error.lineno}: not JSON: {error.msg}; delete it and the same command makes it again") from error
     except RecursionError:
         raise BadInput(f"{shown(path)}: not JSON that a step wrote: nested too deeply; delete it") from None
     if not isinstance(data, dict):
         raise BadInput(f"{shown(path)}: a JSON object was expected")
+    sealed = seal_json(data)
     if "seal" not in data:
         _handmade(path)
-    elif text != _json_text(seal_json(data)):
+    elif text != _json_text(sealed):
         raise BadInput(_edited(path))
-    validate(data, schema, shown(path))
-    return data
+    validate(sealed, schema, shown(path))
+    return sealed
 
 
 def write_yaml(path: Path | str, data: dict[str, Any], schema: str, made_by: str, made_from: dict[str, str]) -> str:

@@ -29,11 +29,11 @@ def follow(submission: dict[str, Any], submission_path: str, out: str, with_logs
     On this machine, jobs that were interrupted or killed before are gone on with. Raises Interrupted on Ctrl-C, SIGTERM and SIGHUP: the
     jobs of this machine are stopped then, and nothing is left running. Raises StepFailed when what ran the jobs was killed meanwhile.
     """
-    listen_for_signals()
-    view: Display = Fancy() if console.is_fancy(sys.stderr) and not with_logs else Plain()
-    tails = [Tail(job) for job in submission["jobs"]] if with_logs else []
     jobs = Path(submission["jobs"][0]["job_dir"]).parent if submission["executor"] == "process" else None
     try:
+        listen_for_signals()
+        view: Display = Fancy() if console.is_fancy(sys.stderr) and not with_logs else Plain()
+        tails = [Tail(job) for job in submission["jobs"]] if with_logs else []
         if jobs:
             go_on(jobs, submission_path)
         with view:
@@ -45,6 +45,8 @@ def follow(submission: dict[str, Any], submission_path: str, out: str, with_logs
                 if status.is_over(seen) or status.is_lost(seen):
                     break
                 time.sleep(ASK_SECONDS)
+            for tail in tails:
+                tail.finish()
         # The model server is stopped, and results are exported, after the last task.
         while jobs and process_jobs.is_supervised(jobs):
             time.sleep(ASK_SECONDS / 5)
@@ -201,6 +203,13 @@ class Tail(nullcontext[None]):
         *lines, self.rest = data.split(b"\n")
         for line in lines:
             console.say(f"{self.task} | {harmless(line)}")
+
+    def finish(self) -> None:
+        """Print what is left, also a last line without its end."""
+        self.show()
+        if self.rest:
+            console.say(f"{self.task} | {harmless(self.rest)}")
+            self.rest = b""
 
 
 def harmless(line: bytes) -> str:

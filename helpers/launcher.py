@@ -98,3 +98,31 @@ def kill(invocation_id: str) -> int:
     if failed:
         raise StepFailed(f"nemo-evaluator-launcher could not stop {failed[0].get('job_id')}: {one_line(failed[0].get('data'))}")
     return len(answers)
+
+
+def sbatch_scripts(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """The sbatch script that the launcher would submit for each task of a resolved Slurm config; nothing is written or contacted.
+
+    Raises StepFailed with the launcher's own words.
+    """
+    quiet_environment()
+    with talking_to(None):
+        from nemo_evaluator_launcher.common.helpers import get_unique_task_name
+        from nemo_evaluator_launcher.executors.slurm.executor import _create_slurm_sbatch_script
+        from omegaconf import OmegaConf
+
+        # A model that is still to be resolved stays in the script as it stands in the config.
+        OmegaConf.register_new_resolver("art", lambda *parts: "${art:" + ",".join(map(str, parts)) + "}", replace=True)
+        cfg = OmegaConf.create(config)
+        mapping = {task.full_name: task for task in catalogue.load().values()}
+        scripts = []
+        for index, entry in enumerate(cfg.evaluation.tasks):
+            name = get_unique_task_name(entry.name, index)
+            image = entry.get("container") or (mapping.get(entry.name) or catalogue.find(entry.name)).container
+            folder = Path(cfg.execution.output_dir) / "INVOCATION" / name
+            try:
+                made = _create_slurm_sbatch_script(cfg, entry, image, folder, "INVOCATION", f"INVOCATION.{index}", index)
+            except (ValueError, RuntimeError, KeyError) as error:
+                raise StepFailed(f"nemo-evaluator-launcher cannot write the script of {entry.name}: {one_line(error)}") from error
+            scripts.append((name, made.cmd))
+    return scripts

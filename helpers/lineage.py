@@ -39,8 +39,11 @@ def check(run: Path) -> None:
                     f"{shown(run / source)} and {name} do not belong together: {name} was made from another {source}; "
                     f"delete the one that was replaced and the same command makes it again"
                 )
+    log = run / run_folder.EVENTS
+    if not log.exists() or log.read_bytes().count(b"\n") <= 1:  # the step that is at work has just written one
+        notice(f"{shown(log)} was gone or empty: the record of what happened begins anew")
     if number := run_folder.bad_event(run):
-        notice(f"{shown(run / run_folder.EVENTS)}:{number}: edited or torn; it is only a log, nothing is made from it")
+        notice(f"{shown(log)}:{number}: edited or torn; it is only a log, nothing is made from it")
 
 
 def refuse_other(path: Path | str, seal: str, why: str) -> None:

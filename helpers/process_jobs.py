@@ -20,6 +20,7 @@ import platform
 import re
 import signal
 import time
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -146,10 +147,19 @@ def state(job_dir: Path, supervised: bool) -> dict[str, Any]:
         "state": name,
         "reason": reason,
         "exit_code": code,
-        "requests_done": number_in(job_dir / "artifacts" / "progress"),
+        "requests_done": requests_done(job_dir, code == 0),
         "seconds": seconds,
         "log": str(log) if log.exists() else None,
     }
+
+
+def requests_done(job_dir: Path, finished: bool) -> int | None:
+    """How many requests were answered. The running count may end on an older number (two threads write it); the final one is exact."""
+    if finished:
+        stats = (read(job_dir / "artifacts" / "eval_factory_metrics.json") or {}).get("response_stats")
+        if isinstance(stats, dict) and isinstance(stats.get("successful_count"), int):
+            return int(stats["successful_count"])
+    return number_in(job_dir / "artifacts" / "progress")
 
 
 def tail(path: Path, size: int = 20_000) -> list[str]:
@@ -185,6 +195,21 @@ def processes(value: str, mark: str = MARK) -> list[psutil.Process]:
     return found
 
 
+def wait_gone(processes: Iterable[psutil.Process], seconds: float) -> None:
+    """Wait until all have ended. One that nobody reaps counts: in a container process 1 may never do it, and psutil would wait for it."""
+    deadline = time.monotonic() + seconds
+    while any(is_alive(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; neither a zombie nor a later process with its pid does."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
 def stop(jobs: Path, code: int) -> int:
     """Stop everything of this jobs folder; jobs that had not ended get the exit `code` (CANCELLED_CODE or INTERRUPTED_CODE).
 
@@ -205,15 +230,19 @@ def stop(jobs: Path, code: int) -> int:
         if process.pid == record.get("pid"):
             with contextlib.suppress(psutil.Error):
                 process.terminate()
-                process.wait(timeout=GRACE_SECONDS * 4 + 2)
+                wait_gone([process], GRACE_SECONDS * 4 + 2)
     for wanted in (psutil.Process.terminate, *[psutil.Process.kill] * 3):
         if not (left := processes(invocation)):
             break
         for process in left:
             with contextlib.suppress(psutil.Error):
                 wanted(process)
-        psutil.wait_procs(left, timeout=GRACE_SECONDS)
-    if is_supervised(jobs):
+        wait_gone(left, GRACE_SECONDS)
+    deadline = time.monotonic() + GRACE_SECONDS
+    while is_supervised(jobs):  # a process that has just ended may hold the lock for some microseconds yet
+        if time.monotonic() < deadline:
+            time.sleep(0.02)
+            continue
         raise StepFailed(f"the jobs are run by a process on {record.get('host', 'another host')}; give the command there")
     mark_stopped(folders, code)
     return len(stopped)

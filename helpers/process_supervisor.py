@@ -32,7 +32,7 @@ import yaml
 
 from helpers import ports, process_jobs
 from helpers.errors import BadInput, EvalmakeError, Interrupted, StepFailed
-from helpers.files import ROOT, shown, write_text
+from helpers.files import ROOT, write_text
 
 POLL_SECONDS = 0.1
 LOCK_SECONDS = 2.0  # how long the folder's lock is tried for: who asks whether we live holds it for an instant
@@ -94,7 +94,8 @@ class Server:
             lines = process_jobs.tail(self.log, 4000)
         except OSError:
             lines = []
-        return f"{lines[-1][:300] if lines else 'its log is empty'} (log: {shown(self.log)})"
+        log = self.log.relative_to(ROOT) if self.log.is_relative_to(ROOT) else self.log
+        return f"{lines[-1][:300] if lines else 'its log is empty'} (log: {log})"
 
     def stop(self) -> None:
         """Stop it and everything that it started."""
@@ -108,25 +109,25 @@ def main(arguments: list[str]) -> None:
     """Run the plan in the jobs folder `arguments[0]`. Only one supervisor a folder: a second one leaves."""
     jobs = Path(arguments[0]).resolve()
     stopped_by_signals()
-    with (jobs / process_jobs.LOCK).open("w") as lock:
-        if not take(lock):
-            return
-        write_text(jobs / process_jobs.SUPERVISOR, json.dumps(process_jobs.own_record()))
-        plan = process_jobs.read(jobs / process_jobs.PLAN) or {}
+    # Never closed: the lock goes with the process, so that whoever finds it free finds no supervisor either.
+    if not take(os.open(jobs / process_jobs.LOCK, os.O_RDWR | os.O_CREAT, 0o644)):
+        return
+    write_text(jobs / process_jobs.SUPERVISOR, json.dumps(process_jobs.own_record()))
+    plan = process_jobs.read(jobs / process_jobs.PLAN) or {}
+    end_all(plan["invocation_id"])
+    try:
+        end_with_owner(os.environ.pop(process_jobs.OWNER, None))
+        os.environ[process_jobs.PROGRESS_URL] = take_progress()
+        run(jobs, plan)
+        export(jobs, plan)
+    except (Interrupted, KeyboardInterrupt):
+        process_jobs.mark_stopped([jobs / task["dir"] for task in plan["tasks"]], process_jobs.INTERRUPTED_CODE)
+    finally:
+        ignore_signals()
         end_all(plan["invocation_id"])
-        try:
-            end_with_owner(os.environ.pop(process_jobs.OWNER, None))
-            os.environ[process_jobs.PROGRESS_URL] = take_progress()
-            run(jobs, plan)
-            export(jobs, plan)
-        except (Interrupted, KeyboardInterrupt):
-            pass
-        finally:
-            ignore_signals()
-            end_all(plan["invocation_id"])
 
 
-def take(lock: IO[str]) -> bool:
+def take(lock: int) -> bool:
     """Take the folder's lock, which is held to the end; False when another supervisor has it."""
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
@@ -170,7 +171,7 @@ def end_with_owner(owner: str | None) -> None:
         raise Interrupted("its owner is gone") from None
 
     def watch() -> None:
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        while process_jobs.is_alive(process):
             time.sleep(POLL_SECONDS * 2)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -190,8 +191,7 @@ def run(jobs: Path, plan: dict[str, Any]) -> None:
         for task in plan["tasks"]:
             if jobs / task["dir"] in pending:
                 run_task(jobs / task["dir"], task, server)
-    except (Interrupted, KeyboardInterrupt):
-        process_jobs.mark_stopped(pending, process_jobs.INTERRUPTED_CODE)
+    except Interrupted:
         raise
     except EvalmakeError as error:
         for folder in pending:
@@ -334,7 +334,7 @@ def end_group(process: subprocess.Popen[bytes], job: str) -> None:
         for member in members.values():
             with contextlib.suppress(psutil.Error):
                 member.send_signal(number)
-        psutil.wait_procs(members.values(), timeout=process_jobs.GRACE_SECONDS)
+        process_jobs.wait_gone(members.values(), process_jobs.GRACE_SECONDS)
         process.poll()
         if not members:
             return
@@ -346,7 +346,7 @@ def end_all(invocation: str) -> None:
     for process in left:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(left, timeout=process_jobs.GRACE_SECONDS)
+    process_jobs.wait_gone(left, process_jobs.GRACE_SECONDS)
 
 
 def in_group(group: int) -> list[psutil.Process]:
@@ -369,6 +369,8 @@ def answers(url: str) -> bool:
 
 
 def _fail(folder: Path, reason: str) -> None:
+    """Note that a task failed, and why; that we stopped its harness then (nemo-evaluator leaves its marker) does not make it cancelled."""
+    (folder / "artifacts" / process_jobs.INTERRUPTED_MARKER).unlink(missing_ok=True)
     with (folder / "logs" / "client_stdout.log").open("a", encoding="utf-8") as log:
         log.write(f"error: {reason}\n")
     process_jobs.stage(folder, "exit", 1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from helpers.errors import BadInput
-from helpers.profiles import Profile
+from helpers.profiles import EnvFile, Profile
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ FIELDS = {
     "executor": "execution.type: local → process, docker → local, slurm, lepton",
     "account": "execution.account",
     "partition": "execution.partition",
-    "run_partition": "execution.partition of `make eval`, before partition",
-    "batch_partition": "execution.partition of `make batch`, before partition",
+    "run_partition": "execution.partition (and run.env.partition) of `make eval`, before partition",
+    "batch_partition": "execution.partition (and run.env.partition) of `make batch`, before partition",
     "nodes": "execution.num_nodes",
     "ntasks_per_node": "execution.ntasks_per_node",
     "gpus_per_node": "execution.gres (gpu:N)",
@@ -55,23 +55,33 @@ FIELDS = {
 }
 # Read where the cluster is reached or images are imported; they stay in run.env.
 CONNECTION = {"tunnel", "identity", "port", "build_partition", "build_time", "build_include_gpus", "build_gpus_per_node", "wandb"}
-# The fields that only Slurm has a meaning for.
-SLURM_ONLY = set(FIELDS) - {"extends", "executor", "container_image", "container", "wandb"}
+# The fields that mean something everywhere, and those that mean something to an execution.type other than slurm, where all do.
+EVERYWHERE = {"extends", "executor", "wandb"}
+IMAGE = {"container_image", "container"}
+MEANT = {"process": EVERYWHERE, "local": EVERYWHERE | IMAGE | {"mounts"}, "lepton": EVERYWHERE | IMAGE | {"startup_commands"}}
+MOUNTING = ("slurm", "local")
 
 
 def effects(profile: Profile, kind: str, mode: str) -> Iterator[Effect]:
     """The values that a profile gives to a config of this execution.type; `mode` is eval, batch or dry-run."""
     fields = profile.fields
-    image = fields.get("container_image", fields.get("container"))
+    if kind == "process":
+        return
+    image = fields.get(image_field(profile))
     if image is not None:
-        yield Effect(("deployment", "image"), image, "container_image" if "container_image" in fields else "container", only_if_open=True)
+        yield Effect(("deployment", "image"), image, image_field(profile), only_if_open=True)
+    if kind in MOUNTING:
+        for source, target in _mounts(profile):
+            yield Effect(("execution", "mounts", "deployment", source), target, "mounts")
+            if kind == "slurm":  # Docker: the launcher reads those of the deployment only
+                yield Effect(("execution", "mounts", "evaluation", source), target, "mounts")
+    if fields.get("startup_commands") and kind != "local":
+        yield Effect(("deployment", "pre_cmd"), "\n".join(_texts(profile, "startup_commands")), "startup_commands")
     if kind != "slurm":
         return
-    special = "batch_partition" if mode == "batch" else "run_partition"
-    chosen = special if fields.get(special) else "partition"
     for field, key in (
         ("account", "account"),
-        (chosen, "partition"),
+        (partition_field(profile, mode), "partition"),
         ("nodes", "num_nodes"),
         ("ntasks_per_node", "ntasks_per_node"),
         ("time", "walltime"),
@@ -91,20 +101,47 @@ def effects(profile: Profile, kind: str, mode: str) -> Iterator[Effect]:
         yield Effect(("execution", "hostname"), host, "host" if fields.get("host") else "tunnel")
     if fields.get("user"):
         yield Effect(("execution", "username"), fields["user"], "user")
-    for source, target in _mounts(profile):
-        yield Effect(("execution", "mounts", "deployment", source), target, "mounts")
-        yield Effect(("execution", "mounts", "evaluation", source), target, "mounts")
-    if fields.get("startup_commands"):
-        yield Effect(("deployment", "pre_cmd"), "\n".join(fields["startup_commands"]), "startup_commands")
+
+
+def partition_field(profile: Profile, mode: str) -> str:
+    """The field that says the partition of a run of this mode."""
+    special = "batch_partition" if mode == "batch" else "run_partition"
+    return special if profile.fields.get(special) else "partition"
+
+
+def run_values(env: EnvFile, profile: Profile | None, mode: str) -> Iterator[tuple[str, Any, str]]:
+    """What env.toml puts below the config's `run`: dotted keys of wandb and env, their values and places; a later one wins.
+
+    Raises BadInput for a wandb that is no table.
+    """
+    sections = [(env.tables.get("wandb", {}), lambda name: env.where("wandb", name))]
+    if profile:
+        sections.append((profile.fields.get("wandb", {}), lambda _: profile.origins["wandb"]))
+    for table, place in sections:
+        if not isinstance(table, dict):
+            raise BadInput(f"{place('')}: wandb: a table with project and entity was expected, not {table!r}")
+        for name, value in table.items():
+            yield f"wandb.{name}", value, place(name)
+    if profile is None:
+        return
+    for name, value in profile.fields.items():
+        if name != "wandb":
+            yield f"env.{name}", value, profile.origins[name]
+    for name, field in (("container", image_field(profile)), ("partition", partition_field(profile, mode))):
+        if field in profile.fields:
+            yield f"env.{name}", profile.fields[field], profile.origins[field]
+
+
+def image_field(profile: Profile) -> str:
+    """The field that says the container image: container_image, or its other name."""
+    return "container_image" if "container_image" in profile.fields else "container"
 
 
 def without_effect(profile: Profile, kind: str) -> list[str]:
     """A notice for each field that means nothing for this execution.type."""
     notices = []
     for field in profile.fields:
-        if field not in FIELDS:
-            notices.append(f"{profile.origins[field]}: {field} is no field of a profile that evalmake knows; it stays in run.env")
-        elif kind != "slurm" and field in SLURM_ONLY:
+        if field in FIELDS and field not in MEANT.get(kind, FIELDS):
             notices.append(f"{profile.origins[field]}: {field} has no effect: execution.type {kind} does not use it")
     return notices
 
@@ -124,12 +161,17 @@ def ssh_user(host: str | None) -> str:
 
 
 def _mounts(profile: Profile) -> Iterator[tuple[str, str]]:
-    listed = profile.fields.get("mounts") or []
-    where = profile.origins.get("mounts", "")
-    if not isinstance(listed, list):
-        raise BadInput(f'{where}: mounts: a list such as ["/data:/data"] was expected')
-    for text in listed:
-        source, _, target = str(text).partition(":")
-        if not source.startswith("/"):
-            raise BadInput(f"{where}: mounts: {text!r}: SOURCE:TARGET with absolute paths was expected")
+    for text in _texts(profile, "mounts"):
+        source, _, target = text.partition(":")
+        if not source.startswith("/") or (target and not target.startswith("/")):
+            raise BadInput(f"{profile.origins['mounts']}: mounts: {text!r}: SOURCE:TARGET with absolute paths was expected")
         yield source, target or source
+
+
+def _texts(profile: Profile, field: str) -> list[str]:
+    """A field that is a list of texts. Raises BadInput for anything else."""
+    listed = profile.fields.get(field) or []
+    if not isinstance(listed, list) or not all(isinstance(one, str) for one in listed):
+        example = "/data:/data" if field == "mounts" else "module load cuda"
+        raise BadInput(f'{profile.origins[field]}: {field}: a list such as ["{example}"] was expected, not {listed!r}')
+    return listed

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from helpers import variables
+from helpers import profile_fields, variables
 from helpers.catalogue import STARTER
 from helpers.files import ROOT, load_schema
 
@@ -32,7 +32,13 @@ OTHERS = {
 
 def filled(text: str) -> str:
     """README's text with what stands between each `<!-- name -->` and `<!-- /name -->` made anew."""
-    for name, table in (("targets", _targets()), ("variables", _variables()), ("files", _files()), ("tasks", _tasks())):
+    for name, table in (
+        ("targets", _targets()),
+        ("variables", _variables()),
+        ("fields", _table(["field", "what it does"], [[f"`{name}`", text] for name, text in profile_fields.FIELDS.items()])),
+        ("files", _files()),
+        ("tasks", _tasks()),
+    ):
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         text = pattern.sub(lambda found, table=table: found[1] + table + found[2], text)  # type: ignore[misc]
     return text

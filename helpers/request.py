@@ -173,12 +173,14 @@ def go_on(path: Path, mode: str | None, given: dict[str, Any]) -> None:
                 f"leave {VARIABLES[key]} out to go on with it, or RUN out to start a new run"
             )
     if mode and (request["mode"] == "dry-run") != (mode == "dry-run"):
-        raise BadInput(f"RUN={folder.name} is a {request['mode']} run; leave RUN out to start a new one")
+        raise BadInput(
+            f"RUN={folder.name} is {'a dry run' if request['mode'] == 'dry-run' else 'an evaluation'}; leave RUN out to start a new one"
+        )
     tidy(folder)
     lineage.check(folder)
     submitted = (folder / "submission.json").exists()
     for name in changed_inputs(request, folder):
-        text = f"{name} is not what it was when RUN={folder.name} was asked for"
+        text = f"{name} changed since this run was asked for"
         if not submitted:
             raise BadInput(f"{text}; restore it, or leave RUN out to start a new run")
         notice(f"{text}; the run was submitted before, and is not affected")

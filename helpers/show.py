@@ -9,6 +9,7 @@ from typing import Any
 
 from helpers import catalogue, configs, console, files, following, results, run_folder, status
 from helpers import profiles as profile_files
+from helpers.console import Cell
 from helpers.errors import BadInput, TaskFailed, nearest
 from helpers.files import shown
 
@@ -115,64 +116,45 @@ def origins(path: str, key: str) -> None:
 
 def runs(match: str, most: int) -> None:
     """The newest runs that match; reads only those that are shown."""
-    from rich.table import Table
-    from rich.text import Text
-
     ids = [name for name in run_folder.all_ids() if match in name]
-    table = Table(title=f"{len(ids)} runs" + (f" with {match!r} in their id" if match else ""), title_justify="left")
-    for name in ("run", "mode", "config", "tasks", "state"):
-        table.add_column(name, overflow="fold")
+    rows: list[list[str | Cell]] = []
     for name in reversed(ids[-most:]):
-        folder = run_folder.RUNS / name
-        request = _peek(folder / "request.json")
-        tasks = request.get("tasks") or []
-        table.add_row(
-            Text(name), request.get("mode", "?"), Text(str(request.get("config", "?"))), Text(" ".join(tasks) or "all"), _standing(folder)
-        )
-    console.rich_console(sys.stdout).print(table)
+        request = _peek(run_folder.RUNS / name / "request.json")
+        tasks = " ".join(request.get("tasks") or []) or "all"
+        rows.append([name, str(request.get("mode", "?")), str(request.get("config", "?")), tasks, _standing(run_folder.RUNS / name)])
+    title = f"{len(ids)} runs" + (f" with {match!r} in their id" if match else "")
+    console.print_table(title, ["run", "mode", "config", "tasks", "state"], rows)
     if len(ids) > most:
         console.say(f"and {len(ids) - most} older ones; MATCH= searches them")
 
 
 def tasks(match: str) -> None:
     """The tasks with the text in their name, harness, endpoint type or description."""
-    from rich.table import Table
-    from rich.text import Text
-
     word = match.lower()
-    found = [
-        task for task in catalogue.load().values() if word in " ".join([task.full_name, *task.endpoint_types, task.description]).lower()
-    ]
+    known = sorted(catalogue.load().values(), key=lambda task: (not task.installed, task.harness, task.name))
+    found = [task for task in known if word in " ".join([task.full_name, *task.endpoint_types, task.description]).lower()]
     if not found:
-        known = [name for task in catalogue.load().values() for name in (task.name, task.harness)]
-        raise BadInput(f"MATCH={match}: no task has this in its name, harness, endpoint type or description{nearest(match, known)}")
-    table = Table(title=f"{len(found)} tasks", title_justify="left")
-    for name in ("task", "harness", "endpoint", "runs", "description"):
-        table.add_column(name, overflow="fold" if name != "description" else "ellipsis", no_wrap=name in ("task", "description"))
-    for task in sorted(found, key=lambda task: (not task.installed, task.harness, task.name)):
-        where = "here" if task.installed else "in a container"
-        table.add_row(Text(task.name), Text(task.harness), ", ".join(task.endpoint_types), where, Text(task.description))
-    console.rich_console(sys.stdout).print(table)
+        near = nearest(match, [name for task in known for name in (task.name, task.harness)])
+        raise BadInput(f"MATCH={match}: no task has this in its name, harness, endpoint type or description{near}")
+    rows: list[list[str | Cell]] = [
+        [task.name, task.harness, ", ".join(task.endpoint_types), "here" if task.installed else "container", task.description]
+        for task in found
+    ]
+    console.print_table(f"{len(found)} tasks", ["task", "harness", "endpoint", "runs in", "description"], rows, last_is_text=True)
 
 
 def profiles(env_file: Path | None) -> None:
     """The profiles of env.toml with what they inherit."""
-    from rich.table import Table
-    from rich.text import Text
-
     env = profile_files.load(env_file) if env_file else profile_files.find(configs.CONFIGS)
     if env.path is None:
         console.say("There is no env.toml; `cp env.toml.example env.toml` and fill in your cluster.")
         return
-    table = Table(title=f"Profiles of {shown(env.path)}", title_justify="left")
-    for name in ("profile", "executor", "host", "account", "partition"):
-        table.add_column(name, overflow="fold")
+    shown_fields = ["executor", "host", "account", "partition"]
+    rows: list[list[str | Cell]] = []
     for name in env.names():
         fields = profile_files.get(env, name).fields
-        table.add_row(
-            *(Text(str(value)) for value in (name, *(fields.get(key, "") for key in ("executor", "host", "account", "partition"))))
-        )
-    console.rich_console(sys.stdout).print(table)
+        rows.append([name, *(str(fields.get(key, "")) for key in shown_fields)])
+    console.print_table(f"Profiles of {shown(env.path)}", ["profile", *shown_fields], rows)
 
 
 def _peek(path: Path) -> dict[str, Any]:
@@ -184,13 +166,11 @@ def _peek(path: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _standing(folder: Path) -> Any:
+def _standing(folder: Path) -> Cell:
     """How a run stands as last seen: its results, its last status, or the step it came to."""
-    from rich.text import Text
-
     entries = _peek(folder / "results.json").get("tasks") or _peek(folder / "status.json").get("jobs")
     if entries:
         states = [str(entry.get("state")) for entry in entries]
         first = next((state for state in states if state != "SUCCEEDED"), "SUCCEEDED")
-        return Text(f"{first} ({states.count('SUCCEEDED')}/{len(states)})", style=STYLES.get(first, "red"))
-    return Text("submitted" if (folder / "submission.json").exists() else "not submitted")
+        return Cell(f"{first} ({states.count('SUCCEEDED')}/{len(states)})", STYLES.get(first, "red"))
+    return Cell("submitted" if (folder / "submission.json").exists() else "not submitted")

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from helpers import process_jobs, run_folder
+from helpers import failures, process_jobs, run_folder
 from helpers.results import has_scores
 
 MADE_BY = "status.py"
@@ -57,6 +57,8 @@ def _row(job: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
         row["requests_total"] = samples_asked(Path(job["job_dir"]))
         if row["state"] == "SUCCEEDED" and not has_scores(Path(job["job_dir"]) / "artifacts" / "results.yml"):
             row["state"], row["reason"] = "FAILED", "results.yml holds no score"
+        if row["state"] == "FAILED":
+            row["reason"] = failures.explain(row["reason"], Path(job["job_dir"]))
     return row
 
 

@@ -59,7 +59,7 @@ def refuse_unready(data: dict[str, Any]) -> None:
     if kind not in ("process", "local"):
         raise BadInput(
             f"execution.type {kind}: evaluations cannot be submitted to it yet; process (this machine) and local (Docker) can; "
-            "`make dry-run` shows the whole plan for it"
+            "the plan for it is what `make dry-run` shows"
         )
     if found := ART.search(files.dump_yaml(data)):
         raise BadInput(f'{found[0]} is not resolved: models cannot be named by artifact yet; give SET="deployment.checkpoint_path=…"')
@@ -129,7 +129,7 @@ def submitted_before(data: dict[str, Any]) -> str | None:
     elif folder.is_dir():
         from nemo_evaluator_launcher.common.execdb import ExecutionDB
 
-        for job in ExecutionDB()._jobs.values():
+        for job in ExecutionDB().get_all_jobs().values():
             if Path(str(job.data.get("output_dir"))).is_relative_to(folder):
                 invocation, config = job.invocation_id, job.config
     if invocation and config != data:
@@ -156,40 +156,14 @@ def check_executor(data: dict[str, Any]) -> None:
         raise Unreachable(f"executor docker: no Docker daemon answers ({reason}); {mend}")
 
 
-def plan(config_path: str) -> None:
-    """Show on stdout what eval would do with this compiled config: tasks, jobs, images. Contacts nothing."""
-    from rich.table import Table
-
-    config, _, _ = files.read_yaml(config_path, "config")
-    kind = config["execution"]["type"]
-    table = Table(title=f"Plan: {len(config['evaluation']['tasks'])} tasks, execution.type {kind}", title_justify="left")
-    for column in ("task", "harness", "endpoint", "image"):
-        table.add_column(column, overflow="fold")
-    for entry in config["evaluation"]["tasks"]:
-        task = catalogue.find(entry["name"]) if catalogue.is_known(entry["name"]) else None
-        image = entry.get("container") or (task.container if task else None)
-        table.add_row(
-            entry["name"],
-            task.harness if task else "unlisted",
-            entry.get("endpoint_type") or (task.endpoint_types[0] if task else "chat"),
-            "none (a process of this machine)" if kind == "process" else image or "?",
-        )
-    import sys
-
-    console.rich_console(sys.stdout).print(table)
-    try:
-        launcher_config(config, None)
-    except BadInput as error:
-        console.notice(f"eval would stop here: {error}")
-    console.say("Dry run: nothing was contacted. `make eval` with the same variables does it.")
-
-
 @contextmanager
 def only_one(run: Path | None) -> Iterator[None]:
     """Hold the run's lock: of two terminals on one run, one submits and the other waits and finds the submission."""
     if run is None:
         yield
         return
+    if not run.is_dir():
+        raise BadInput(f"{shown(run)}: no such run; `make runs` lists them")
     try:
         handle = (run / ".lock").open("w")
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,40 +13,87 @@ from helpers.errors import BadInput, nearest
 
 @dataclass(frozen=True)
 class Chosen:
-    """The tasks of a run: the config's entries, what each of them is, and what a person should be told."""
+    """The tasks of a run: the entries with their indices in the config (None: added), what each of them is, and what to tell a person."""
 
     entries: list[dict[str, Any]]
+    indices: list[int | None]
     definitions: list[Task]
     notices: list[str]
 
 
-def choose(entries: list[dict[str, Any]], asked: list[str], where: str) -> Chosen:
+def choose(entries: list[dict[str, Any]], asked: list[str], where: str, place: Callable[[int], str]) -> Chosen:
     """Filter the config's task entries (`evaluation.tasks`) by the names asked for; nothing asked for means all.
 
-    A name is a task, `harness.task`, or `task.N` (the Nth entry of the config). A name that the config lacks but the catalogue has is
-    added. `where` names the config in messages. Raises BadInput for unknown and ambiguous names, and when no task is left.
+    A name is a task (every entry of that task), `harness.task`, or `task.N` (the Nth entry of the config). A name that the config lacks but
+    the catalogue has is added. Entries keep the config's order. `where` names the config in messages, `place` an entry's file and line.
+    Raises BadInput for unknown and ambiguous names, and when no task is left.
     """
     if not asked:
         if not entries:
             raise BadInput(f'{where}: evaluation.tasks is empty; name tasks there, or give TASKS="…" (`make tasks` lists them)')
-        return Chosen(entries, [define(entry) for entry in entries], [])
+        return Chosen(entries, list(range(len(entries))), [_defined(entry, place(i)) for i, entry in enumerate(entries)], [])
     wanted: set[int] = set()
-    added: list[dict[str, Any]] = []
+    added: dict[str, str] = {}
     notices = []
     for query in asked:
-        matches = {i for i, entry in enumerate(entries) if _names(entry, i, query)}
-        if matches:
+        if matches := _matches(entries, query):
             wanted |= matches
-        elif query not in [entry["name"] for entry in added]:
-            try:
-                found = catalogue.find(query)
-            except BadInput as error:
-                near = nearest(query, [entry["name"] for entry in entries])
-                raise BadInput(f"TASKS: {str(error).replace(' (did', near + ' (did', 1) if '(did' not in near else error}") from error
-            added.append({"name": query})
+            continue
+        try:
+            found = catalogue.find(query)
+        except BadInput as error:
+            raise BadInput(f"TASKS: {_with_mend(str(error), query, entries)}") from error
+        if found.full_name not in added:
+            added[found.full_name] = query
             notices.append(f"task {query} is not in {where}: added from the catalogue ({found.full_name})")
-    chosen = [entry for i, entry in enumerate(entries) if i in wanted] + added
-    return Chosen(chosen, [define(entry) for entry in chosen], notices)
+    indices = sorted(wanted)
+    chosen = [*(entries[i] for i in indices), *({"name": query} for query in added.values())]
+    definitions = [*(_defined(entries[i], place(i)) for i in indices), *(catalogue.find(query) for query in added.values())]
+    return Chosen(chosen, [*indices, *([None] * len(added))], definitions, notices)
+
+
+def _matches(entries: list[dict[str, Any]], query: str) -> set[int]:
+    """The indices of the entries that a query names. Raises BadInput when it names tasks of several harnesses."""
+    found: dict[int, str] = {}
+    for index, entry in enumerate(entries):
+        name = str(entry["name"])
+        bare = name.rpartition(".")[2]
+        full = _full_name(entry)
+        if query in (name, full, bare, *(f"{one}.{index}" for one in (name, full, bare))):
+            found[index] = full
+    exact = {index for index in found if query.endswith(f".{index}") or query == found[index]}
+    kinds = dict.fromkeys(found.values())
+    if len(kinds) > 1 and not exact:
+        raise BadInput(f"TASKS: {query} names tasks of {len(kinds)} harnesses in the config; name one: {', '.join(kinds)}")
+    return exact or set(found)
+
+
+def _full_name(entry: dict[str, Any]) -> str:
+    """`harness.task` of an entry; its name as it stands, where that is no task of the catalogue, or one of several."""
+    try:
+        return define(entry).full_name
+    except BadInput:
+        return str(entry["name"])
+
+
+def _with_mend(text: str, query: str, entries: list[dict[str, Any]]) -> str:
+    """The message for a task that nobody knows, with the nearest one of the config where the catalogue has none as near."""
+    names = [str(entry["name"]) for entry in entries]
+    base, _, last = query.rpartition(".")
+    if last.isdecimal() and base in names:
+        there = ", ".join(f"{name}.{index}" for index, name in enumerate(names) if name == base)
+        return f"the config has no task {query}; it has {there}"
+    near = nearest(query, names)
+    if "(did you mean" in text or not near or "harnesses" in text:
+        return text
+    return text.replace(";", f"{near};", 1)
+
+
+def _defined(entry: dict[str, Any], place: str) -> Task:
+    try:
+        return define(entry)
+    except BadInput as error:
+        raise BadInput(f"{place}: {error}") from error
 
 
 def define(entry: dict[str, Any]) -> Task:
@@ -73,33 +121,44 @@ def served(config: dict[str, Any]) -> set[str] | None:
         return {name for name in deployment.get("endpoints") or {} if name != "health"} or None
     endpoint = (config.get("target") or {}).get("api_endpoint") or {}
     if endpoint.get("type"):
-        return {endpoint["type"]}
+        return _with_images({endpoint["type"]})
     path = str(endpoint.get("url") or "").split("?")[0].rstrip("/")
     for ending, kind in (("/chat/completions", "chat"), ("/completions", "completions"), ("/embeddings", "embedding")):
         if path.endswith(ending):
-            return {kind}
+            return _with_images({kind})
     return None
 
 
-def check(config: dict[str, Any], definitions: list[Task]) -> None:
-    """Refuse tasks that cannot run: their harness is not here, or the endpoint does not serve what they ask. Raises BadInput."""
-    kinds = served(config)
-    for entry, task in zip(config["evaluation"]["tasks"], definitions, strict=True):
+def _has_own_url(holder: dict[str, Any]) -> bool:
+    """Whether a task, or all of them, ask another endpoint than the one that this run has."""
+    inner = (holder.get("nemo_evaluator_config") or {}).get("target") or {}
+    return bool((inner.get("api_endpoint") or {}).get("url"))
+
+
+def _with_images(kinds: set[str]) -> set[str]:
+    """A chat endpoint takes images (vlm) by the same path; whether the model does, only the model knows."""
+    return kinds | {"vlm"} if "chat" in kinds else kinds
+
+
+def check(config: dict[str, Any], definitions: list[Task], place: Callable[[str], str]) -> None:
+    """Refuse tasks that cannot run: their harness is not here, or the endpoint does not serve what they ask. Raises BadInput.
+
+    `place` gives file and line for a dotted key.
+    """
+    everywhere = served(config)
+    for index, (entry, task) in enumerate(zip(config["evaluation"]["tasks"], definitions, strict=True)):
         kind = endpoint_type(entry, task)
+        where = place(f"evaluation.tasks.{index}.name")
+        kinds = None if _has_own_url(config["evaluation"]) or _has_own_url(entry) else everywhere
         if kinds is not None and kind not in kinds:
             reason = "log-likelihoods or raw text from a completions endpoint" if kind == "completions" else f"a {kind} endpoint"
             raise BadInput(
-                f"task {entry['name']} needs {reason}, and this one serves {', '.join(sorted(kinds))} only; "
+                f"{where}: task {entry['name']} needs {reason}, and this one serves {', '.join(sorted(kinds))} only; "
                 f"choose another task (`make tasks MATCH={min(kinds)}`), or a deployment that serves {kind}"
             )
         if config["execution"]["type"] == "process" and not task.installed:
             extra = ", or install it with `make .venv/installed/lm-eval`" if task.harness == "lm-evaluation-harness" else ""
             raise BadInput(
-                f"task {entry['name']}: its harness {task.harness} comes as a container and is not installed on this machine; "
+                f"{where}: task {entry['name']}: its harness {task.harness} comes as a container and is not installed on this machine; "
                 f"give a PROFILE that runs containers (docker, slurm){extra}"
             )
-
-
-def _names(entry: dict[str, Any], index: int, query: str) -> bool:
-    name = str(entry.get("name", ""))
-    return query in (name, f"{name}.{index}") or query == name.rpartition(".")[2] or name == query.rpartition(".")[2]

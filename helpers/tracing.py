@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers import configs
+from helpers import configs, profile_fields
 from helpers.composing import launcher_configs
 from helpers.files import ROOT
+from helpers.overriding import Override
 from helpers.profiles import EnvFile, Profile
 
 _LAUNCHER = "nemo_evaluator_launcher/configs"
+_TASKS = "evaluation.tasks."
 
 
 @dataclass
@@ -23,70 +26,112 @@ class Origin:
     set_by: str
 
 
+@dataclass(frozen=True)
+class _Setting:
+    value: Any
+    set_by: str
+    order: int
+    own: bool
+
+
 class Trace:
-    """The origins of every dotted key, in the order in which they were set."""
+    """The settings of every dotted key, in the order in which they were made."""
 
     def __init__(self) -> None:
         """Nothing was set yet."""
-        self.keys: dict[str, list[Origin]] = {}
+        self._keys: dict[str, list[_Setting]] = {}
+        self._count = 0
 
-    def add(self, key: str, value: Any, set_by: str) -> None:
-        """Note that `set_by` set `key`."""
-        self.keys.setdefault(key, []).append(Origin(value, set_by))
+    def add(self, key: str, value: Any, set_by: str, *, own: bool = False) -> None:
+        """Note that `set_by` set `key`; `own` for the config itself and for overrides, which no profile overrules."""
+        self._count += 1
+        self._keys.setdefault(key, []).append(_Setting(value, set_by, self._count, own))
 
-    def add_file(self, source: Path, package: str = "") -> None:
+    def add_file(self, source: Path, package: str = "", *, own: bool = False) -> None:
         """Note every leaf of a config file, put under `package`."""
         data, lines = configs.load_yaml(source)
         data.pop("defaults", None)
+        name = source_name(source)
         for key, value in leaves(data):
-            self.add(f"{package}.{key}" if package else key, value, f"{source_name(source)}:{lines.get(key, 1)}")
+            self.add(f"{package}.{key}" if package else key, value, f"{name}:{lines.get(key, 1)}", own=own)
 
-    def add_profile(self, env: EnvFile, profile: Profile | None) -> None:
+    def add_profile(self, env: EnvFile, profile: Profile | None, mode: str) -> None:
         """Note [wandb] and the profile's fields, which become run.wandb and run.env."""
-        for key, value in env.tables.get("wandb", {}).items():
-            self.add(f"run.wandb.{key}", value, env.where("wandb", key))
-        for key, value in (profile.fields if profile else {}).items():
-            assert profile
-            if key == "wandb" and isinstance(value, dict):
-                for name, content in value.items():
-                    self.add(f"run.wandb.{name}", content, profile.origins[key])
-                continue
-            self.add(f"run.env.{key}", value, profile.origins[key])
-            if key in ("container_image", "container"):
-                self.add("run.env.container", value, profile.origins[key])
+        for name, value, place in profile_fields.run_values(env, profile, mode):
+            for key, leaf in leaves(value):
+                self.add(f"run.{name}{f'.{key}' if key else ''}", leaf, place)
+
+    def add_override(self, override: Override) -> None:
+        """Note what an override sets; its value is not part of the place's name (it may be a secret that somebody typed)."""
+        if override.is_deletion or override.is_group:
+            return
+        for key, value in leaves(override.value):
+            self.add(f"{override.key}{f'.{key}' if key else ''}", value, f"{override.name} {override.key}", own=True)
+
+    def is_own(self, key: str) -> bool:
+        """Whether the config itself or an override set this key last."""
+        return key in self._keys and self._keys[key][-1].own
+
+    def last(self, key: str) -> Any:
+        """The value that was set last for this very key, before interpolation; None when none was."""
+        return self._keys[key][-1].value if key in self._keys else None
+
+    def texts(self) -> Iterator[str]:
+        """Every text that was set, before interpolation."""
+        return (setting.value for settings in self._keys.values() for setting in settings if isinstance(setting.value, str))
 
     def place(self, key: str, fallback: str = "config") -> str:
         """The last place that set `key`, or the nearest of its parents or children."""
         probe = key
         while probe:
-            if probe in self.keys:
-                return self.keys[probe][-1].set_by
+            if probe in self._keys:
+                return self._keys[probe][-1].set_by
             probe = probe.rpartition(".")[0]
-        return next((history[-1].set_by for known, history in self.keys.items() if known.startswith(f"{key}.")), fallback)
-
-    def places(self) -> dict[str, str]:
-        """The last place of every key."""
-        return {key: history[-1].set_by for key, history in self.keys.items()}
+        return next((settings[-1].set_by for known, settings in self._keys.items() if known.startswith(f"{key}.")), fallback)
 
     def move(self, new: str, old: str) -> None:
         """Note that what was set as `old` is `new` now."""
-        for known in [key for key in self.keys if key == old or key.startswith(f"{old}.")]:
-            self.keys.setdefault(new + known[len(old) :], []).extend(
-                Origin(origin.value, f"{origin.set_by} (as {known})") for origin in self.keys[known]
-            )
+        for known in [key for key in self._keys if key == old or key.startswith(f"{old}.")]:
+            moved = [_Setting(one.value, f"{one.set_by} (as {known})", one.order, one.own) for one in self._keys[known]]
+            target = self._keys.setdefault(new + known[len(old) :], [])
+            target.extend(moved)
+
+    def choose_tasks(self, indices: list[int | None], names: list[str]) -> None:
+        """Note which entries of the config the chosen tasks are, by their old indices; None for one that TASKS added."""
+        old = {key: settings for key, settings in self._keys.items() if key.startswith(_TASKS)}
+        for key in old:
+            del self._keys[key]
+        by_index: dict[str, list[str]] = {}
+        for key in old:
+            by_index.setdefault(key[len(_TASKS) :].partition(".")[0], []).append(key)
+        for new, (index, name) in enumerate(zip(indices, names, strict=True)):
+            if index is None:
+                self.add(f"{_TASKS}{new}.name", name, f"TASKS {name}", own=True)
+            for key in by_index.get(str(index), []):
+                self._keys[f"{_TASKS}{new}{key[len(_TASKS) + len(str(index)) :]}"] = old[key]
 
     def history(self, key: str, value: Any, fallback: str) -> list[Origin]:
-        """The places that set a leaf, the last with the value that it has. A leaf of something set as a whole has its parent's places."""
-        probe = key
-        while probe and probe not in self.keys:
+        """The places that set a leaf, the last with the value that it has. What was set as a whole counts for all that is in it."""
+        found = list(self._keys.get(key, []))
+        probe = key.rpartition(".")[0]
+        while probe:
+            # An empty mapping takes nothing away from what is below it.
+            found += [one for one in self._keys.get(probe, []) if one.value != {}]
             probe = probe.rpartition(".")[0]
-        if not probe:
-            return [Origin(value, "TASKS" if key.startswith("evaluation.tasks.") else fallback)]
-        places = [Origin(origin.value, origin.set_by) for origin in self.keys[probe]]
-        if probe == key and places[-1].value != value and isinstance(places[-1].value, str) and "${" in places[-1].value:
-            places[-1].set_by += f" ({places[-1].value})"
+        if not found:
+            return [Origin(value, self.place(key, fallback))]
+        found.sort(key=lambda one: one.order)
+        places = [Origin(one.value, one.set_by) for one in found]
+        text = places[-1].value
+        if text != value and isinstance(text, str) and "${" in text:
+            places[-1].set_by += f" ({text}{self._behind(text)})"
         places[-1].value = value
         return places
+
+    def _behind(self, text: str) -> str:
+        """`, PLACE` of the one key that a text interpolates."""
+        found = re.fullmatch(r"\$\{([\w.-]+)\}", text)
+        return f", {self._keys[found[1]][-1].set_by}" if found and found[1] in self._keys else ""
 
 
 def leaves(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

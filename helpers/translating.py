@@ -6,85 +6,124 @@ The rules for values are the launcher's own (cli/migrate_config.py: classify_val
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from helpers.env_check import SECRET_FORMS, SECRET_NAME, WANDB_OLD_FORM
 from helpers.errors import BadInput
 
 PREFIXES = ("host:", "lit:", "runtime:")
 OC_ENV = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)(?:,[^}]*)?\}")
+Place = Callable[[str], str]
 SECTIONS = ("deployment", "evaluation", "export")
 
 
-def translate(config: dict[str, Any], where: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+def translate(config: dict[str, Any], place: Place) -> tuple[list[str], dict[str, str]]:
     """Change `config` (uninterpolated) in place; returns the notices, and for each moved key where its value stood before.
 
-    `where` gives a place (file:line) for a dotted key. Raises BadInput for a value that nobody can translate.
+    `place` gives file and line for a dotted key. Raises BadInput for a value that nobody can translate.
     """
     notices: list[str] = []
     moved: dict[str, str] = {}
-
-    def place(key: str) -> str:
-        return next((text for known, text in where.items() if known == key or known.startswith(f"{key}.")), "config")
-
     _move_env_vars(config, notices, moved, place)
     _move_instances(config, notices, moved, place)
     deployment = config.get("deployment")
     if isinstance(deployment, dict) and "health_check_path" in deployment:
         path = deployment.pop("health_check_path")
-        deployment.setdefault("endpoints", {})["health"] = path
+        _below(deployment, "endpoints")["health"] = path
         moved["deployment.endpoints.health"] = "deployment.health_check_path"
         notices.append(f"{place('deployment.health_check_path')}: deployment.health_check_path is deployment.endpoints.health now")
     _move_overrides(config, notices, moved, place)
-    for key, variables in _sections(config):
-        for name, value in variables.items():
-            where_set = place(moved.get(f"{key}.{name}", f"{key}.{name}"))
-            new = prefixed(value, f"{where_set}: {key}.{name}")
-            if new != value:
-                notices.append(f"{where_set}: {key}.{name}: {_hidden(value)} has no prefix: read as {_hidden(new)}")
-                variables[name] = new
     return notices, moved
 
 
-def prefixed(value: Any, where: str) -> str:
-    """An environment variable's value with its prefix: `NAME`, `$NAME` and `${oc.env:NAME}` are host:NAME, all else is lit:TEXT."""
+def prefix(config: dict[str, Any], place: Place, moved: dict[str, str]) -> list[str]:
+    """Give every environment variable of `config` its prefix, in place; returns the notices.
+
+    Done before interpolation, where `${oc.env:NAME}` can still be told, and after it, for texts that other `${…}` stood in.
+    """
+    notices = []
+    for key, variables in _sections(config):
+        for name, value in variables.items():
+            full = f"{key}.{name}"
+            where = place(moved.get(full, full))
+            new = prefixed(name, value, f"{where}: {full}")
+            if new != value:
+                notices.append(f"{where}: {full}: {_hidden(value)} has no prefix: read as {_hidden(new)}")
+                variables[name] = new
+    return notices
+
+
+def prefixed(name: str, value: Any, where: str) -> Any:
+    """The value of the environment variable `name` with its prefix: `NAME`, `$NAME` and `${oc.env:NAME}` are host:NAME, all else is lit:TEXT.
+
+    A value with another `${…}` in it is left as it is. Raises BadInput for what is no value, what cannot be translated, and a secret; the
+    value is in no message.
+    """
+    if value is None or isinstance(value, dict | list):
+        found = "null" if value is None else "a list or mapping"
+        raise BadInput(f"{where}: host:NAME, lit:TEXT or runtime:NAME was expected, not {found}")
     if not isinstance(value, str):
         return f"lit:{str(value).lower() if isinstance(value, bool) else value}"
     text = value.strip()
-    if text.startswith(PREFIXES):
-        return value
-    if "${oc.decode:" in text:
-        raise BadInput(f"{where}: {text} cannot be translated; write host:NAME, lit:TEXT or runtime:NAME")
+    if is_secret(text) or (SECRET_NAME.search(name) and WANDB_OLD_FORM.search(text)):
+        raise BadInput(f"{where}: a secret is written out here; put it into the environment or .env, and write host:{name}")
     if found := OC_ENV.fullmatch(text):
         return f"host:{found[1]}"
-    name = text.removeprefix("$")
-    return f"host:{name}" if re.fullmatch(r"[A-Za-z_]\w*", name) else f"lit:{text}"
+    if "${oc.env:" in text or "${oc.decode:" in text:
+        raise BadInput(f"{where}: ${{oc.…}} within a text cannot be translated; write host:NAME, lit:TEXT or runtime:NAME")
+    if "${" in text:
+        return value
+    if text.startswith(PREFIXES):
+        return value
+    if text in ("???", ""):
+        return value if text else "lit:"
+    bare = text.removeprefix("$")
+    if SECRET_NAME.search(name) and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", bare) and bare != name:
+        raise BadInput(f"{where}: this may be a secret, written out; put it into the environment or .env, and write host:{name} (or lit:TEXT)")
+    return f"host:{bare}" if re.fullmatch(r"[A-Za-z_]\w*", bare) else f"lit:{text}"
 
 
-def _move_env_vars(config: dict[str, Any], notices: list[str], moved: dict[str, str], place: Any) -> None:
+def is_secret(text: str) -> bool:
+    """Whether a text holds a key in one of the forms that are in use."""
+    return any(form.search(text) for _, form in SECRET_FORMS)
+
+
+def _below(holder: dict[str, Any], name: str) -> dict[str, Any]:
+    """The mapping `name` of `holder`, made where there is none."""
+    if not isinstance(holder.get(name), dict):
+        holder[name] = {}
+    inner: dict[str, Any] = holder[name]
+    return inner
+
+
+def _move_env_vars(config: dict[str, Any], notices: list[str], moved: dict[str, str], place: Place) -> None:
     execution = config.get("execution")
-    if not isinstance(execution, dict) or execution.get("env_vars") is None:
+    if not isinstance(execution, dict) or "env_vars" not in execution:
         return
-    for name, value in execution.pop("env_vars").items():
+    variables = execution.pop("env_vars") or {}
+    if not isinstance(variables, dict):
+        raise BadInput(f"{place('execution.env_vars')}: execution.env_vars: `NAME: host:NAME` lines were expected, below env_vars")
+    for name, value in variables.items():
         old = f"execution.env_vars.{name}"
         if name in SECTIONS and isinstance(value, dict | None):
-            target, new = config.setdefault(name, {}).setdefault("env_vars", {}), f"{name}.env_vars"
+            target, new = _below(_below(config, name), "env_vars"), f"{name}.env_vars"
             for variable, spec in (value or {}).items():
                 target.setdefault(variable, spec)
                 moved[f"{new}.{variable}"] = f"{old}.{variable}"
         else:
-            config.setdefault("env_vars", {}).setdefault(name, value)
+            _below(config, "env_vars").setdefault(name, value)
             new = "env_vars"
             moved[f"env_vars.{name}"] = old
         notices.append(f"{place(old)}: {old} is {new} now")
 
 
-def _move_instances(config: dict[str, Any], notices: list[str], moved: dict[str, str], place: Any) -> None:
+def _move_instances(config: dict[str, Any], notices: list[str], moved: dict[str, str], place: Place) -> None:
     deployment = config.get("deployment")
     if not isinstance(deployment, dict) or "multiple_instances" not in deployment:
         return
     several = deployment.pop("multiple_instances")
-    execution = config.setdefault("execution", {})
+    execution = _below(config, "execution")
     if several and execution.get("num_instances", 1) == 1:
         # One instance a node, as the old switch meant.
         execution["num_instances"] = execution.get("num_nodes", 1)
@@ -93,7 +132,7 @@ def _move_instances(config: dict[str, Any], notices: list[str], moved: dict[str,
     notices.append(f"{place('deployment.multiple_instances')}: {text}")
 
 
-def _move_overrides(config: dict[str, Any], notices: list[str], moved: dict[str, str], place: Any) -> None:
+def _move_overrides(config: dict[str, Any], notices: list[str], moved: dict[str, str], place: Place) -> None:
     evaluation = config.get("evaluation")
     if not isinstance(evaluation, dict):
         return
@@ -103,10 +142,10 @@ def _move_overrides(config: dict[str, Any], notices: list[str], moved: dict[str,
         if not isinstance(holder.get("overrides"), dict):
             continue
         for dotted, value in holder.pop("overrides").items():
-            node = holder.setdefault("nemo_evaluator_config", {})
+            node = _below(holder, "nemo_evaluator_config")
             *parents, last = str(dotted).split(".")
             for parent in parents:
-                node = node.setdefault(parent, {})
+                node = _below(node, parent)
             node.setdefault(last, value)
             moved[f"{key}.nemo_evaluator_config.{dotted}"] = f"{key}.overrides.{dotted}"
         notices.append(f"{place(f'{key}.overrides')}: {key}.overrides is {key}.nemo_evaluator_config now")
@@ -114,15 +153,14 @@ def _move_overrides(config: dict[str, Any], notices: list[str], moved: dict[str,
 
 def _sections(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every env_vars section that the launcher reads, by its dotted key."""
-    found = [("env_vars", config.get("env_vars"))]
-    found += [(f"{name}.env_vars", (config.get(name) or {}).get("env_vars")) for name in SECTIONS]
-    tasks = (config.get("evaluation") or {}).get("tasks") or []
-    found += [(f"evaluation.tasks.{i}.env_vars", task.get("env_vars")) for i, task in enumerate(tasks) if isinstance(task, dict)]
-    more = config.get("auxiliary_deployments") or {}
-    found += [(f"auxiliary_deployments.{name}.env_vars", one.get("env_vars")) for name, one in more.items() if isinstance(one, dict)]
-    for key, section in found:
-        if isinstance(section, dict):
-            yield key, section
+    holders = [("", config), *((f"{name}.", config.get(name)) for name in SECTIONS)]
+    holders.append(("execution.auto_export.", (config.get("execution") or {}).get("auto_export")))
+    entries = (config.get("evaluation") or {}).get("tasks") or []
+    holders += [(f"evaluation.tasks.{index}.", entry) for index, entry in enumerate(entries)]
+    holders += [(f"auxiliary_deployments.{name}.", one) for name, one in (config.get("auxiliary_deployments") or {}).items()]
+    for key, holder in holders:
+        if isinstance(holder, dict) and isinstance(holder.get("env_vars"), dict):
+            yield f"{key}env_vars", holder["env_vars"]
 
 
 def _hidden(value: Any) -> str:

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """List the tasks that can be named in TASKS: the launcher's catalogue and the harnesses installed here.
 
-scripts/list_tasks.py
-scripts/list_tasks.py --match mmlu
+    scripts/list_tasks.py
+    scripts/list_tasks.py --match mmlu
+
+Exit codes: 0 listed, 2 no task matches.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check the variables that were typed, and print the id of the run they mean, and `new` for a new one. Make calls this as it reads the Makefile.
+"""Check the variables that were typed, and print the id of the run they mean (and `new`, for a new one); called as Make reads the Makefile.
 
     python3 scripts/read_variables.py --given "TASKS RUN" --run latest --goals status
     python3 scripts/read_variables.py --config local --goals eval

@@ -4,11 +4,12 @@
     make help
     EVALMAKE_TASKS="capitals" scripts/show_help.py
 
-Needs no installed package.
+Needs no installed package. Exit codes: 0 printed, 2 bad usage.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from helpers import variables
 from helpers.errors import run_main
 
 
-def main(_arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Print the page on stdout."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(arguments)
     print(variables.page())
 
 

@@ -3,7 +3,6 @@
 
     scripts/submit_eval.py --config runs/ID/config.yaml --launcher runs/ID/launcher.yaml --prepare
     scripts/submit_eval.py --config runs/ID/config.yaml --launcher runs/ID/launcher.yaml --out runs/ID/submission.json
-    scripts/submit_eval.py --config runs/ID/config.yaml --plan                # show what would be done; contacts nothing
 
 Exit codes: 0 submitted (or submitted before), 1 refused by the launcher, 2 something is missing, 3 Docker does not answer,
 130 interrupted: nothing that was started for it is left.
@@ -23,18 +22,14 @@ from helpers.errors import BadInput, run_main
 
 
 def main(arguments: list[str]) -> None:
-    """Prepare, submit, or show the plan."""
+    """Prepare, or submit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
     parser.add_argument("--launcher", help="launcher.yaml of the run")
     parser.add_argument("--out", help="submission.json to write, or - for stdout")
     parser.add_argument("--prepare", action="store_true", help="only write launcher.yaml")
     parser.add_argument("--owner", type=int, metavar="PID", help="on this machine: the jobs end when this process does (make, attached)")
-    parser.add_argument("--plan", action="store_true", help="only show what would be done")
     options = parser.parse_args(arguments)
-    if options.plan:
-        submitting.plan(options.config)
-        return
     if not options.launcher:
         raise BadInput("--launcher is missing: name the launcher.yaml to write (--prepare) or to submit (--out)")
     run = run_folder.run_of(options.launcher)
@@ -47,7 +42,7 @@ def main(arguments: list[str]) -> None:
         with run_folder.step(run, "submit_eval"), cancelling.leaving_nothing(run):
             submitting.submit(options.config, options.launcher, options.out)
     else:
-        raise BadInput("one of --prepare, --out and --plan says what to do")
+        raise BadInput("one of --prepare and --out says what to do")
 
 
 if __name__ == "__main__":

@@ -27,10 +27,8 @@ def clean_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]
     return dict(os.environ)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A copy of the project's files (as git knows them) with the real .venv: runs made in it are gone with the test."""
-    copy = tmp_path / "project"
+def copy_project(copy: Path) -> Path:
+    """A copy of the project's files (as git knows them), without .venv, at this path."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
     ).stdout
@@ -38,6 +36,13 @@ def project(tmp_path: Path) -> Path:
         if name and (ROOT / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, copy / name)
+    return copy
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project with the real .venv: runs made in it are gone with the test."""
+    copy = copy_project(tmp_path / "project")
     (copy / ".venv").symlink_to(ROOT / ".venv")
     return copy
 
@@ -45,15 +50,16 @@ def project(tmp_path: Path) -> Path:
 Make = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture
-def make(project: Path, clean_env: dict[str, str]) -> Iterator[Make]:
-    """Run Make in the project's copy: `make("eval", "QUICK=1", env={...})` gives the completed process, both streams as text."""
+def make_in(project: Path, environment: dict[str, str]) -> Make:
+    """Run Make in this copy of the project: `make("eval", "QUICK=1", env={...})` gives the completed process, both streams as text."""
 
-    def run(*arguments: str, env: dict[str, str] | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, env: dict[str, str] | None = None, timeout: float = 240, prefix: tuple[str, ...] = ()
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["make", *arguments],
+            [*prefix, "make", *arguments],
             cwd=project,
-            env={**clean_env, **(env or {})},
+            env={**environment, **(env or {})},
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -61,9 +67,19 @@ def make(project: Path, clean_env: dict[str, str]) -> Iterator[Make]:
             check=False,
         )
 
-    yield run
-    # Whatever a test left running is stopped by its own record, never by name.
+    return run
+
+
+def stop_all(project: Path) -> None:
+    """Stop whatever a test left running in this copy, by its own record, never by name."""
     from helpers import process_jobs
 
     for plan in project.glob("runs/*/jobs/plan.json"):
         process_jobs.cancel(plan.parent)
+
+
+@pytest.fixture
+def make(project: Path, clean_env: dict[str, str]) -> Iterator[Make]:
+    """Run Make in the project's copy."""
+    yield make_in(project, clean_env)
+    stop_all(project)

@@ -1,0 +1,129 @@
+"""What an evaluation will take, told before anything is contacted: jobs, GPU-hours, images, credentials, and the sbatch scripts."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from helpers import console, files, submitting, tasks, walltime
+from helpers.console import Cell
+from helpers.errors import BadInput
+
+
+def show(config_path: str, with_scripts: bool) -> None:
+    """Print the plan for a compiled config on stdout; `with_scripts` adds the sbatch script of each task. Contacts nothing."""
+    config, _, _ = files.read_yaml(config_path, "config")
+    rows: list[list[str | Cell]] = []
+    for entry in config["evaluation"]["tasks"]:
+        task = tasks.define(entry)
+        rows.append([entry["name"], task.harness, tasks.endpoint_type(entry, task), _image(config, entry) or "none"])
+    console.print_table("Tasks", ["task", "harness", "endpoint", "image"], rows)
+    if wanted := images(config):
+        print()
+        console.print_table("Images", ["image", "for"], [[image, ", ".join(users)] for image, users in wanted.items()])
+    _show_credentials(Path(config_path).with_name("credentials.json"))
+    print(f"\n{cost(config)}")
+    if with_scripts:
+        for name, script in sbatch_scripts(config):
+            print(f"\n# ---- sbatch script of {name} ----\n{script}")
+    try:
+        submitting.launcher_config(config, None)
+    except BadInput as error:
+        console.notice(f"eval would stop here: {error}")
+    console.say("Dry run: nothing was contacted. `make eval` with the same variables does it.")
+
+
+def cost(config: dict[str, Any]) -> str:
+    """One line: jobs × nodes × GPUs × walltime = GPU-hours at worst, and what automatic resuming could make of it."""
+    execution = config["execution"]
+    jobs = len(config["evaluation"]["tasks"])
+    if execution["type"] != "slurm":
+        return f"{jobs} tasks on this machine, one after another; no GPU-hours are charged."
+    nodes, gpus = execution.get("num_nodes") or 1, gpus_per_node(execution)
+    seconds = walltime.seconds(execution["walltime"], "execution.walltime")
+    hours = jobs * nodes * gpus * seconds / 3600
+    text = f"{jobs} jobs × {nodes} nodes × {gpus} GPUs × {execution['walltime']} = {hours:g} GPU-hours at worst"
+    if execution.get("max_walltime"):
+        most = jobs * nodes * gpus * walltime.seconds(execution["max_walltime"], "execution.max_walltime") / 3600
+        text += f" (a job that reaches its walltime is resumed, up to max_walltime {execution['max_walltime']}: {most:g})"
+    return text + "."
+
+
+def gpus_per_node(execution: dict[str, Any]) -> int:
+    """The GPUs that each node of a job is asked for: out of gpus_per_node, gres (gpu:8, gpu:h100:4), or the extra sbatch flags."""
+    flags = execution.get("sbatch_extra_flags") or {}
+    for value in (execution.get("gpus_per_node"), flags.get("gpus-per-node"), execution.get("gres"), flags.get("gres")):
+        if value is None or isinstance(value, bool):
+            continue
+        if isinstance(value, int):
+            return value
+        for part in str(value).split(","):
+            if part.split(":")[0] == "gpu" or part.isdecimal() or re.fullmatch(r"[a-z]\w*:\d+", part):
+                last = part.split(":")[-1]
+                return int(last) if last.isdecimal() else 1
+    return 0
+
+
+def images(config: dict[str, Any]) -> dict[str, list[str]]:
+    """Every container image that the run will use, with what uses it. A process uses none."""
+    if config["execution"]["type"] == "process":
+        return {}
+    found: dict[str, list[str]] = {}
+
+    def add(image: Any, user: str) -> None:
+        if image:
+            found.setdefault(str(image), []).append(user)
+
+    if config["deployment"]["type"] != "none":
+        add(config["deployment"].get("image"), "deployment")
+    for entry in config["evaluation"]["tasks"]:
+        add(_image(config, entry), f"task {entry['name']}")
+    for name, one in (config.get("auxiliary_deployments") or {}).items():
+        add((one or {}).get("image"), f"auxiliary deployment {name}")
+    execution = config["execution"]
+    if (execution.get("num_instances") or 1) > 1:
+        add((execution.get("proxy") or {}).get("image"), "proxy")
+    export = execution.get("auto_export") or {}
+    if execution["type"] == "slurm" and export.get("destinations") and export.get("enabled") is not False:
+        add(export.get("export_image") or "python:3.12.7-slim", "auto-export")
+    return found
+
+
+def sbatch_scripts(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The sbatch script that the launcher would submit for each task. Values of host: variables are replaced before it sees them."""
+    if config["execution"]["type"] != "slurm":
+        raise BadInput(f"execution.type {config['execution']['type']} submits no sbatch script; jobs/TASK/run.sh of a run is what runs")
+    from helpers import launcher
+
+    names = set(re.findall(r"\bhost:([A-Za-z_]\w*)", files.dump_yaml(config)))
+    kept = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "from-the-environment"))
+    try:
+        data = {key: value for key, value in config.items() if key != "run"}
+        yield from launcher.sbatch_scripts(data)
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _image(config: dict[str, Any], entry: dict[str, Any]) -> str | None:
+    if config["execution"]["type"] == "process":
+        return None
+    return entry.get("container") or tasks.define(entry).container
+
+
+def _show_credentials(path: Path) -> None:
+    if not path.exists():
+        return
+    found = files.read_json(path, "credentials")
+    rows: list[list[str | Cell]] = [[one["name"], one["source"], ", ".join(one["wanted_by"])] for one in found["variables"]]
+    rows += [[one["name"], Cell("missing", "red"), ", ".join(one["wanted_by"])] for one in found["missing"]]
+    if rows:
+        print()
+        console.print_table("Credentials", ["variable", "from", "wanted by"], rows)

@@ -1,0 +1,32 @@
+#!/usr/bin/env python3
+"""Show what an evaluation will take: tasks, images, credentials, GPU-hours at worst. Contacts nothing.
+
+    scripts/show_plan.py --config runs/ID/config.yaml
+    scripts/show_plan.py --config runs/ID/config.yaml --scripts      # with the sbatch script of each task
+
+Exit codes: 0 shown (also with credentials missing), 2 the config cannot be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import planning
+from helpers.errors import run_main
+
+
+def main(arguments: list[str]) -> None:
+    """Print the plan on stdout."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
+    parser.add_argument("--scripts", action="store_true", help="add the sbatch script of each task")
+    options = parser.parse_args(arguments)
+    planning.show(options.config, options.scripts)
+
+
+if __name__ == "__main__":
+    run_main(main)

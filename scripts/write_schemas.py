@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""Write the schemas that follow from configs/schemas/config.schema.json: launcher, config_file, execution_group and deployment_group.
+
+    scripts/write_schemas.py
+    scripts/write_schemas.py --check
+
+Exit codes: 0 written, or up to date; 1 with --check when one is not what config.schema.json gives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import derived_schemas, files
+from helpers.errors import StepFailed, run_main
+
+
+def main(arguments: list[str]) -> None:
+    """Write, or compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; say whether the files are up to date")
+    options = parser.parse_args(arguments)
+    stale = derived_schemas.stale()
+    if options.check and stale:
+        raise StepFailed(f"{', '.join(stale)}: not what config.schema.json gives; run scripts/write_schemas.py")
+    for name in stale:
+        files.write_text(files.SCHEMAS / name, derived_schemas.text(derived_schemas.all_derived()[name]))
+
+
+if __name__ == "__main__":
+    run_main(main)

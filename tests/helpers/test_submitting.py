@@ -1,0 +1,49 @@
+"""helpers/submitting.py: a submission that was made is found again; nothing is submitted twice."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers import submitting
+from helpers.errors import BadInput
+
+RUN = "20261122T013512Z-local-7f3a"
+
+
+def config(kind: str, **execution: Any) -> dict[str, Any]:
+    tasks = [{"name": "opposites"}]
+    return {"execution": {"type": kind, **execution}, "deployment": {"type": "none"}, "evaluation": {"tasks": tasks}}
+
+
+@pytest.mark.parametrize("kind", ["process", "local"])
+def test_the_jobs_of_each_run_lie_in_a_folder_of_their_own(tmp_path: Path, kind: str) -> None:
+    run = tmp_path / RUN
+    assert submitting.launcher_config(config(kind), run)["execution"]["output_dir"] == f"{run}/jobs"
+    shared = submitting.launcher_config(config(kind, output_dir=f"{tmp_path}/shared"), run)
+    assert shared["execution"]["output_dir"] == f"{tmp_path}/shared/{RUN}/jobs"
+
+
+def test_jobs_that_the_launcher_recorded_in_the_folder_are_found(
+    tmp_path: Path, clean_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nemo_evaluator_launcher.common import execdb
+
+    monkeypatch.setattr(execdb.ExecutionDB, "_instance", None)
+    monkeypatch.setattr(execdb.ExecutionDB, "_jobs", {})
+    monkeypatch.setattr(execdb.ExecutionDB, "_invocations", {})
+    monkeypatch.setattr(execdb, "EXEC_DB_DIR", tmp_path)
+    monkeypatch.setattr(execdb, "EXEC_DB_FILE", tmp_path / "exec.jsonl")
+    jobs = tmp_path / RUN / "jobs"
+    data = config("local", output_dir=str(jobs))
+    assert submitting.submitted_before(data) is None
+    jobs.mkdir(parents=True)
+    assert submitting.submitted_before(data) is None
+    where = {"output_dir": str(jobs / "20261122_013512-aaaa" / "opposites.0")}
+    execdb.ExecutionDB().write_job(execdb.JobData("a" * 16, "a" * 16 + ".0", time.time(), "local", where, data))
+    assert submitting.submitted_before(data) == "a" * 16
+    with pytest.raises(BadInput, match="another launcher config"):
+        submitting.submitted_before(config("local", output_dir=str(jobs), mode="parallel"))
