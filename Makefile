@@ -119,7 +119,7 @@ $(R)/launcher.yaml: | $(R)/config.yaml $(R)/credentials.json
 	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --launcher=$@ --prepare
 
 $(R)/submission.json: | $(R)/launcher.yaml $(R)/credentials.json
-	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --launcher=$(R)/launcher.yaml --out=$@
+	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --launcher=$(R)/launcher.yaml --out=$@ $(if $(filter eval,$(MODE)),--owner=$$PPID)
 
 $(R)/status.json: | $(R)/submission.json
 	@$(PY) scripts/status.py --submission=$(R)/submission.json --out=$@

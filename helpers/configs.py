@@ -62,8 +62,9 @@ def load_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     from omegaconf._utils import get_yaml_loader
 
     text = read_text(path)
-    loader = get_yaml_loader()(text)
+    loader = None
     try:
+        loader = get_yaml_loader()(text)
         node = loader.get_single_node()
         lines: dict[str, int] = {}
         if node is not None:
@@ -76,7 +77,8 @@ def load_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     except RecursionError as error:
         raise BadInput(f"{shown(path)}: nested too deeply; an evaluation config has a few levels") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     if data is None:
         data = {}
     if not isinstance(data, dict):

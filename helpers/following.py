@@ -59,18 +59,29 @@ def follow(submission: dict[str, Any], submission_path: str, out: str, with_logs
         raise Interrupted(
             "stopped, and nothing is left running; `make results` shows the tasks that were done, `make eval RUN=…` goes on with the others"
         ) from error
+    except BaseException:
+        # A terminal that is gone (EIO), a bug: nobody looks any more, so nothing may go on unseen.
+        if jobs:
+            ignore_signals()
+            process_jobs.stop(jobs, process_jobs.INTERRUPTED_CODE)
+        raise
     if jobs and status.is_lost(seen):
         process_jobs.stop(jobs, process_jobs.INTERRUPTED_CODE)
-    for job in seen["jobs"]:
-        if job["state"] != "SUCCEEDED":
-            console.say(one_line(f"✗ {job['task']} {job['state']}: {job['reason']}"))
-            if job["log"]:
-                console.say(f"  log: {files.shown(job['log'])}")
+    say_what_failed(seen)
     files.write_json(out, seen, "status")
     if status.is_lost(seen):
         raise StepFailed(
             f"the process that ran the tasks was killed; `make eval RUN={submission_path_run(submission_path)}` goes on with them"
         )
+
+
+def say_what_failed(seen: dict[str, Any]) -> None:
+    """A line for each task that has no results, with the reason, and a line with its log."""
+    for job in seen["jobs"]:
+        if job["state"] != "SUCCEEDED":
+            console.say(one_line(f"✗ {job['task']} {job['state']}: {job['reason']}"))
+            if job["log"]:
+                console.say(f"  log: {files.shown(job['log'])}")
 
 
 def go_on(jobs: Path, submission_path: str) -> None:

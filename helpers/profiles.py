@@ -85,7 +85,9 @@ def find(start: Path, environ: Mapping[str, str] = os.environ) -> EnvFile:
 
 def load(path: Path) -> EnvFile:
     """Read one env.toml. Raises BadInput with file and line for TOML errors."""
-    text = read_text(path)
+    if not path.is_file():
+        raise BadInput(f"{shown(path)}: no such file; name an existing env.toml")
+    text = read_text(path).removeprefix("\ufeff")  # some editors of Windows begin files with it
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -126,7 +128,7 @@ def get(env: EnvFile, name: str) -> Profile:
                 fields[key] = value
                 origins[key] = f"{env.where(member, key)} [{member}]"
     executor = fields.get("executor")
-    if executor not in EXECUTION_TYPES:
+    if not isinstance(executor, str) or executor not in EXECUTION_TYPES:
         where = env.where(name, "executor") if executor is not None else env.where(name)
         near = nearest(str(executor), EXECUTION_TYPES) if executor is not None else ""
         raise BadInput(f"{where}: executor: one of {', '.join(EXECUTION_TYPES)} was expected, not {executor!r}{near}")

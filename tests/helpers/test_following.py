@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from local_jobs import LONG, left, make_jobs, plan_of, states, until
 
-from helpers import following
+from helpers import following, process_start, status
 
 
 @pytest.mark.parametrize(
@@ -57,3 +58,27 @@ def test_in_a_pipe_a_line_is_printed_when_a_task_changes(capsys: pytest.CaptureF
         ["mmlu", "RUNNING", "1/8", "requests,", "2.0", "s"],
         ["mmlu", "SUCCEEDED", "8/8", "requests,", "2.0", "s"],
     ]
+
+
+def test_when_the_one_who_looks_fails_the_jobs_do_not_go_on_unseen(
+    tmp_path: Path, clean_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_terminal(_status: dict[str, Any]) -> bool:
+        raise OSError(5, "Input/output error")
+
+    jobs = make_jobs(tmp_path / "jobs", {"a": LONG})
+    process_start.start(jobs)
+    until((jobs / "a.0/artifacts/begun").exists)
+    submission = {
+        "executor": "process",
+        "invocation_id": plan_of(jobs)["invocation_id"],
+        "seal": "",
+        "jobs": [{"task": "a", "index": 0, "job_id": "i.0", "job_dir": str(jobs / "a.0")}],
+    }
+    monkeypatch.setattr(status, "is_over", no_terminal)
+    monkeypatch.setattr(following, "listen_for_signals", lambda: None)  # handlers are the whole process's
+    monkeypatch.setattr(following, "ignore_signals", lambda: None)
+    with pytest.raises(OSError, match="Input/output"):
+        following.follow(submission, str(tmp_path / "submission.json"), str(tmp_path / "status.json"), False)
+    assert left(jobs) == []
+    assert states(jobs) == ["INTERRUPTED"]

@@ -176,7 +176,7 @@ def test_without_xllamacpp_it_says_what_to_install(checkpoint: Path, port: int, 
     (tmp_path / "xllamacpp.py").write_text("raise ImportError('not here')\n")
     code, said = refused(checkpoint, port, path=tmp_path)
     assert code == 1
-    assert said == "error: xllamacpp cannot be imported (not here); install it: pip install xllamacpp\n"
+    assert said == "error: xllamacpp cannot be imported (not here); install it with `make .venv/installed/local`\n"
 
 
 @pytest.mark.parametrize("argument", [("--port", "0"), ("--port", "65536"), ("--parallel", "0"), ("--context", "-1"), ("--threads", "x")])

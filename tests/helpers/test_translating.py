@@ -16,7 +16,7 @@ SECRET = "hf_" + "abcdefghijklmnopqrstuvwxyz"
 def with_lines(text: str, **sections: str) -> str:
     """SLURM with more in its sections, written as flow mappings."""
     for section, more in sections.items():
-        text = text.replace(f"{section}: {{", f"{section}: {{{more}, ", 1)
+        text = text.replace(f"\n{section}: {{", f"\n{section}: {{{more}, ", 1)
     return text
 
 
@@ -164,7 +164,7 @@ def test_a_secret_written_out_is_refused_and_in_no_message(where: str, tmp_path:
     assert "deployment.env_vars.HF_TOKEN" in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["deployment.extra_args", "export.wandb.note", "+run.key"])
+@pytest.mark.parametrize("key", ["deployment.extra_args", "+export.wandb.note", "+run.key"])
 def test_a_secret_anywhere_else_is_refused_too(key: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="a secret is written out here") as caught:
         compile_text(tmp_path, SLURM, overrides=[f"{key}=--api-key {SECRET}"])

@@ -1,0 +1,81 @@
+"""What compiling costs: hardly more for many tasks, and a fraction of the launcher's own dry run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from compiled import SLURM, compile_text
+from conftest import ROOT, Make
+
+MANY, SOME, LIMIT_MANY, LIMIT_SOME, LIMIT_LAUNCHER = 400, 20, 2.0, 1.3, 1 / 15
+
+
+def config_of(count: int) -> str:
+    from helpers import catalogue
+
+    names = [task.full_name for task in catalogue.load().values() if task.endpoint_types[0] in ("chat", "completions") and task.container]
+    tasks = [{"name": names[index % len(names)]} for index in range(count)]
+    return SLURM.partition("evaluation:")[0] + yaml.safe_dump({"evaluation": {"tasks": tasks}})
+
+
+def once(command: list[str], env: dict[str, str], cwd: Path) -> float:
+    started = time.perf_counter()
+    done = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return time.perf_counter() - started
+
+
+def test_many_tasks_cost_hardly_more_than_three(tmp_path: Path, clean_env: dict[str, str]) -> None:
+    """The script as people run it: a process each, the best of five."""
+    seconds = {}
+    for count in (3, SOME, MANY):
+        (tmp_path / f"{count}.yaml").write_text(config_of(count))
+        command = [sys.executable, str(ROOT / "scripts" / "compile_config.py"), "--config", f"./{count}.yaml", "--out", os.devnull]
+        seconds[count] = min(once([*command[:-2], "--out", "-"], clean_env, tmp_path) for _ in range(5))
+    print({count: round(value, 3) for count, value in seconds.items()})
+    assert seconds[SOME] <= LIMIT_SOME * seconds[3]
+    assert seconds[MANY] <= LIMIT_MANY * seconds[3]
+
+
+def test_in_one_process_the_part_that_grows_is_small(tmp_path: Path) -> None:
+    """Without start-up and imports: milliseconds a task."""
+    seconds = {}
+    for count in (3, MANY):
+        text = config_of(count)
+        compile_text(tmp_path, text)
+        times = []
+        for _ in range(3):
+            started = time.perf_counter()
+            compile_text(tmp_path, text)
+            times.append(time.perf_counter() - started)
+        seconds[count] = statistics.median(times)
+    print({count: round(value, 3) for count, value in seconds.items()})
+    assert (seconds[MANY] - seconds[3]) / MANY <= 0.002
+
+
+def test_a_dry_run_takes_a_fifteenth_of_the_launchers(make: Make, project: Path, clean_env: dict[str, str]) -> None:
+    """The same Slurm config with 20 tasks: `make dry-run`, and `nemo-evaluator-launcher run --dry-run`."""
+    tool = Path(sys.executable).with_name("nemo-evaluator-launcher")
+    if not tool.exists():
+        pytest.skip("the launcher's command is not installed")
+    config = project / "configs" / "bench.yaml"
+    config.write_text(config_of(SOME))
+    make("help")
+    ours = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = make("dry-run", "CONFIG=bench")
+        ours.append(time.perf_counter() - started)
+        assert done.returncode == 0, done.stderr
+    theirs = once([str(tool), "run", "--config", str(config), "--dry-run"], {**clean_env, "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0"}, project)
+    shutil.rmtree(project / "runs", ignore_errors=True)
+    print(f"ours {min(ours):.2f} s, the launcher's {theirs:.2f} s: 1/{theirs / min(ours):.1f}")
+    assert min(ours) <= LIMIT_LAUNCHER * theirs
