@@ -24,8 +24,7 @@ def for_run(request_path: str, out: str, origins: str | None) -> None:
         return
     for name in request.changed_inputs(asked, run_folder.run_of(out)):
         raise BadInput(
-            f"cannot make {shown(out)}: {name} changed since this run was asked for; "
-            "restore it, or leave RUN out to start a new run"
+            f"cannot make {shown(out)}: {name} changed since this run was asked for; restore it, or leave RUN out to start a new run"
         )
     compiled = _compile(asked)
     _write(compiled, asked, out, origins)

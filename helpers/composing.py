@@ -69,10 +69,10 @@ def compose(path: Path, env: EnvFile, profile: Profile | None, settings: list[tu
         store.store(name=_PROFILE, node=OmegaConf.create(profile_node(env, profile, mode)), package="_global_")
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(configs.CONFIGS), version_base=None):
-            base = hydra_compose(_ASKED, overrides=[search]) if settings else None
+            base = cache(lambda: hydra_compose(_ASKED, overrides=[search]))
             typed = [overriding.read(name, text, base, folders) for name, text in settings]
             texts = [search, *(one.text for one in typed)]
-            config = hydra_compose(_ASKED, overrides=texts) if typed or base is None else base
+            config = hydra_compose(_ASKED, overrides=texts) if typed else base()
             listing = GlobalHydra.instance().config_loader().compute_defaults_list(_ASKED, texts, RunMode.RUN).defaults
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(error, path, data, lines, folders) from error
@@ -98,9 +98,7 @@ def profile_node(env: EnvFile, profile: Profile | None, mode: str) -> dict[str, 
     return node
 
 
-def _with_defaults(
-    data: dict[str, Any], lines: dict[str, int], path: Path, profile: Profile | None, folders: list[Path]
-) -> dict[str, Any]:
+def _with_defaults(data: dict[str, Any], lines: dict[str, int], path: Path, profile: Profile | None, folders: list[Path]) -> dict[str, Any]:
     """The config with a `defaults:` list: its own, or the groups that its execution.type and deployment.type name."""
     data = dict(data)
     for name in SECTIONS:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 CONFIGS = ROOT / "configs"
 # A few lines of aliases can stand for billions of nodes; no evaluation config comes near this many.
-MOST_NODES = 100_000
+MOST_NODES = 30_000
 
 
 def folders(environ: Mapping[str, str] = os.environ) -> list[Path]:

@@ -68,7 +68,7 @@ def _explained(error: Exception, raw: dict[str, Any], profile: str | None) -> st
             return f"${{{missing}}}: run.env comes from a profile: give PROFILE=…, or set {missing}"
         if missing.startswith("run.env."):
             return f"${{{missing}}}: profile {profile} has no such field{nearest(missing, _names(raw))}; add it there, or set {missing}"
-        return f"${{{missing}}}: the config has no such key{nearest(missing, _names(raw))}; SET=\"+{missing}=…\" adds it"
+        return f'${{{missing}}}: the config has no such key{nearest(missing, _names(raw))}; SET="+{missing}=…" adds it'
     if "Missing mandatory value" in text or "is missing" in text:
         return f"{text}; give that key a value with SET=…"
     return f"{text}; mend the ${{…}} there"
@@ -88,7 +88,10 @@ def _resolvers() -> Iterator[None]:
         value = OmegaConf.select(_root_, key, default=None, throw_on_resolution_failure=False)
         return default if value is None else value
 
-    ours = {"select_not_null": select_not_null, "art": lambda *parts: "${art:" + ",".join(map(str, parts)) + "}"}
+    ours: dict[str, Callable[..., Any]] = {
+        "select_not_null": select_not_null,
+        "art": lambda *parts: "${art:" + ",".join(map(str, parts)) + "}",
+    }
     new = {name: function for name, function in ours.items() if not OmegaConf.has_resolver(name)}
     for name, function in new.items():
         OmegaConf.register_new_resolver(name, function)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,8 @@ class Override:
     is_group: bool = False
 
 
-def read(name: str, text: str, base: Any, folders: Iterable[Path]) -> Override:
-    """Read one override against the composed config `base`; `folders` hold the groups that a bare key may choose from.
+def read(name: str, text: str, composed: Callable[[], Any], folders: Iterable[Path]) -> Override:
+    """Read one override; `composed` gives the config without overrides (0.1 s), `folders` hold the groups that a bare key may choose from.
 
     A value that Hydra's grammar cannot read, or would sweep over (`a,b`), is taken as text; so is a number where the schema wants text.
     Raises BadInput without `=`, for a key that neither config nor schema know, and for an index that the list does not have.
@@ -48,6 +48,9 @@ def read(name: str, text: str, base: Any, folders: Iterable[Path]) -> Override:
     written = f"{key}{quoted}"
     if is_group or sign == "++":
         return Override(name, key, value, f"{sign}{written}", is_group=is_group)
+    if not sign and all(schema_keys.is_known(full) for full in _keys(key, value)) and not re.search(r"\.\d", key):
+        return Override(name, key, value, f"++{written}")
+    base = composed()
     there = _exists(base, key)
     if sign == "~":
         if not there:
@@ -135,10 +138,10 @@ def _refuse_index(name: str, base: Any, key: str) -> None:
                 mend = "; name it in TASKS to add a task" if path == "evaluation.tasks" else f"; {path}=[…] sets all of it"
                 raise BadInput(f"{name}: {key}: {path} has no entry {part}, it has {len(node)}, counted from 0{mend}")
             node = node[int(part)]
-        elif OmegaConf.is_dict(node) and part in node and not OmegaConf.is_missing(node, part) and not OmegaConf.is_interpolation(node, part):
-            node = node[part]
-        else:
+        elif not OmegaConf.is_dict(node) or part not in node or OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part):
             return
+        else:
+            node = node[part]
         path = f"{path}.{part}" if path else part
 
 

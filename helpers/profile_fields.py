@@ -53,8 +53,6 @@ FIELDS = {
     "build_gpus_per_node": "how many",
     "wandb": "project and entity, before those of [wandb]",
 }
-# Read where the cluster is reached or images are imported; they stay in run.env.
-CONNECTION = {"tunnel", "identity", "port", "build_partition", "build_time", "build_include_gpus", "build_gpus_per_node", "wandb"}
 # The fields that mean something everywhere, and those that mean something to an execution.type other than slurm, where all do.
 EVERYWHERE = {"extends", "executor", "wandb"}
 IMAGE = {"container_image", "container"}
@@ -77,8 +75,12 @@ def effects(profile: Profile, kind: str, mode: str) -> Iterator[Effect]:
                 yield Effect(("execution", "mounts", "evaluation", source), target, "mounts")
     if fields.get("startup_commands") and kind != "local":
         yield Effect(("deployment", "pre_cmd"), "\n".join(_texts(profile, "startup_commands")), "startup_commands")
-    if kind != "slurm":
-        return
+    if kind == "slurm":
+        yield from _slurm_effects(profile, mode)
+
+
+def _slurm_effects(profile: Profile, mode: str) -> Iterator[Effect]:
+    fields = profile.fields
     for field, key in (
         ("account", "account"),
         (partition_field(profile, mode), "partition"),
@@ -114,14 +116,12 @@ def run_values(env: EnvFile, profile: Profile | None, mode: str) -> Iterator[tup
 
     Raises BadInput for a wandb that is no table.
     """
-    sections = [(env.tables.get("wandb", {}), lambda name: env.where("wandb", name))]
-    if profile:
-        sections.append((profile.fields.get("wandb", {}), lambda _: profile.origins["wandb"]))
-    for table, place in sections:
+    own = profile.fields.get("wandb", {}) if profile else {}
+    for table, place in ((env.tables.get("wandb", {}), ""), (own, profile.origins.get("wandb", "") if profile else "")):
         if not isinstance(table, dict):
-            raise BadInput(f"{place('')}: wandb: a table with project and entity was expected, not {table!r}")
+            raise BadInput(f"{place or env.where('wandb')}: wandb: a table with project and entity was expected, not {table!r}")
         for name, value in table.items():
-            yield f"wandb.{name}", value, place(name)
+            yield f"wandb.{name}", value, place or env.where("wandb", name)
     if profile is None:
         return
     for name, value in profile.fields.items():

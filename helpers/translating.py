@@ -55,7 +55,7 @@ def prefix(config: dict[str, Any], place: Place, moved: dict[str, str]) -> list[
 
 
 def prefixed(name: str, value: Any, where: str) -> Any:
-    """The value of the environment variable `name` with its prefix: `NAME`, `$NAME` and `${oc.env:NAME}` are host:NAME, all else is lit:TEXT.
+    """The value of the environment variable `name` with its prefix: `X`, `$X` and `${oc.env:X}` are host:X, all else is lit:TEXT.
 
     A value with another `${…}` in it is left as it is. Raises BadInput for what is no value, what cannot be translated, and a secret; the
     value is in no message.
@@ -68,8 +68,8 @@ def prefixed(name: str, value: Any, where: str) -> Any:
     text = value.strip()
     if is_secret(text) or (SECRET_NAME.search(name) and WANDB_OLD_FORM.search(text)):
         raise BadInput(f"{where}: a secret is written out here; put it into the environment or .env, and write host:{name}")
-    if found := OC_ENV.fullmatch(text):
-        return f"host:{found[1]}"
+    if variable := OC_ENV.fullmatch(text):
+        return f"host:{variable[1]}"
     if "${oc.env:" in text or "${oc.decode:" in text:
         raise BadInput(f"{where}: ${{oc.…}} within a text cannot be translated; write host:NAME, lit:TEXT or runtime:NAME")
     if "${" in text:
@@ -80,7 +80,8 @@ def prefixed(name: str, value: Any, where: str) -> Any:
         return value if text else "lit:"
     bare = text.removeprefix("$")
     if SECRET_NAME.search(name) and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", bare) and bare != name:
-        raise BadInput(f"{where}: this may be a secret, written out; put it into the environment or .env, and write host:{name} (or lit:TEXT)")
+        mend = f"put it into the environment or .env, and write host:{name} (or lit:TEXT)"
+        raise BadInput(f"{where}: this may be a secret, written out; {mend}")
     return f"host:{bare}" if re.fullmatch(r"[A-Za-z_]\w*", bare) else f"lit:{text}"
 
 

@@ -102,7 +102,7 @@ def launcher_dry_run(config: dict[str, Any]) -> str:
     out = io.StringIO()
     with contextlib.ExitStack() as stack:
         for module in (functional, lepton, local, slurm):
-            stack.enter_context(mock.patch.object(module, "load_tasks_mapping", lambda *_, **__: _mapping()))
+            stack.enter_context(mock.patch.object(module, "load_tasks_mapping", return_value=_mapping()))
         stack.enter_context(contextlib.redirect_stdout(out))
         functional.run_eval(OmegaConf.create({key: value for key, value in config.items() if key != "run"}), dry_run=True)
     return out.getvalue()

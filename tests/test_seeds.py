@@ -75,9 +75,8 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("override", "key", "value"), COMMANDS)
-@pytest.mark.parametrize("name", ["stage", "example"])
-def test_every_override_of_the_documents_works_as_written(name: str, override: str, key: str, value: object, tmp_path: Path) -> None:
-    assert at(compile_text(tmp_path, *example(name), overrides=[override]).config, key) == value
+def test_every_override_of_the_documents_works_as_written(override: str, key: str, value: object, tmp_path: Path) -> None:
+    assert at(compile_text(tmp_path, *example("stage"), overrides=[override]).config, key) == value
 
 
 @pytest.mark.parametrize(
@@ -97,12 +96,7 @@ def test_the_documents_tasks_can_be_chosen(name: str, tasks: list[str], chosen: 
 
 def test_every_task_that_the_documents_name_is_in_the_catalogue(tmp_path: Path) -> None:
     text = fenced(STAGE, "Key Configuration Sections", "yaml")
-    named = "adlr_mmlu hellaswag arc_challenge adlr_arc_challenge_llama_25_shot adlr_winogrande_5_shot openbookqa truthfulqa gsm8k".split()
-    known, unknown = [], []
-    for name in named:
-        try:
-            compile_text(tmp_path, text, *example("stage")[1:], tasks=[name])
-            known.append(name)
-        except Exception as error:  # noqa: BLE001  the message is what is looked at
-            unknown.append(f"{name}: {error}")
-    assert unknown == [], known
+    listed = ["adlr_mmlu", "hellaswag", "arc_challenge", "openbookqa", "truthfulqa", "gsm8k"]
+    listed += ["adlr_arc_challenge_llama_25_shot", "adlr_winogrande_5_shot"]
+    done = compile_text(tmp_path, text, *example("stage")[1:], tasks=listed)
+    assert {entry["name"] for entry in done.config["evaluation"]["tasks"]} == set(listed)

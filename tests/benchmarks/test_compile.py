@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import statistics
 import subprocess
@@ -38,8 +37,8 @@ def test_many_tasks_cost_hardly_more_than_three(tmp_path: Path, clean_env: dict[
     seconds = {}
     for count in (3, SOME, MANY):
         (tmp_path / f"{count}.yaml").write_text(config_of(count))
-        command = [sys.executable, str(ROOT / "scripts" / "compile_config.py"), "--config", f"./{count}.yaml", "--out", os.devnull]
-        seconds[count] = min(once([*command[:-2], "--out", "-"], clean_env, tmp_path) for _ in range(5))
+        command = [sys.executable, str(ROOT / "scripts" / "compile_config.py"), "--config", f"./{count}.yaml"]
+        seconds[count] = min(once(command, clean_env, tmp_path) for _ in range(5))
     print({count: round(value, 3) for count, value in seconds.items()})
     assert seconds[SOME] <= LIMIT_SOME * seconds[3]
     assert seconds[MANY] <= LIMIT_MANY * seconds[3]
@@ -75,7 +74,11 @@ def test_a_dry_run_takes_a_fifteenth_of_the_launchers(make: Make, project: Path,
         done = make("dry-run", "CONFIG=bench")
         ours.append(time.perf_counter() - started)
         assert done.returncode == 0, done.stderr
-    theirs = once([str(tool), "run", "--config", str(config), "--dry-run"], {**clean_env, "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0"}, project)
+    theirs = once(
+        [str(tool), "run", "--config", str(config), "--dry-run"],
+        {**clean_env, "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0", "USER": "me"},
+        project,
+    )
     shutil.rmtree(project / "runs", ignore_errors=True)
     print(f"ours {min(ours):.2f} s, the launcher's {theirs:.2f} s: 1/{theirs / min(ours):.1f}")
     assert min(ours) <= LIMIT_LAUNCHER * theirs

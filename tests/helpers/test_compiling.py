@@ -93,7 +93,11 @@ def test_what_is_required_and_open_is_named_with_the_mend(text: str, message: st
     ],
 )
 def test_the_served_name_that_nobody_gives_is_the_checkpoints(deployment: str, name: str, tmp_path: Path) -> None:
-    text = SLURM.replace("checkpoint_path: /c, served_model_name: m", deployment).replace("slurm/default", "local").replace("hostname: h, account: a, ", "")
+    text = (
+        SLURM.replace("checkpoint_path: /c, served_model_name: m", deployment)
+        .replace("slurm/default", "local")
+        .replace("hostname: h, account: a, ", "")
+    )
     done = compile_text(tmp_path, text)
     assert done.config["deployment"]["served_model_name"] == name
     assert done.keys["deployment.served_model_name"][-1].set_by.startswith("default: ")
@@ -106,7 +110,9 @@ def test_a_model_that_nothing_takes_is_said_to_have_no_effect(tmp_path: Path) ->
 
 
 def test_a_hosted_model_beside_a_deployment_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"mine\.yaml:9: target\.api_endpoint\.url names a hosted model, and deployment\.type vllm .* take it out"):
+    with pytest.raises(
+        BadInput, match=r"mine\.yaml:9: target\.api_endpoint\.url names a hosted model, and deployment\.type vllm .* take it out"
+    ):
         compile_text(tmp_path, SLURM + "target: {api_endpoint: {url: http://h}}\n")
     done = compile_text(tmp_path, SLURM + "target: {api_endpoint: {url: '???', model_id: '???', api_key_name: K}}\n")
     assert done.config["target"]["api_endpoint"] == {"api_key_name": "K"}
@@ -127,7 +133,9 @@ def test_an_unknown_key_near_a_known_one_is_refused(more: str, message: str, tmp
 
 def test_other_unknown_keys_are_a_notice_and_those_that_the_config_uses_are_none(tmp_path: Path) -> None:
     done = compile_text(tmp_path, SLURM + "zzz: {a: 1}\nmine: {size: 3}\nexport: {wandb: {project: 'p-${mine.size}'}}\n")
-    assert [text.partition(": ")[2] for text in done.notices] == ["zzz is no key that the launcher or evalmake reads; it is passed on as it is"]
+    assert [text.partition(": ")[2] for text in done.notices] == [
+        "zzz is no key that the launcher or evalmake reads; it is passed on as it is"
+    ]
     assert at(done.config, "export.wandb.project") == "p-3"
 
 

@@ -65,7 +65,9 @@ def test_what_is_composed_passes_the_launchers_dry_run(
 
 def test_a_config_without_defaults_gets_those_of_its_types(tmp_path: Path) -> None:
     with_defaults = compile_text(tmp_path, SLURM).config
-    without = SLURM.partition("  - _self_")[2].replace("{hostname", "{type: slurm, hostname").replace("{checkpoint", "{type: vllm, checkpoint")
+    without = (
+        SLURM.partition("  - _self_")[2].replace("{hostname", "{type: slurm, hostname").replace("{checkpoint", "{type: vllm, checkpoint")
+    )
     assert compile_text(tmp_path, without).config == with_defaults
 
 
@@ -85,7 +87,9 @@ def test_sections_with_nothing_below_them_change_nothing(tmp_path: Path) -> None
 
 def test_a_config_can_be_built_upon_another_and_groups_beside_it_count_before_those_of_the_launcher(tmp_path: Path) -> None:
     (tmp_path / "deployment").mkdir()
-    (tmp_path / "deployment" / "vllm.yaml").write_text("type: vllm\nimage: mine\ncommand: serve\ncheckpoint_path: /c\nserved_model_name: m\n")
+    (tmp_path / "deployment" / "vllm.yaml").write_text(
+        "type: vllm\nimage: mine\ncommand: serve\ncheckpoint_path: /c\nserved_model_name: m\n"
+    )
     (tmp_path / "base.yaml").write_text(SLURM.replace("deployment: {checkpoint_path: /c, served_model_name: m}", ""))
     done = compile_text(tmp_path, "defaults: [base, _self_]\nexecution: {num_nodes: 3}\n")
     assert done.config["execution"]["num_nodes"] == 3
@@ -151,9 +155,10 @@ def template(folder: Path, *parts: str) -> str:
     return f"defaults: [{', '.join(names)}, _self_]\n"
 
 
-@pytest.mark.parametrize("deployment", ["none", "vllm", "sglang", "trtllm", "nim"])
+@pytest.mark.parametrize(
+    ("deployment", "export"), [("none", "none"), ("vllm", "wandb"), ("sglang", "mlflow"), ("trtllm", "wandb"), ("nim", "mlflow")]
+)
 @pytest.mark.parametrize("execution", ["slurm", "local"])
-@pytest.mark.parametrize("export", ["none", "wandb", "mlflow"])
 def test_the_launchers_own_templates_compile_with_the_values_that_they_ask_for(
     execution: str, deployment: str, export: str, tmp_path: Path
 ) -> None:
@@ -176,7 +181,9 @@ def test_the_launchers_own_templates_compile_with_the_values_that_they_ask_for(
     assert config["evaluation"]["tasks"]
 
 
-@pytest.mark.parametrize("tasks", sorted(str(path.relative_to(TEMPLATES).with_suffix("")) for path in TEMPLATES.glob("evaluation/*/*.yaml")))
+@pytest.mark.parametrize(
+    "tasks", sorted(str(path.relative_to(TEMPLATES).with_suffix("")) for path in TEMPLATES.glob("evaluation/*/*.yaml"))
+)
 def test_every_list_of_tasks_among_the_launchers_templates_compiles(tasks: str, tmp_path: Path) -> None:
     if tasks.endswith("/default"):
         pytest.skip("holds no tasks: the test above takes it")

@@ -35,7 +35,12 @@ def value_of(folder: Path, text: str, **options: Any) -> Any:
 )
 def test_everything_is_resolved_but_artifacts(text: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EM_SET", "set")
-    body = SLURM + f"run: {{model: 'rl:v1'}}\nexport: {{mlflow: {{experiment_name: m}}, wandb: {{entity: e, project: {text!r}}}}}\n".replace("\\\\", "\\")
+    body = (
+        SLURM
+        + f"run: {{model: 'rl:v1'}}\nexport: {{mlflow: {{experiment_name: m}}, wandb: {{entity: e, project: {text!r}}}}}\n".replace(
+            "\\\\", "\\"
+        )
+    )
     assert compile_text(tmp_path, body).config["export"]["wandb"]["project"] == value
 
 

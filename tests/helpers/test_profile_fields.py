@@ -30,7 +30,12 @@ SLURM_FIELDS: dict[str, tuple[str, str, Any, str | None]] = {
     "mem": ('mem = "100G"', "execution.sbatch_extra_flags.mem", "100G", "#SBATCH --mem 100G"),
     "exclusive": ("exclusive = false", "execution.sbatch_extra_flags.exclusive", False, None),
     "mounts": ('mounts = ["/data:/d"]', "execution.mounts.evaluation./data", "/d", "/data:/d"),
-    "startup_commands": ('startup_commands = ["module load x", "true"]', "deployment.pre_cmd", "module load x\ntrue", "deployment_pre_cmd.sh"),
+    "startup_commands": (
+        'startup_commands = ["module load x", "true"]',
+        "deployment.pre_cmd",
+        "module load x\ntrue",
+        "deployment_pre_cmd.sh",
+    ),
     "container_image": ('container_image = "nemo:1"', "deployment.image", "nemo:1", "--container-image nemo:1"),
     "container": ('container = "nemo:1"', "deployment.image", "nemo:1", "--container-image nemo:1"),
     "remote_job_dir": ("", "execution.output_dir", "/remote/evaluations", "/remote/evaluations"),
@@ -164,7 +169,9 @@ def test_a_field_that_nobody_knows_is_named_and_can_be_interpolated(tmp_path: Pa
     assert any("zone is no field of a profile" in text for text in done.notices)
 
 
-@pytest.mark.parametrize("line", ['mounts = ["relative:/x"]', 'mounts = "/x"', 'startup_commands = "x"', 'wandb = "x"', "gpus_per_node = -1"])
+@pytest.mark.parametrize(
+    "line", ['mounts = ["relative:/x"]', 'mounts = "/x"', 'startup_commands = "x"', 'wandb = "x"', "gpus_per_node = -1"]
+)
 def test_a_field_of_the_wrong_kind_is_refused_with_its_line(line: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"env\.toml:13 \[C\]: "):
         compile_text(tmp_path, OPEN, PROFILE + line + "\n", "C")

@@ -37,7 +37,12 @@ def test_a_profile_has_its_parents_fields_below_its_own_each_with_its_line(tmp_p
     profile = profiles.get(loaded(tmp_path, CHAIN), "C")
     assert profile.fields == {"executor": "slurm", "host": "a", "nodes": 2, "time": "01:00:00"}
     place = f"{tmp_path}/env.toml"
-    assert profile.origins == {"executor": f"{place}:5 [A]", "host": f"{place}:6 [A]", "nodes": f"{place}:11 [B x]", "time": f"{place}:15 [C]"}
+    assert profile.origins == {
+        "executor": f"{place}:5 [A]",
+        "host": f"{place}:6 [A]",
+        "nodes": f"{place}:11 [B x]",
+        "time": f"{place}:15 [C]",
+    }
 
 
 def test_reserved_sections_are_no_profiles(tmp_path: Path) -> None:

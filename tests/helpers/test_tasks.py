@@ -69,7 +69,11 @@ BOTH = [{"name": "codec.ifeval"}, {"name": "lm-evaluation-harness.ifeval"}]
         (["mine.on"], ENTRIES, r"TASKS: no task is called 'mine.on' \(did you mean"),
         (["hellaswag.1"], ENTRIES, "TASKS: the config has no task hellaswag.1; it has hellaswag.0, hellaswag.3"),
         (["ifeval"], ENTRIES[:1], r"TASKS: task ifeval is in 2 harnesses; name one: lm-evaluation-harness\.ifeval, codec\.ifeval"),
-        (["ifeval"], BOTH, r"TASKS: ifeval names tasks of 2 harnesses in the config; name one: codec\.ifeval, lm-evaluation-harness\.ifeval"),
+        (
+            ["ifeval"],
+            BOTH,
+            r"TASKS: ifeval names tasks of 2 harnesses in the config; name one: codec\.ifeval, lm-evaluation-harness\.ifeval",
+        ),
         (["codec.hellaswag"], ENTRIES, "TASKS: no task is called 'codec.hellaswag'"),
         ([], [], r'mine\.yaml: evaluation\.tasks is empty; name tasks there, or give TASKS="…"'),
         ([], [{"name": "helaswag"}], r"mine\.yaml:0: no task is called 'helaswag' \(did you mean hellaswag\?\)"),

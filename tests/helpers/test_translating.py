@@ -151,7 +151,9 @@ def test_variables_get_their_prefix_in_every_section(key: str, tmp_path: Path) -
 
 
 def test_a_value_that_another_key_gives_is_prefixed_once_it_is_known(tmp_path: Path) -> None:
-    done = compile_text(tmp_path, SLURM + "mine: {a: /x, b: 'host:HF_HOME'}\nenv_vars: {A: '${mine.a}', B: '${mine.b}', C: 'lit:${mine.a}'}\n")
+    done = compile_text(
+        tmp_path, SLURM + "mine: {a: /x, b: 'host:HF_HOME'}\nenv_vars: {A: '${mine.a}', B: '${mine.b}', C: 'lit:${mine.a}'}\n"
+    )
     assert done.config["env_vars"] == {"A": "lit:/x", "B": "host:HF_HOME", "C": "lit:/x"}
 
 

@@ -34,11 +34,13 @@ def test_each_of_slurms_forms_is_read_as_slurm_reads_it(text: str, total: int, c
 
 @pytest.mark.parametrize("text", ["", "abc", "1h", "-5", "1:2:3:4", "1-", "-1-00", "0", "00:00:00", "1.5", "1d", "1-2-3", "UNLIMITED"])
 def test_any_other_form_is_refused_with_its_place(text: str) -> None:
-    with pytest.raises(BadInput, match="^here: walltime "):
+    with pytest.raises(BadInput, match=r"^here: walltime "):
         walltime.seconds(text, "here")
 
 
-@pytest.mark.parametrize(("line", "value"), [("'1-12'", "1-12:00:00"), ("'90'", "01:30:00"), ("'02:00:00'", "02:00:00"), ("08:00:00", "08:00:00")])
+@pytest.mark.parametrize(
+    ("line", "value"), [("'1-12'", "1-12:00:00"), ("'90'", "01:30:00"), ("'02:00:00'", "02:00:00"), ("08:00:00", "08:00:00")]
+)
 def test_a_config_gets_the_form_that_the_launcher_reads(line: str, value: str, tmp_path: Path) -> None:
     from nemo_evaluator_launcher.common.helpers import walltime_to_seconds
 
