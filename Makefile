@@ -175,10 +175,16 @@ help: ## this page
 
 # ---- For those who work on evalmake itself -------------------------------------------------------------------------------------------
 test: setup $(installed)/dev ## run the tests (README's test command is `make test-deps test`)
-	@$(PY) -m pytest
+	@$(PY) -m pytest --numprocesses=2 --dist=loadfile
 
 test-deps: ## install the system packages that the tests need (Debian, Ubuntu; root or sudo)
 	@bash tests/install_deps.sh
+
+cluster-up: $(installed)/pipeline ## bring up the test cluster: a real Slurm on this machine (root)
+	@bash tests/cluster/up.sh
+
+cluster-down: ## stop the test cluster
+	@bash tests/cluster/down.sh
 
 lint: $(installed)/dev $(installed)/pipeline ## ruff, mypy and shellcheck
 	@$(PY) -m ruff check .
@@ -188,7 +194,7 @@ lint: $(installed)/dev $(installed)/pipeline ## ruff, mypy and shellcheck
 	$(PY) scripts/write_readme.py --check
 	$(PY) scripts/write_schemas.py --check
 	$(PY) scripts/extract_launcher_keys.py --check
-	git ls-files -z '*.sh' .ci/run | xargs -0 .venv/bin/shellcheck
+	git ls-files -z '*.sh' .ci/run tests/cluster/enroot tests/cluster/sbatch | xargs -0 .venv/bin/shellcheck
 
 bench: setup $(installed)/dev ## measure against the rivals, as ratios
 	@$(PY) -m pytest tests/benchmarks --override-ini=testpaths=tests/benchmarks -s
@@ -201,4 +207,4 @@ clean: ## remove .venv and caches; runs are kept
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 FORCE:
-.PHONY: FORCE setup eval batch dry-run compile status logs cancel results explain runs tasks profiles new help test test-deps lint bench lock clean
+.PHONY: FORCE setup eval batch dry-run compile status logs cancel results explain runs tasks profiles new help test test-deps cluster-up cluster-down lint bench lock clean

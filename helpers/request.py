@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from helpers import configs, files, lineage, profiles, run_folder, tracing
+from helpers import configs, files, lineage, profiles, run_folder, tracing, translating
 from helpers.console import info, notice
 from helpers.errors import BadInput
 from helpers.files import ROOT, shown
@@ -74,6 +74,7 @@ def asked(options: argparse.Namespace) -> dict[str, Any]:
         raise BadInput(f"SET: {error}; quote as in a shell, for example SET=\"key='a b' other=1\"") from error
     if overrides:
         given["overrides"] = overrides
+    _refuse_secrets(given)
     if "quick" in given:
         if not given["quick"].isdecimal() or int(given["quick"]) < 1:
             raise BadInput(f"QUICK={given['quick']}: a number of samples, 1 or more, was expected")
@@ -83,6 +84,18 @@ def asked(options: argparse.Namespace) -> dict[str, Any]:
     if options.env_file:
         given["env_file"] = options.env_file
     return given
+
+
+def _refuse_secrets(given: dict[str, Any]) -> None:
+    """Refuse a value that has the form of a key in use: it would stand in request.json. The value is in no message."""
+    for key, value in given.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and translating.is_secret(text):
+                name = text.partition("=")[0] if key == "overrides" and "=" in text else "its value"
+                raise BadInput(
+                    f"{VARIABLES.get(key, key)}: {name}: a secret is written out here; "
+                    "put it into the environment or .env, and name the variable (host:NAME in env_vars, target.api_endpoint.api_key_name)"
+                )
 
 
 def build(mode: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,15 @@ ROOT = Path(__file__).resolve().parent.parent
 PERSONAL = ("WANDB_", "EVALMAKE_", "NEMO_EVALUATOR_", "NEMOTRON_", "OPENAI_", "NO_COLOR", "MAKE", "MFLAGS", "CI")
 
 
+@pytest.fixture(autouse=True)
+def _environment_as_it_was() -> Iterator[None]:
+    """What a test, or the code it calls in this process, sets in the environment does not reach the next test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture
 def clean_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """An environment without personal settings, with a home and a job database of its own; also set for this process."""

@@ -1,20 +1,29 @@
 #!/usr/bin/env bash
 # Installs the system packages that the tests need; Debian or Ubuntu, as root or with sudo. Those that are there cost nothing.
+# On a Debian that has a compiler and little else of it: 12 s.
 #   make test-deps
+#   tests/install_deps.sh --missing    prints what is missing, installs nothing
 set -euo pipefail
 
-# git lists the files that a test's copy of the project gets; unshare (util-linux) gives a test a full disk of its own;
-# python3-venv is what makes a venv with the system's Python.
-packages=(git make util-linux procps python3-venv)
+packages=(
+  git make python3 python3-venv                                      # a test's copy of the project, and venvs
+  slurm-wlm slurmdbd munge mariadb-server-core mariadb-client-core   # the cluster, and its accounting
+  libpmix2 libpmix-dev                                               # libpmix-dev only for the libpmix.so link that mpi/pmix opens
+  openssh-server openssh-client rsync curl jq procps util-linux iproute2
+  squashfs-tools skopeo umoci docker-registry                        # the registry, and the stand-in for enroot
+  mmdebstrap busybox-static                                          # the images
+  gcc libc6-dev libslurm-dev                                         # the stand-in for the container plugin is compiled
+)
 
 if ! command -v dpkg-query > /dev/null; then
-  echo "error: no dpkg here: install the equivalents of ${packages[*]} with your package manager, then make test" >&2
+  echo "error: no dpkg here: the tests need Debian or Ubuntu (a virtual machine or a privileged container will do)" >&2
   exit 2
 fi
 missing=()
 for package in "${packages[@]}"; do
   [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" = installed ] || missing+=("$package")
 done
+[ "${1:-}" != --missing ] || { echo "${missing[*]}"; exit 0; }
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 echo "installing ${missing[*]}"
@@ -23,11 +32,37 @@ if [ "$(id -u)" -ne 0 ]; then
   command -v sudo > /dev/null || { echo "error: not root and no sudo: have an administrator run apt-get install ${missing[*]}" >&2; exit 2; }
   as_root=(sudo)
 fi
-export DEBIAN_FRONTEND=noninteractive
+# Nothing of this may run as a service: the cluster starts its own daemons. policy-rc.d keeps apt from starting them now,
+# disabling the units keeps them from starting with the machine. Services that were installed before are left alone.
+policy=/usr/sbin/policy-rc.d
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-if ! { "${as_root[@]}" apt-get update -q && "${as_root[@]}" apt-get install -q -y --no-install-recommends "${missing[@]}"; } > "$log" 2>&1; then
+# Reached through the trap.
+# shellcheck disable=SC2317
+clean_up() {
+  rm -f "$log"
+  [ -z "${made_policy:-}" ] || "${as_root[@]}" rm -f "$policy"
+}
+trap clean_up EXIT
+made_policy=
+if [ ! -e "$policy" ]; then
+  made_policy=1
+  printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" > /dev/null
+  "${as_root[@]}" chmod 755 "$policy"
+fi
+apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120)
+if ! { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends "${missing[@]}"; } > "$log" 2>&1; then
   tail -5 "$log" >&2
   echo "error: apt-get could not install ${missing[*]} (see above); mend that, then make test-deps" >&2
   exit 1
+fi
+if command -v systemctl > /dev/null; then
+  for package in "${missing[@]}"; do
+    case $package in
+      slurm-wlm) units=(slurmctld slurmd) ;;
+      slurmdbd | munge | docker-registry) units=("$package") ;;
+      openssh-server) units=(ssh ssh.socket) ;;
+      *) continue ;;
+    esac
+    "${as_root[@]}" systemctl disable "${units[@]}" > /dev/null 2>&1 || true # a container without systemd has nothing to disable
+  done
 fi

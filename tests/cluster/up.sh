@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/bed.sh"
 
 [ "$(id -u)" = 0 ] || die "the test cluster starts daemons as root: sudo --preserve-env=BED $0, or make cluster-up as root"
-missing=$(bash "$HERE/install_deps.sh" --missing)
+missing=$(bash "$HERE/../install_deps.sh" --missing)
 [ -z "$missing" ] || die "system packages are missing ($missing): make test-deps"
 alone "$@"
 [ -n "${BED_BY_TESTS:-}" ] || rm -f "$BED/.brought-up-by-tests" # a person wants it: tests leave it up
@@ -438,9 +438,9 @@ evaluation:
       endpoint_type: chat
 CONF
 cat > "$BED/run/hint" << CONF
-The same as make cluster-eval, by hand:
+An evaluation on it, as the pipeline sees it:
   . $B/env.sh
-  make eval PROFILE=CLUSTER CONFIG=$B/cluster-eval.yaml
+  make dry-run PROFILE=CLUSTER CONFIG=$B/cluster-eval.yaml
 CONF
 echo "$knobs" > "$BED/run/up"
 say "the cluster is up"
