@@ -183,6 +183,9 @@ test-deps: ## install the system packages that the tests need (Debian, Ubuntu; r
 cluster-up: $(installed)/pipeline ## bring up the test cluster: a real Slurm on this machine (root)
 	@bash tests/cluster/up.sh
 
+test-cluster: $(installed)/pipeline $(installed)/dev ## the tests of the test cluster itself (root; not in a folder below /tmp)
+	@$(PY) -m pytest --override-ini=addopts=-q tests/cluster
+
 cluster-down: ## stop the test cluster
 	@bash tests/cluster/down.sh
 
@@ -207,4 +210,4 @@ clean: ## remove .venv and caches; runs are kept
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 FORCE:
-.PHONY: FORCE setup eval batch dry-run compile status logs cancel results explain runs tasks profiles new help test test-deps cluster-up cluster-down lint bench lock clean
+.PHONY: FORCE setup eval batch dry-run compile status logs cancel results explain runs tasks profiles new help test test-deps cluster-up test-cluster cluster-down lint bench lock clean
