@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from cluster import faults
 from cluster.testbed import HERE, Bed, DownError, until
 
