@@ -11,7 +11,6 @@ from typing import Any
 from unittest import mock
 
 from conftest import ROOT
-
 from helpers import compiling, profiles
 from helpers.compiling import Compiled, Wanted
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
 from compiled import HOSTED, PROFILE, SLURM
 from conftest import ROOT
-
 from helpers import errors
 
 SECRET = "hf_" + "abcdefghijklmnopqrstuvwxyz"

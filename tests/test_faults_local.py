@@ -13,10 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import Make
-from local_jobs import left, plan_of, served_by, supervisor_pid, until
 
+from conftest import Make
 from helpers import process_jobs
+from local_jobs import left, plan_of, served_by, supervisor_pid, until
 
 SLOW = served_by("--delay", "0.4")  # 40 questions, 4 at a time: 4 seconds a task
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+
 from conftest import Make
 from endpoint import Endpoint
 from local_jobs import left

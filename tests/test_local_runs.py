@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from conftest import Make
+from helpers import process_jobs
 from local_jobs import left, served_by, states, until
 from test_faults_local import Start, begin, configure, jobs_of, run_folder  # noqa: F401  begin is a fixture
-
-from helpers import process_jobs
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:

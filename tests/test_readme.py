@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Make
 
+from conftest import ROOT, Make
 from helpers import readme, variables
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

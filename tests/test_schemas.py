@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from compiled import fenced
-from conftest import ROOT
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
+from compiled import fenced
+from conftest import ROOT
 from helpers import composing, derived_schemas, env_check, files, profiles, schema_keys
 from helpers.errors import BadInput
 

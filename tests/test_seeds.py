@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from compiled import at, compile_text, fenced, launcher_dry_run
 
 FRAMEWORK, STAGE = "evaluator.md", "nano3-eval.md"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from compiled import SLURM, compile_text
 from conftest import ROOT, Make
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
 from cluster.testbed import Bed, DownError
 
 

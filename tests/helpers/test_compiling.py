@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from compiled import HOSTED, PROFILE, SLURM, at, compile_text, launcher_dry_run
 from conftest import ROOT
-
 from helpers.errors import BadInput
 
 OURS: dict[str, dict[str, Any]] = {

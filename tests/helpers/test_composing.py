@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compiled import HOSTED, PROFILE, SLURM, compile_text, launcher_dry_run
 
+from compiled import HOSTED, PROFILE, SLURM, compile_text, launcher_dry_run
 from helpers import composing, profiles
 from helpers.errors import BadInput
 from helpers.tracing import leaves

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_jobs import LONG, left, make_jobs, plan_of, states, until
 
 from helpers import following, process_start, status
+from local_jobs import LONG, left, make_jobs, plan_of, states, until
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compiled import PROFILE, SLURM, compile_text
 
+from compiled import PROFILE, SLURM, compile_text
 from helpers import interpolating
 from helpers.errors import BadInput
 

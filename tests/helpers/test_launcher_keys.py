@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 
+from conftest import ROOT
 from helpers import launcher_keys, schema_keys
 
 COMMITTED = json.loads(launcher_keys.OUTPUT.read_text())

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compiled import SLURM, at, compile_text
 
+from compiled import SLURM, at, compile_text
 from helpers.errors import BadInput
 
 PARAMS = "evaluation.nemo_evaluator_config.config.params"

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_jobs import DONE, make_jobs
 from nemo_evaluator_launcher.common import execdb
 from omegaconf import OmegaConf
 
 from helpers import process_executor, process_jobs, process_start
 from helpers.errors import BadInput, StepFailed
+from local_jobs import DONE, make_jobs
 
 
 @pytest.fixture

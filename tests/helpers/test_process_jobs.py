@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 
 import pytest
-from local_jobs import DONE, LONG, left, make_jobs, states, until
 
 from helpers import process_jobs, process_start
 from helpers.errors import StepFailed
+from local_jobs import DONE, LONG, left, make_jobs, states, until
 
 
 @pytest.fixture

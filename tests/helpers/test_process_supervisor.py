@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from local_jobs import DONE, LONG, ended, left, make_jobs, plan_of, reasons, served_by, states, supervisor_pid, until
 
 from helpers import process_jobs, process_start, process_supervisor
 from helpers.errors import BadInput
+from local_jobs import DONE, LONG, ended, left, make_jobs, plan_of, reasons, served_by, states, supervisor_pid, until
 
 
 @pytest.fixture

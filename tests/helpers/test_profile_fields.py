@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compiled import HOSTED, PROFILE, at, compile_text
 
+from compiled import HOSTED, PROFILE, at, compile_text
 from helpers import launcher, profile_fields
 from helpers.errors import BadInput
 

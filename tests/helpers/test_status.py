@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from local_jobs import DONE, make_jobs, plan_of
 
 from helpers import files, process_jobs, status
+from local_jobs import DONE, make_jobs, plan_of
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compiled import HOSTED, SLURM, compile_text
 
+from compiled import HOSTED, SLURM, compile_text
 from helpers import tasks
 from helpers.errors import BadInput
 

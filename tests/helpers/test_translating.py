@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from compiled import SLURM, at, compile_text, launcher_dry_run
 
+from compiled import SLURM, at, compile_text, launcher_dry_run
 from helpers import translating
 from helpers.errors import BadInput
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from compiled import PROFILE, SLURM, compile_text
 
+from compiled import PROFILE, SLURM, compile_text
 from helpers import walltime
 from helpers.errors import BadInput
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from compiled import HOSTED, PROFILE, SLURM
 from conftest import ROOT
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
 
+from conftest import ROOT
 from helpers import files
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
