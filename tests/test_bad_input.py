@@ -110,7 +110,7 @@ CASES: dict[str, Case] = {
     "variable within a text": Case(r"\S*mine\.yaml:5: env_vars\.A: \$\{oc\.…\} within a text cannot be translated; write host:NAME, .*", HOSTED + "env_vars: {A: 'x ${oc.env:HOME}'}\n"),
     "secret in the config": Case(r"\S*mine\.yaml:5: env_vars\.HF_TOKEN: a secret is written out here; .* write host:HF_TOKEN", HOSTED + f"env_vars: {{HF_TOKEN: {SECRET}}}\n"),
     "secret in the profile": on_slurm(r"\S*env\.toml:13 \[C\]: hf_token looks like a secret, .*", env=PROFILE + f'hf_token = "{SECRET}"\n'),
-    "secret in SET": Case(r"SET env_vars\.HF_TOKEN: env_vars\.HF_TOKEN: a secret is written out here; .*", arguments=["--set", f"env_vars.HF_TOKEN={SECRET}"]),
+    "secret in SET": Case(r"SET: env_vars\.HF_TOKEN: a secret is written out here; .*", arguments=["--set", f"env_vars.HF_TOKEN={SECRET}"]),
     # tasks
     "task typo in the config": Case(r"\S*mine\.yaml:4: no task is called 'capitls' \(did you mean capitals\?\); `make tasks .*", tasks("[{name: capitls}]")),
     "task typo in TASKS": Case(r"TASKS: no task is called 'capitls' \(did you mean capitals\?\); `make tasks .*", arguments=["--tasks", "capitls"]),

@@ -125,9 +125,12 @@ def written(run: Path) -> dict[str, bytes]:
 def change_value(path: Path) -> None:
     """Another digit, or another letter, in the middle of a value."""
     text = path.read_text()
-    old, new = (": 1", ": 2") if ": 1" in text else ("local", "LOCAL") if "local" in text else ("online", "offline")
-    assert old in text, path
-    path.write_text(text.replace(old, new, 1))
+    if number := re.search(r"(?<=: )\d", text):
+        changed = f"{text[: number.start()]}{(int(number[0]) + 1) % 10}{text[number.end() :]}"
+    else:
+        changed = text.replace("local", "LOCAL", 1) if "local" in text else text.replace("online", "offline", 1)
+    assert changed != text, path
+    path.write_text(changed)
 
 
 def remove_seal(path: Path) -> None:
