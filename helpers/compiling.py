@@ -157,7 +157,11 @@ def _uses(value: Any, field: str, profile: Profile) -> bool:
 
 
 def _apply_defaults(raw: dict[str, Any], trace: Trace) -> None:
-    """Stated defaults for what neither config nor profile says: the checkpoint of run.model, and the served model name."""
+    """Stated defaults for what neither config nor profile says: Docker's output folder, run.model's checkpoint, the served model name."""
+    execution = raw["execution"]
+    if execution.get("type") == "local" and execution.get("output_dir") == MISSING:
+        execution["output_dir"] = None
+        trace.add("execution.output_dir", None, "default: the run's own folder")
     deployment = raw["deployment"]
     model = (raw.get("run") or {}).get("model")
     is_open = "checkpoint_path" in deployment and deployment["checkpoint_path"] in (None, MISSING)

@@ -150,3 +150,14 @@ def test_a_variable_that_is_not_set_never_fails_the_compile_step(tmp_path: Path,
     monkeypatch.delenv("EM_NOT_SET", raising=False)
     done = compile_text(tmp_path, SLURM + "env_vars: {A: 'host:EM_NOT_SET'}\n")
     assert done.config["env_vars"] == {"A": "host:EM_NOT_SET"}
+
+
+def test_docker_without_an_output_dir_writes_into_the_runs_own_folder(tmp_path: Path) -> None:
+    text = """
+    defaults: [{execution: local}, {deployment: none}, _self_]
+    target: {api_endpoint: {url: "http://127.0.0.1:9/v1/chat/completions", model_id: m}}
+    evaluation: {tasks: [{name: gsm8k_cot_instruct}]}
+    """
+    compiled = compile_text(tmp_path, text)
+    assert compiled.config["execution"]["output_dir"] is None
+    assert compiled.keys["execution.output_dir"][-1].set_by == "default: the run's own folder"
