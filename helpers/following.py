@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import time
+from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,7 @@ def follow(submission: dict[str, Any], submission_path: str, out: str, with_logs
     say_what_failed(seen)
     files.write_json(out, seen, "status")
     if status.is_lost(seen):
-        raise StepFailed(
-            f"the process that ran the tasks was killed; `make eval RUN={submission_path_run(submission_path)}` goes on with them"
-        )
+        raise StepFailed(f"the process that ran the tasks was killed; `make eval RUN={run_name(submission_path)}` goes on with them")
 
 
 def say_what_failed(seen: dict[str, Any]) -> None:
@@ -113,7 +112,7 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def submission_path_run(path: str) -> str:
+def run_name(path: str) -> str:
     """The run's id as a person would give it."""
     return "…" if path == "-" else Path(path).resolve().parent.name
 
@@ -121,9 +120,9 @@ def submission_path_run(path: str) -> str:
 class Display(AbstractContextManager["Display"]):
     """How progress is shown."""
 
+    @abstractmethod
     def update(self, jobs: list[dict[str, Any]]) -> None:
         """Show the rows of a status."""
-        raise NotImplementedError
 
     def __exit__(self, *_: object) -> None:
         """Nothing to tidy up."""

@@ -51,15 +51,22 @@ def kill_sessions(bed: Bed) -> int:
 
 
 @contextlib.contextmanager
-def stopped(bed: Bed, daemon: str) -> Iterator[None]:
-    """A daemon is stopped in good order; at the end it is started again (about 1 s)."""
+def _gone(bed: Bed, daemon: str, number: signal.Signals) -> Iterator[None]:
+    """A daemon or node ends by this signal; at the end what is missing is started again."""
     pid = bed.pid(daemon)
-    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, number)
     until(lambda: _ended(pid), 20)
     try:
         yield
     finally:
         bed.up()
+
+
+@contextlib.contextmanager
+def stopped(bed: Bed, daemon: str) -> Iterator[None]:
+    """A daemon is stopped in good order; at the end it is started again (about 1 s)."""
+    with _gone(bed, daemon, signal.SIGTERM):
+        yield
 
 
 @contextlib.contextmanager
@@ -76,13 +83,8 @@ def frozen(bed: Bed, daemon: str) -> Iterator[None]:
 @contextlib.contextmanager
 def node_killed(bed: Bed, node: str) -> Iterator[None]:
     """A node loses power. `bed.slurm("scontrol", "update", "nodename=n1", "state=down", "reason=x")` spares waiting for Slurm to notice."""
-    pid = bed.pid(node)
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: _ended(pid), 20)
-    try:
+    with _gone(bed, node, signal.SIGKILL):
         yield
-    finally:
-        bed.up()
 
 
 @contextlib.contextmanager

@@ -72,33 +72,11 @@ class Bed:
 
     def login(self, command: str, *, timeout: float = 60, check: bool = True) -> str:
         """What a command prints on the login node, over ssh."""
-        done = subprocess.run(
-            ["ssh", "-o", "BatchMode=yes", self.alias, command],
-            env=self.env(),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-        if check and done.returncode:
-            raise AssertionError(f"{command}: exit code {done.returncode}: {done.stderr[-2000:]}")
-        return done.stdout if check else done.stdout + done.stderr
+        return _said(["ssh", "-o", "BatchMode=yes", self.alias, command], self.env(), timeout, check)
 
     def slurm(self, *command: str, timeout: float = 20, check: bool = True) -> str:
         """What a Slurm client prints here, without ssh (5 ms instead of 150): for looking at the cluster beside what is tested."""
-        done = subprocess.run(
-            command,
-            env={**os.environ, "SLURM_CONF": str(self.name / "etc/slurm.conf")},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-        if check and done.returncode:
-            raise AssertionError(f"{command}: exit code {done.returncode}: {done.stderr[-2000:]}")
-        return done.stdout if check else done.stdout + done.stderr
+        return _said(list(command), {**os.environ, "SLURM_CONF": str(self.name / "etc/slurm.conf")}, timeout, check)
 
     def sbatch(self, script: str, *options: str) -> str:
         """Queue a job of these lines, by the login node's user; its id. Its output goes to jobs/slurm-ID.out."""
@@ -130,3 +108,11 @@ def until(condition: Callable[[], T], seconds: float = 30, otherwise: Callable[[
         assert time.monotonic() < deadline, f"not true within {seconds} s: {otherwise()}"
         time.sleep(0.1)
     return value
+
+
+def _said(command: list[str], env: dict[str, str], timeout: float, check: bool) -> str:
+    """What a command prints on stdout; without `check` its errors too, whatever its exit code."""
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"{command}: exit code {done.returncode}: {done.stderr[-2000:]}")
+    return done.stdout if check else done.stdout + done.stderr
