@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,19 @@ def for_run(request_path: str, out: str, origins: str | None) -> None:
         raise BadInput(
             f"cannot make {shown(out)}: {name} changed since this run was asked for; restore it, or leave RUN out to start a new run"
         )
-    compiled = _compile(asked)
+    try:
+        compiled = _compile(asked)
+    except BadInput:
+        _remove_if_only_asked(run_folder.run_of(out))
+        raise
     _write(compiled, asked, out, origins)
     show(compiled)
+
+
+def _remove_if_only_asked(run: Path | None) -> None:
+    """Bad input makes nothing: a run that holds its request and no more goes, since nothing could ever be made of it."""
+    if run and {path.name for path in run.iterdir()} <= {"request.json", "events.jsonl"}:
+        shutil.rmtree(run)
 
 
 def by_hand(asked: dict[str, Any], out: str, origins: str | None) -> None:

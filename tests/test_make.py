@@ -191,6 +191,17 @@ VALUES = [
 ]
 
 
+@pytest.fixture
+def _stops_after_the_request(desk: Desk) -> Iterator[None]:
+    """The second step ends at once, a double of its refusal: such values are bad input, whose run the real one removes."""
+    script = desk.project / "scripts" / "compile_config.py"
+    text = script.read_text()
+    script.write_text("raise SystemExit(2)\n")
+    yield
+    script.write_text(text)
+
+
+@pytest.mark.usefixtures("_stops_after_the_request")
 @pytest.mark.parametrize(("first", "second"), list(zip(VALUES[::2], VALUES[1::2], strict=True)))
 def test_typed_values_reach_the_request_unchanged_and_execute_nothing(desk: Desk, first: str, second: str) -> None:
     before = set(desk.ids())
@@ -203,6 +214,7 @@ def test_typed_values_reach_the_request_unchanged_and_execute_nothing(desk: Desk
     assert not list(desk.project.glob("PLANTED*"))
 
 
+@pytest.mark.usefixtures("_stops_after_the_request")
 @pytest.mark.parametrize("flags", [[], ["-e"], ["-j4"]])
 def test_values_of_the_environment_reach_the_request_unchanged_and_execute_nothing(desk: Desk, flags: list[str]) -> None:
     value = "  " + "\n".join(VALUES)  # leading blanks too: of a typed value GNU Make itself drops them
@@ -664,3 +676,11 @@ def test_the_compiled_configuration_and_the_plan_are_plain_without_colour(desk: 
     assert "\x1b" not in piped.stdout + piped.stderr
     assert "\x1b" not in on_a_terminal(desk, "dry-run", NO_COLOR="1")
     assert "\x1b" in on_a_terminal(desk, "dry-run")
+
+
+def test_bad_input_leaves_no_run(make: Make, project: Path) -> None:
+    for typed in ("TASKS=capitls", "SET=deployment.comand=x", "PROFILE=NOWHERE"):
+        done = make("eval", typed)
+        assert done.returncode == 2
+        assert "error: " in done.stderr
+        assert not list((project / "runs").glob("*")), typed
