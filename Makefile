@@ -22,9 +22,13 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 #: SET           overrides: "key=value other.key=value", quoted as in a shell
 #: MODEL         model to evaluate, short for SET="run.model=…"
 #: QUICK         samples a task for a smoke run, short for limit_samples (QUICK=10)
-#: RUN           a run: its id, a unique start of it, or latest; eval and batch go on with it
+#: RUN           a run: its id, a unique start of it, or latest; eval and batch go on with it; status and cancel take several
 #: FORCE_SQUASH  1: import container images anew
-#: VERBOSE       1: stream the logs of the tasks; with dry-run on Slurm, show the sbatch scripts
+#: KEEP_PARTIAL  1: when Slurm refuses a task, the jobs of the others stay
+#: VERBOSE       1: stream the logs of the tasks (on Slurm they are; 0: they are not); with dry-run on Slurm, show the sbatch scripts
+#: WATCH         1: status is shown anew in place until all tasks have ended
+#: FOLLOW        1: logs are shown as they grow, until all tasks have ended
+#: WHICH         whose logs: client, server, or on Slurm slurm (client)
 #: MATCH         text to search for (tasks, runs)
 #: KEY           config key to explain (execution.walltime)
 #: PYTHON        the Python 3.10 to 3.13 to make .venv with
@@ -32,7 +36,7 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 # What was typed, before anything below is defined. Environment variables are left out: their origin is "environment".
 # Our own names are defined with `override`, so that neither a typed one nor, under `make -e`, one of the environment stands in for them.
 override typed := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
-override VARIABLES := CONFIG PROFILE TASKS SET MODEL QUICK RUN FORCE_SQUASH VERBOSE MATCH KEY PYTHON
+override VARIABLES := CONFIG PROFILE TASKS SET MODEL QUICK RUN FORCE_SQUASH KEEP_PARTIAL VERBOSE WATCH FOLLOW WHICH MATCH KEY PYTHON
 # Typed, or given as EVALMAKE_NAME: an empty value counts too, so that `TASKS=` can be refused instead of meaning "all".
 override given := $(strip $(foreach v,$(VARIABLES),$(if $(filter $v,$(typed))$(filter environment%,$(origin EVALMAKE_$v)),$v)))
 
@@ -69,15 +73,18 @@ override PY := .venv/bin/python
 override base_python = $(or $(shell bash scripts/find_python.sh $(call quoted,$(PYTHON))),$(error no Python to work with: see the line above))
 
 # The one thing done while this file is read, without a side effect: variables checked, the run's id found or made.
-override run_id := $(shell $(or $(wildcard $(PY)),$(base_python)) scripts/read_variables.py --given=$(call quoted,$(typed)) \
+override run_ids := $(shell $(or $(wildcard $(PY)),$(base_python)) scripts/read_variables.py --given=$(call quoted,$(typed)) \
   $(if $(filter RUN,$(given)),--run=$(call quoted,$(RUN))) --config=$(call quoted,$(CONFIG)) --profile=$(call quoted,$(PROFILE)) \
   --goals=$(call quoted,$(MAKECMDGOALS)))
-ifeq ($(run_id),)
+ifeq ($(run_ids),)
 $(error nothing was done: see the line above)
 endif
-override is_new := $(filter new,$(run_id))
-override run_id := $(firstword $(run_id))
+override is_new := $(filter new,$(run_ids))
+override run_ids := $(filter-out new,$(run_ids))
+override run_id := $(firstword $(run_ids))
 override R := runs/$(run_id)
+# --submission of each run, for the targets that take several
+override SUBMISSIONS = $(foreach id,$(run_ids),--submission=runs/$(id)/submission.json)
 
 # ---- Set-up --------------------------------------------------------------------------------------------------------------------------
 override installed := .venv/installed
@@ -119,13 +126,14 @@ $(R)/launcher.yaml: | $(R)/config.yaml $(R)/credentials.json
 	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --launcher=$@ --prepare
 
 $(R)/submission.json: | $(R)/launcher.yaml $(R)/credentials.json
-	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --launcher=$(R)/launcher.yaml --out=$@ $(if $(filter eval,$(MODE)),--owner=$$PPID)
+	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --launcher=$(R)/launcher.yaml --out=$@ $(if $(filter eval,$(MODE)),--owner=$$PPID) \
+	  $(call option,KEEP_PARTIAL,--keep-partial)
 
 $(R)/status.json: | $(R)/submission.json
 	@$(PY) scripts/status.py --submission=$(R)/submission.json --out=$@
 
 $(R)/results.json: | $(R)/submission.json
-	@$(PY) scripts/status.py --submission=$(R)/submission.json --out=$(R)/status.json --follow $(if $(filter-out 0 no false,$(VERBOSE)),--logs)
+	@$(PY) scripts/status.py --submission=$(R)/submission.json --out=$(R)/status.json --follow $(call option,VERBOSE,--logs)
 	$(PY) scripts/collect_results.py --submission=$(R)/submission.json --status=$(R)/status.json --out=$@
 
 eval: $(R)/results.json ## evaluate: submit, wait, bring back the scores (RUN=ID goes on with a run)
@@ -142,14 +150,21 @@ compile: | $(installed)/pipeline ## print the compiled configuration as YAML; ma
 	  $(call option,SET,--overrides) $(call option,MODEL,--model) $(call option,QUICK,--quick)
 
 # ---- Looking at a run: RUN=ID, without it the last one -------------------------------------------------------------------------------
-status: | $(installed)/pipeline ## where each task of a run stands
-	@$(PY) scripts/status.py --submission=$(R)/submission.json --out=$(R)/status.json
+status: | $(installed)/pipeline ## where each task of a run stands (RUN="a b" of several, WATCH=1 until they end)
+	@$(PY) scripts/status.py $(SUBMISSIONS) --save $(call option,WATCH,--watch)
 
-logs: | $(installed)/pipeline ## the logs of a run's tasks (TASKS= picks some)
-	@$(PY) scripts/show_logs.py --submission=$(R)/submission.json $(call option,TASKS,--tasks)
+logs: | $(installed)/pipeline ## the logs of a run's tasks (TASKS= picks some, FOLLOW=1 as they grow, WHICH=server)
+	@$(PY) scripts/show_logs.py --submission=$(R)/submission.json $(call option,TASKS,--tasks) $(call option,FOLLOW,--follow) \
+	  $(call option,WHICH,--which)
 
-cancel: | $(installed)/pipeline ## stop a run: nothing of it is left running
-	@$(PY) scripts/cancel_run.py --submission=$(R)/submission.json
+cancel: | $(installed)/pipeline ## stop a run, or several: nothing of it is left running (on Slurm TASKS= picks some)
+	@$(PY) scripts/cancel_run.py $(SUBMISSIONS) $(call option,TASKS,--tasks)
+
+resume: | $(installed)/pipeline ## run tasks again that ended without results, in the same run (TASKS= picks some)
+	@$(PY) scripts/resume_run.py --submission=$(R)/submission.json $(call option,TASKS,--tasks)
+
+queue: | $(installed)/pipeline ## the queue of a cluster's partition, your jobs marked (PROFILE=)
+	@$(PY) scripts/show_queue.py $(call option,PROFILE,--profile)
 
 results: | $(installed)/pipeline ## the scores of a run, as far as there are any
 	@$(PY) scripts/collect_results.py --submission=$(R)/submission.json --out=$(R)/results.json --partial
@@ -210,4 +225,4 @@ clean: ## remove .venv and caches; runs are kept
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 FORCE:
-.PHONY: FORCE setup eval batch dry-run compile status logs cancel results explain runs tasks profiles new help test test-deps cluster-up test-cluster cluster-down lint bench lock clean
+.PHONY: FORCE setup eval batch dry-run compile status logs cancel resume queue results explain runs tasks profiles new help test test-deps cluster-up test-cluster cluster-down lint bench lock clean

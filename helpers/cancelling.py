@@ -5,21 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from helpers import console, files, following, process_jobs, show, status
 from helpers.errors import BadInput, Interrupted, StepFailed
 
 
-def cancel(submission_path: Path) -> None:
-    """Stop every job of the submission for good and say what was stopped; writes status.json beside it.
+def cancel(submission_path: Path, tasks: list[str] | None = None) -> None:
+    """Stop the jobs of the submission for good and say what was stopped; writes status.json beside it. On Slurm `tasks` picks some.
 
-    A run that was being submitted when it was killed has jobs and no submission.json: those are stopped too.
+    A run that was being submitted when it was killed has jobs and no submission.json: those are stopped too. Raises BadInput for a task
+    that the run does not have, Unreachable when the cluster could not be asked, StepFailed when something would not stop.
     """
-    if not submission_path.exists() and (jobs := jobs_of(submission_path.parent)):
-        _say(process_jobs.cancel(jobs))
-        return
+    run = submission_path.parent
+    if not submission_path.exists():
+        if jobs := jobs_of(run):
+            _say(process_jobs.cancel(jobs))
+            return
+        if cancel_unrecorded(run):
+            return
     submission = show.submission_of(str(submission_path))
-    if submission["executor"] == "process":
+    chosen = show.chosen_jobs(submission, tasks or [])
+    if submission["executor"] == "slurm":
+        cancel_on_cluster(submission, chosen)
+    elif tasks:
+        raise BadInput(f"TASKS: the tasks of a run on executor {submission['executor']} are stopped together; leave TASKS out")
+    elif submission["executor"] == "process":
         _say(process_jobs.cancel(Path(submission["jobs"][0]["job_dir"]).parent))
     else:
         from helpers import launcher
@@ -27,8 +38,49 @@ def cancel(submission_path: Path) -> None:
         _say(launcher.kill(submission["invocation_id"]))
     seen = status.ask(submission)
     files.write_json(submission_path.with_name("status.json"), seen, "status")
-    if not status.is_over(seen):
-        raise StepFailed("some job is still there; `make status` shows which")
+    indices = {job["index"] for job in chosen}
+    if still := [job["task"] for job in seen["jobs"] if job["index"] in indices and job["state"] not in status.ENDED]:
+        raise StepFailed(f"{', '.join(still)}: some job is still there; `make status RUN={run.name}` shows which")
+
+
+def cancel_on_cluster(submission: dict[str, Any], chosen: list[dict[str, Any]]) -> None:
+    """Cancel the whole chain of each of these jobs, and say which Slurm jobs were cancelled."""
+    from helpers import remote, run_folder, slurm_executor, slurm_jobs
+
+    names, folders = [job["job_name"] for job in chosen], [job["remote_dir"] for job in chosen]
+    days = slurm_executor.days_since(run_folder.moment_of(submission["submitted_at"]))
+    cancelled = slurm_jobs.cancel(remote.of_submission(submission), names, folders, days)
+    for job in chosen:
+        if ids := cancelled.get(job["job_name"]):
+            console.done(f"{job['task']}: cancelled {', '.join(ids)}; nothing of it starts again")
+    if not cancelled:
+        console.done("nothing was running")
+
+
+def cancel_unrecorded(run: Path) -> bool:
+    """Cancel what a submission to Slurm queued that never came to its record; whether the run could have such jobs.
+
+    The run is as before it was submitted then: `make eval RUN=…` submits it.
+    """
+    from helpers import remote, slurm_executor, slurm_jobs
+
+    try:
+        data, seal, _ = files.read_yaml(run / "launcher.yaml", "launcher")
+        config, _, _ = files.read_yaml(run / "config.yaml", "config")
+    except BadInput:
+        return False
+    if data["execution"]["type"] != "slurm":
+        return False
+    submitting = slurm_executor.Submitting(remote.of_config(config), run, seal)
+    names, folders = submitting.expected(data)
+    cancelled = slurm_jobs.cancel(submitting.cluster, names, folders, submitting.days, take_back=True)
+    if not cancelled:
+        console.done(f"{run.name} was not submitted: no job of it is on {submitting.cluster}")
+    for name, ids in cancelled.items():
+        console.done(
+            f"{name.rpartition('.')[0].partition('.')[2]}: cancelled {', '.join(ids)}, which had been queued before the run was recorded"
+        )
+    return True
 
 
 def jobs_of(run: Path) -> Path | None:

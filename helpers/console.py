@@ -18,6 +18,11 @@ def is_fancy(stream: TextIO) -> bool:
     return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
+def is_yes(value: str | None) -> bool:
+    """Whether a variable that switches something on was given as such: any text but 0, no and false."""
+    return value is not None and value.strip().lower() not in {"", "0", "no", "false"}
+
+
 def info(text: str) -> None:
     """One line `[info] …` on stderr."""
     _tagged("[info]", "36", text)

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from abc import abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ def follow(submission: dict[str, Any], submission_path: str, out: str, with_logs
     On this machine, jobs that were interrupted or killed before are gone on with. Raises Interrupted on Ctrl-C, SIGTERM and SIGHUP: the
     jobs of this machine are stopped then, and nothing is left running. Raises StepFailed when what ran the jobs was killed meanwhile.
     """
+    if submission["executor"] == "slurm":
+        follow_cluster(submission, submission_path, out, with_logs)
+        return
     jobs = Path(submission["jobs"][0]["job_dir"]).parent if submission["executor"] == "process" else None
     try:
         listen_for_signals()
@@ -53,7 +57,10 @@ def follow(submission: dict[str, Any], submission_path: str, out: str, with_logs
             time.sleep(ASK_SECONDS / 5)
     except (KeyboardInterrupt, Interrupted, BrokenPipeError) as error:
         if not jobs:
-            raise Interrupted("detached: the jobs go on; `make eval RUN=…` attaches again, `make cancel RUN=…` stops them") from error
+            name = run_name(submission_path)
+            raise Interrupted(
+                f"detached: the jobs go on; `make eval RUN={name}` attaches again, `make cancel RUN={name}` stops them"
+            ) from error
         ignore_signals()
         process_jobs.stop(jobs, process_jobs.INTERRUPTED_CODE)
         files.write_json(out, status.ask(submission), "status")
@@ -74,11 +81,34 @@ def follow(submission: dict[str, Any], submission_path: str, out: str, with_logs
         raise StepFailed(f"the process that ran the tasks was killed; `make eval RUN={run_name(submission_path)}` goes on with them")
 
 
+def detached(name: str) -> Interrupted:
+    """What is raised when a person leaves jobs that go on elsewhere; it says how to come back."""
+    return Interrupted(f"detached: the jobs go on; `make eval RUN={name}` attaches again, `make cancel RUN={name}` stops them")
+
+
+def follow_cluster(submission: dict[str, Any], submission_path: str, out: str, with_logs: bool) -> None:
+    """The same for a run on Slurm, whose jobs go on whatever becomes of this process. Raises Interrupted on Ctrl-C: it detaches."""
+    from helpers import slurm_following
+
+    name = run_name(submission_path)
+    try:
+        listen_for_signals()
+        seen = slurm_following.follow(submission, with_logs, out)
+    except (KeyboardInterrupt, Interrupted, BrokenPipeError) as error:
+        raise Interrupted(
+            f"detached: the jobs go on; `make eval RUN={name}` attaches again, `make cancel RUN={name}` stops them"
+        ) from error
+    say_what_failed(seen)
+    files.write_json(out, seen, "status")
+
+
 def say_what_failed(seen: dict[str, Any]) -> None:
     """A line for each task that has no results, with the reason, and a line with its log."""
     for job in seen["jobs"]:
         if job["state"] != "SUCCEEDED":
             console.say(one_line(f"✗ {job['task']} {job['state']}: {job['reason']}"))
+            for line in job.get("errors", []):
+                console.say(f"  > {one_line(line)}")
             if job["log"]:
                 console.say(f"  log: {files.shown(job['log'])}")
 
@@ -124,6 +154,10 @@ class Display(AbstractContextManager["Display"]):
     def update(self, jobs: list[dict[str, Any]]) -> None:
         """Show the rows of a status."""
 
+    def say(self, text: str) -> None:
+        """One line of a log on stderr; it may hold colours of ours."""
+        console.say(text)
+
     def __exit__(self, *_: object) -> None:
         """Nothing to tidy up."""
 
@@ -140,9 +174,10 @@ class Plain(Display):
         for job in jobs:
             before, when = self.shown.get(job["job_id"], ("PENDING", 0.0))
             due = job["state"] == "RUNNING" and time.monotonic() - when > PLAIN_SECONDS
-            if job["state"] != before or due:
-                self.shown[job["job_id"]] = (job["state"], time.monotonic())
-                console.say(f"{job['task']:<24} {job['state']:<10} {amount(job)}".rstrip())
+            now = f"{job['state']} {waits(job)}".rstrip()
+            if now != before or due:
+                self.shown[job["job_id"]] = (now, time.monotonic())
+                console.say(f"{job['task']:<24} {job['state']:<10} {amount(job) or waits(job)}".rstrip())
 
 
 class Fancy(Display):
@@ -187,23 +222,29 @@ class Fancy(Display):
                 total=None if pulsing else total or 1,
                 completed=done,
                 state=f"[{'green' if job['state'] == 'SUCCEEDED' else 'red' if over else 'cyan'}]{job['state']}[/]",
-                amount=amount(job),
+                amount=escape(waits(job)) or amount(job),
             )
+
+    def say(self, text: str) -> None:
+        """Above the bars."""
+        from rich.text import Text
+
+        self.progress.console.print(Text.from_ansi(text), soft_wrap=True)
 
 
 class Tail(nullcontext[None]):
     """The log of one job, shown as it grows, each line behind the task's name. Terminal escapes in it do nothing."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
-        """`job` is one of a submission."""
+    def __init__(self, job: dict[str, Any], which: str = "client", out: Callable[[str], None] = console.say) -> None:
+        """`job` is one of a submission; `which`: client or server; `out` is given each line."""
         super().__init__()
-        self.task = job["task"]
-        self.path = Path(job["job_dir"]) / "logs" / "client_stdout.log" if job["job_dir"] else None
+        self.task, self.out = job["task"], out
+        self.path = Path(job["job_dir"]) / "logs" / f"{which}_stdout.log" if job["job_dir"] else None
         self.position = 0
         self.rest = b""
 
     def show(self) -> None:
-        """Print the whole lines that came since the last call, to stderr."""
+        """Print the whole lines that came since the last call."""
         if self.path is None or not self.path.exists():
             return
         with self.path.open("rb") as handle:
@@ -212,13 +253,17 @@ class Tail(nullcontext[None]):
             self.position = handle.tell()
         *lines, self.rest = data.split(b"\n")
         for line in lines:
-            console.say(f"{self.task} | {harmless(line)}")
+            self.out(f"{self.task} | {harmless(line)}")
+
+    def has_file(self) -> bool:
+        """Whether the log is there."""
+        return self.path is not None and self.path.exists()
 
     def finish(self) -> None:
         """Print what is left, also a last line without its end."""
         self.show()
         if self.rest:
-            console.say(f"{self.task} | {harmless(self.rest)}")
+            self.out(f"{self.task} | {harmless(self.rest)}")
             self.rest = b""
 
 
@@ -226,6 +271,14 @@ def harmless(line: bytes) -> str:
     """A log line as text without what could move a terminal's cursor or change its colours. Of a bar redrawn in place, its last state."""
     text = ESCAPE.sub("", line.decode("utf-8", "replace").rstrip("\r\n").rpartition("\r")[2])
     return "".join(c for c in text if c.isprintable() or c == "\t")
+
+
+def waits(job: dict[str, Any]) -> str:
+    """Why a job that has not ended is not at work, and when it is expected to start; empty for the others."""
+    if job["state"] in status.ENDED or not job["reason"]:
+        return ""
+    start = f" (expected start {job['expected_start']})" if job.get("expected_start") else ""
+    return f"{job['reason']}{start}"
 
 
 def amount(job: dict[str, Any]) -> str:

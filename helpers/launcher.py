@@ -1,22 +1,29 @@
 """The one door to nemo-evaluator-launcher: imported here only (0.9 s), kept quiet, without telemetry, and with its catalogue read once.
 
-Names replaced in launcher 0.2.6, each held by a test (tests/helpers/test_launcher.py): `load_tasks_mapping` in api.functional.
+Names replaced in launcher 0.2.6, each held by a test (tests/helpers/test_launcher.py): `load_tasks_mapping` in api.functional; and those
+of helpers/slurm_executor.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from helpers import catalogue
 from helpers.errors import StepFailed, one_line
 
+if TYPE_CHECKING:
+    from helpers.slurm_executor import Submitting
+
 TELEMETRY = "NEMO_EVALUATOR_TELEMETRY_LEVEL"
 _LOG_LEVELS = ("NEMO_EVALUATOR_LOG_LEVEL", "LOG_LEVEL")
 _quieted: set[str] = set()
+_persons: list[tuple[TextIO, TextIO]] = []  # stdout and stderr as they were
 
 
 def quiet_environment() -> None:
@@ -37,12 +44,24 @@ def environment() -> dict[str, str]:
 def talking_to(log: Path | None) -> Iterator[None]:
     """What the launcher prints goes to `log` (appended), or nowhere, and not between our own lines."""
     target = log or Path(os.devnull)
-    with target.open("a", encoding="utf-8") as handle, contextlib.redirect_stdout(handle), contextlib.redirect_stderr(handle):
+    _persons.append((sys.stdout, sys.stderr))
+    try:
+        with target.open("a", encoding="utf-8") as handle, contextlib.redirect_stdout(handle), contextlib.redirect_stderr(handle):
+            yield
+    finally:
+        _persons.pop()
+
+
+@contextlib.contextmanager
+def talking_to_the_person() -> Iterator[None]:
+    """Inside of talking_to: what we ourselves have to say, while the launcher calls us, goes to the person all the same."""
+    stdout, stderr = _persons[-1] if _persons else (sys.stdout, sys.stderr)
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
         yield
 
 
-def run_eval(config: dict[str, Any], log: Path | None = None) -> str:
-    """Hand a resolved config to the launcher; returns the invocation id (16 hex digits).
+def run_eval(config: dict[str, Any], log: Path | None = None, submitting: Submitting | None = None) -> str:
+    """Hand a resolved config to the launcher; returns the invocation id (16 hex digits). On Slurm `submitting` says how and where.
 
     Raises StepFailed with the launcher's own words, or the EvalmakeError of an executor of ours.
     """
@@ -53,9 +72,10 @@ def run_eval(config: dict[str, Any], log: Path | None = None) -> str:
 
         from helpers import process_executor  # noqa: F401  registers itself
 
-        functional.load_tasks_mapping = _mapping  # type: ignore[attr-defined]
+        functional.load_tasks_mapping = task_mapping  # type: ignore[attr-defined]
         try:
-            invocation = functional.run_eval(OmegaConf.create(config))  # type: ignore[arg-type]
+            with submitting.replacing() if submitting else contextlib.nullcontext():
+                invocation = functional.run_eval(OmegaConf.create(config))  # type: ignore[arg-type]
         except (ValueError, RuntimeError, AttributeError, KeyError, OSError) as error:
             raise StepFailed(f"nemo-evaluator-launcher refused the evaluation: {one_line(error)}") from error
     if not invocation:
@@ -73,7 +93,7 @@ def status(invocation_id: str) -> list[dict[str, Any]]:
     return answer
 
 
-def _mapping(*_arguments: Any, **_options: Any) -> dict[tuple[str, str], dict[str, Any]]:
+def task_mapping(*_arguments: Any, **_options: Any) -> dict[tuple[str, str], dict[str, Any]]:
     """The launcher's task mapping, from our catalogue: with the harnesses installed here, and 0.1 s once instead of 1.4 s a call."""
     return {
         key: {
@@ -98,6 +118,18 @@ def kill(invocation_id: str) -> int:
     if failed:
         raise StepFailed(f"nemo-evaluator-launcher could not stop {failed[0].get('job_id')}: {one_line(failed[0].get('data'))}")
     return len(answers)
+
+
+def record_resumed(job_id: str, slurm_job_id: str) -> None:
+    """Note in the launcher's job database which Slurm job a task has now, as the launcher's own resume does."""
+    quiet_environment()
+    with talking_to(None):
+        from nemo_evaluator_launcher.common.execdb import ExecutionDB
+
+        job = ExecutionDB().get_job(job_id)
+        if job is not None and job.data.get("slurm_job_id") != slurm_job_id:
+            job.data["slurm_job_id"], job.data["resumed_at"] = slurm_job_id, time.time()
+            ExecutionDB().write_job(job)
 
 
 def sbatch_scripts(config: dict[str, Any]) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers import console, files, submitting, tasks, walltime
+from helpers import console, files, launcher_config, tasks, walltime
 from helpers.console import Cell
 from helpers.errors import BadInput
 
@@ -30,7 +30,7 @@ def show(config_path: str, with_scripts: bool) -> None:
         for name, script in sbatch_scripts(config):
             print(f"\n# ---- sbatch script of {name} ----\n{script}")
     try:
-        submitting.launcher_config(config, None)
+        launcher_config.make(config, None)
     except BadInput as error:
         console.notice(f"eval would stop here: {error}")
     console.say("Dry run: nothing was contacted. `make eval` with the same variables does it.")

@@ -6,8 +6,10 @@ import getpass
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from helpers import profiles
 from helpers.errors import BadInput
 from helpers.profiles import EnvFile, Profile
 
@@ -103,6 +105,18 @@ def _slurm_effects(profile: Profile, mode: str) -> Iterator[Effect]:
         yield Effect(("execution", "hostname"), host, "host" if fields.get("host") else "tunnel")
     if fields.get("user"):
         yield Effect(("execution", "username"), fields["user"], "user")
+
+
+def of_cluster(name: str | None) -> Profile:
+    """The profile of this name in the env.toml that counts. Raises BadInput for none, and for one that is no Slurm cluster."""
+    env = profiles.find(Path.cwd())
+    slurm = [one for one in env.names() if env.tables[one].get("executor") == "slurm" or "extends" in env.tables[one]]
+    if not name:
+        raise BadInput(f"PROFILE is missing: name a Slurm cluster of env.toml ({', '.join(slurm) or 'there is none'})")
+    profile = profiles.get(env, name)
+    if profile.fields["executor"] != "slurm" or not profile.fields.get("host"):
+        raise BadInput(f'PROFILE={name}: executor = "slurm" and a host were expected; there are {", ".join(slurm) or "none"}')
+    return profile
 
 
 def partition_field(profile: Profile, mode: str) -> str:

@@ -18,12 +18,20 @@ MADE_BY = "collect_results.py"
 def read_scores(path: Path) -> list[dict[str, Any]]:
     """The rows of one results.yml: part, metric, score, value, stderr, n. Empty when the file is missing, torn, or holds no score.
 
+    See rows_of.
+    """
+    return rows_of(_load(path))
+
+
+def rows_of(data: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The same of a results.yml's content.
+
     The form is nemo-evaluator's EvaluationResult: results.{tasks,groups}.NAME.metrics.METRIC.scores.SCORE.{value, stats}; a group may
     hold groups. `part` is NAME where there are several (mmlu and its subjects), else None. What a group repeats of a task is left out.
     The order is that of the names, whatever the order in the file.
     """
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for part, holder in _holders((_load(path) or {}).get("results")):
+    for part, holder in _holders((data or {}).get("results")):
         for metric, content in _mapping(holder.get("metrics")).items():
             for score, number in _mapping(_mapping(content).get("scores")).items():
                 stats = _mapping(_mapping(number).get("stats"))
@@ -43,7 +51,12 @@ def read_scores(path: Path) -> list[dict[str, Any]]:
 
 def has_scores(path: Path) -> bool:
     """Whether a results.yml holds at least one score that is a number, over at least one sample where it says over how many."""
-    return any(row["value"] is not None and row["n"] != 0 for row in read_scores(path))
+    return count(read_scores(path)) > 0
+
+
+def count(rows: list[dict[str, Any]]) -> int:
+    """How many of the rows are scores: a number, over at least one sample where it says over how many."""
+    return sum(row["value"] is not None and row["n"] != 0 for row in rows)
 
 
 def collect(submission: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
@@ -123,8 +136,16 @@ def notices(results: dict[str, Any]) -> list[str]:
 def _load(path: Path) -> dict[str, Any] | None:
     """A results.yml, or None when it is missing, torn, or no mapping."""
     try:
-        data = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError):
+        return parse(path.read_bytes())
+    except OSError:
+        return None
+
+
+def parse(content: bytes) -> dict[str, Any] | None:
+    """The content of a results.yml, or None when it is torn, or no mapping."""
+    try:
+        data = yaml.load(content, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (ValueError, yaml.YAMLError):
         return None
     return data if isinstance(data, dict) else None
 

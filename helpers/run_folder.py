@@ -37,10 +37,20 @@ def as_text(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def moment_of(text: str) -> datetime:
+    """The time that such a text says."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+
+
 def new_id(label: str) -> str:
     """An id for a new run: when (UTC, seconds), what (the config's name), and 16 random bits for runs of the same second."""
     slug = re.sub(r"[^a-z0-9._-]+", "-", Path(label).stem.lower()).strip("-.")[:40] or "config"
     return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{slug}-{secrets.token_hex(2)}"
+
+
+def time_of(run_id: str) -> datetime:
+    """When a run was made, by its id."""
+    return datetime.strptime(run_id.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
 
 
 def all_ids(runs: Path = RUNS) -> list[str]:

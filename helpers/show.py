@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from helpers import catalogue, configs, console, files, following, results, run_folder, status
 from helpers import profiles as profile_files
 from helpers.console import Cell
-from helpers.errors import BadInput, TaskFailed, nearest
+from helpers.errors import BadInput, TaskFailed, nearest, one_line
 from helpers.files import shown
 
-STYLES = {"SUCCEEDED": "green", "RUNNING": "cyan", "PENDING": "", "UNKNOWN": "yellow"}
+# How often a watched status is asked for: local files cost nothing, a cluster's controller should not be asked too often.
+WATCH_SECONDS, WATCH_MOST = 2.0, 30.0
+STYLES = {"SUCCEEDED": "green", "RUNNING": "cyan", "RESUMING": "cyan", "PENDING": "", "UNKNOWN": "yellow", "UNREACHABLE": "yellow"}
 
 
 def submission_of(path: str) -> dict[str, Any]:
@@ -26,47 +30,144 @@ def submission_of(path: str) -> dict[str, Any]:
     return files.read_json(path, "submission")
 
 
-def status_table(seen: dict[str, Any]) -> None:
-    """A row a job, and what to do next."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=f"Invocation {seen['invocation_id']}", title_justify="left")
-    for name in ("task", "state", "progress", "reason"):
-        table.add_column(name, overflow="fold")
-    for job in seen["jobs"]:
-        table.add_row(
-            Text(job["task"]), Text(job["state"], style=STYLES.get(job["state"], "red")), following.amount(job), Text(job["reason"])
-        )
-    console.rich_console(sys.stdout).print(table)
-    if status.is_over(seen):
-        console.say("`make results` shows the scores")
-    elif not status.is_lost(seen):
-        console.say("`make logs` shows the logs, `make cancel` stops it")
-
-
-def logs(submission: dict[str, Any], wanted: list[str], which: str) -> None:
-    """The log of each task on stdout, each line behind the task's name; BadInput for a task that the run does not have."""
+def chosen_jobs(submission: dict[str, Any], wanted: list[str]) -> list[dict[str, Any]]:
+    """The jobs of the tasks named; nothing named means all. Raises BadInput for a task that the run does not have."""
     known = [job["task"] for job in submission["jobs"]]
     for task in wanted:
         if task not in known:
-            raise BadInput(f"this run has no task {task}{nearest(task, known)}; it has {', '.join(known)}")
-    for job in submission["jobs"]:
-        if wanted and job["task"] not in wanted:
-            continue
-        path = Path(job["job_dir"] or ".") / "logs" / f"{which}_stdout.log"
-        if not path.exists():
-            console.notice(f"{job['task']} has no {which} log yet")
-            continue
-        with path.open("rb") as log:
-            for line in log:
-                print(f"{job['task']} | {following.harmless(line)}")
+            raise BadInput(f"TASKS: this run has no task {task}{nearest(task, known)}; it has {', '.join(known)}")
+    return [job for job in submission["jobs"] if not wanted or job["task"] in wanted]
+
+
+def status_table(seen: dict[str, Any], run: Path | None = None) -> None:
+    """A row a job, the last lines of trouble of those that failed, what could not be asked, and what to do next."""
+    screen = console.rich_console(sys.stdout)
+    screen.print(status_view(seen))
+    for job in seen["jobs"]:
+        if job["state"] in status.ENDED and job["state"] != "SUCCEEDED" and job.get("slurm_job_id"):
+            print(f"{job['task']}: {job['log'] or 'no log'}")
+            for line in job.get("errors", []):
+                print(f"  > {one_line(line)}")
+    for text in seen.get("not_asked", []):
+        console.notice(text)
+    of_run = f" RUN={run.name}" if run else ""
+    if any(job["state"] == "UNREACHABLE" for job in seen["jobs"]):
+        return
+    if status.is_over(seen):
+        console.say(
+            f"`make results{of_run}` shows the scores" + (f", `make resume{of_run}` runs what failed again" if failed(seen) else "")
+        )
+    elif not status.is_lost(seen):
+        console.say(f"`make logs{of_run}` shows the logs, `make cancel{of_run}` stops it")
+
+
+def statuses(submissions: list[dict[str, Any]], paths: list[str], outs: list[str], as_json: bool) -> None:
+    """Ask where each submission stands, show it, and write it to `outs` where there are any (`-`: stdout, instead of the table).
+
+    A cluster that could not be asked: its jobs are shown as UNREACHABLE, nothing is written of them, and Unreachable is raised in the end.
+    """
+    found, failures = status.ask_all(submissions)
+    for number, (seen, path) in enumerate(zip(found, paths, strict=True)):
+        reached = all(job["state"] != "UNREACHABLE" for job in seen["jobs"])
+        if number < len(outs) and reached:
+            files.write_json(outs[number], seen, "status")
+        if as_json:
+            print(json.dumps(files.seal_json(seen), ensure_ascii=False))
+        elif outs != ["-"]:
+            status_table(seen, run_folder.run_of(path))
+    if failures:
+        raise failures[0]
+
+
+def watch(submissions: list[dict[str, Any]], paths: list[str], outs: list[str]) -> None:
+    """The tables again and again, in place on a terminal, until all jobs have ended. A cluster that cannot be asked is asked again."""
+    from rich.console import Group
+    from rich.live import Live
+
+    seconds = WATCH_SECONDS
+    fancy = console.is_fancy(sys.stdout)
+    with Live(console=console.rich_console(sys.stdout), auto_refresh=False) if fancy else nullcontext() as live:
+        while True:
+            found, failures = status.ask_all(submissions)
+            for number, seen in enumerate(found):
+                if number < len(outs) and all(job["state"] != "UNREACHABLE" for job in seen["jobs"]):
+                    files.write_json(outs[number], seen, "status")
+            views = [status_view(seen) for seen in found]
+            if live:
+                live.update(Group(*views, *(f"{one}; asking again" for one in failures)), refresh=True)
+            else:
+                for view in views:
+                    console.rich_console(sys.stdout).print(view)
+            if all(status.is_over(seen) or status.is_lost(seen) for seen in found):
+                break
+            time.sleep(seconds)
+            seconds = min(WATCH_MOST, seconds * 1.2)
+    for path, seen in zip(paths, found, strict=True):
+        run = run_folder.run_of(path)
+        console.say(f"`make results{f' RUN={run.name}' if run else ''}` shows the scores" if status.is_over(seen) else "")
+
+
+def failed(seen: dict[str, Any]) -> bool:
+    """Whether some job ended without success."""
+    return any(job["state"] in status.ENDED and job["state"] != "SUCCEEDED" for job in seen["jobs"])
+
+
+def status_view(seen: dict[str, Any]) -> Any:
+    """The rows of a status as a rich table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    on_cluster = any("chain" in job for job in seen["jobs"])
+    table = Table(title=f"Invocation {seen['invocation_id']}", title_justify="left")
+    for name in ("task", *(("job",) if on_cluster else ()), "state", "progress", "reason"):
+        table.add_column(name, overflow="fold")
+    for job in seen["jobs"]:
+        cells = [Text(job["task"])]
+        if on_cluster:
+            more = len(job.get("chain", [])) - 1
+            cells.append(Text(f"{job.get('slurm_job_id') or '-'}{f' (+{more})' if more > 0 else ''}"))
+        reason = job["reason"]
+        if job.get("expected_start"):
+            reason += f"; expected start {job['expected_start']}"
+        table.add_row(*cells, Text(job["state"], style=STYLES.get(job["state"], "red")), Text(following.amount(job)), Text(reason))
+    return table
+
+
+def logs(submission: dict[str, Any], wanted: list[str], which: str, to_the_end: bool) -> None:
+    """The log of each task on stdout, each line behind the task's name; with `to_the_end` as they grow, until the tasks have ended.
+
+    Raises BadInput for a task that the run does not have, or a log that its executor does not have; Unreachable.
+    """
+    jobs = chosen_jobs(submission, wanted)
+    if submission["executor"] == "slurm":
+        from helpers import slurm_following
+
+        slurm_following.show_logs(submission, wanted, which, to_the_end)
+        return
+    if which == "slurm":
+        raise BadInput(f"WHICH=slurm: a run on executor {submission['executor']} has no such log; client and server are there")
+    tails = [following.Tail(job, which, print) for job in jobs]
+    while True:
+        seen = status.ask(submission) if to_the_end else None
+        for tail in tails:
+            tail.show()
+        if seen is None or status.is_over(seen) or status.is_lost(seen):
+            break
+        time.sleep(following.ASK_SECONDS)
+    for tail in tails:
+        tail.finish()
+        if not tail.has_file():
+            console.notice(f"{tail.task} has no {which} log yet")
 
 
 def gather(submission_path: str, status_path: str | None, out: str, partial: bool) -> None:
     """Write results.json when every task has ended, unless it is there and made from this submission; with `partial` show what there is."""
     submission = submission_of(submission_path)
     seen = files.read_json(status_path, "status") if status_path else status.ask(submission)
+    if submission["executor"] == "slurm":
+        from helpers import slurm_jobs
+
+        slurm_jobs.fetch(submission, [job["index"] for job in seen["jobs"] if job["state"] in status.ENDED])
     found = results.collect(submission, seen)
     if status.is_over(seen):
         if out == "-" or not Path(out).exists() or files.read_json(out, "results") != files.seal_json(found):

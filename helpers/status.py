@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from helpers import failures, process_jobs, run_folder
+from helpers.errors import Unreachable
 from helpers.results import has_scores
+
+if TYPE_CHECKING:
+    from helpers.slurm_asking import Question
 
 MADE_BY = "status.py"
 # A job in one of these will not change any more.
@@ -20,7 +24,14 @@ FROM_LAUNCHER = {"pending": "PENDING", "running": "RUNNING", "success": "SUCCEED
 
 
 def ask(submission: dict[str, Any]) -> dict[str, Any]:
-    """The status of a submission now: the content of status.json, unsealed. For `process` it reads a few small files a task."""
+    """The status of a submission now: the content of status.json, unsealed. For `process` it reads a few small files a task.
+
+    Raises Unreachable when its cluster could not be asked.
+    """
+    if submission["executor"] == "slurm":
+        from helpers import remote, slurm_asking
+
+        return document_of(submission, slurm_asking.ask(remote.of_submission(submission), [submission]), 0)
     rows = []
     if submission["executor"] == "process":
         supervised = process_jobs.is_supervised(Path(submission["jobs"][0]["job_dir"]).parent)
@@ -32,12 +43,47 @@ def ask(submission: dict[str, Any]) -> dict[str, Any]:
         known = {answer["job_id"]: answer for answer in launcher.status(submission["invocation_id"])}
         for job in submission["jobs"]:
             rows.append(_row(job, _from_launcher(known.get(job["job_id"]), Path(job["job_dir"] or "."))))
+    return _document(submission, rows)
+
+
+def ask_all(submissions: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Unreachable]]:
+    """The status of each submission, in one round trip a cluster; and why a cluster could not be asked: its jobs are UNREACHABLE then."""
+    documents: dict[int, dict[str, Any]] = {}
+    failures = []
+    clusters: dict[str, list[int]] = {}
+    for number, submission in enumerate(submissions):
+        if submission["executor"] == "slurm":
+            clusters.setdefault(repr(submission["cluster"]), []).append(number)
+        else:
+            documents[number] = ask(submission)
+    if clusters:
+        from helpers import remote, slurm_asking
+    for numbers in clusters.values():
+        asked = [submissions[number] for number in numbers]
+        try:
+            question = slurm_asking.ask(remote.of_submission(asked[0]), asked)
+        except Unreachable as error:
+            failures.append(error)
+            for number in numbers:
+                documents[number] = _document(submissions[number], slurm_asking.unreachable_rows(submissions[number], str(error)))
+        else:
+            documents |= {number: document_of(submissions[number], question, place) for place, number in enumerate(numbers)}
+    return [documents[number] for number in range(len(submissions))], failures
+
+
+def document_of(submission: dict[str, Any], question: Question, number: int) -> dict[str, Any]:
+    """The status of the submission `number` of a question that was asked of its cluster."""
+    return _document(submission, question.rows(number), list(question.asked.problems))
+
+
+def _document(submission: dict[str, Any], rows: list[dict[str, Any]], not_asked: list[str] | None = None) -> dict[str, Any]:
     return {
         "made_by": MADE_BY,
         "made_from": {"submission.json": submission["seal"]},
         "asked_at": run_folder.now(),
         "invocation_id": submission["invocation_id"],
         "jobs": rows,
+        **({"not_asked": not_asked} if not_asked else {}),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import fcntl
 import shutil
 import subprocess
@@ -13,8 +12,23 @@ from typing import Any
 
 import yaml
 
-from helpers import catalogue, console, credentials, files, launcher, lineage, process_jobs, request, run_folder
-from helpers.compiling import ART
+from helpers import (
+    catalogue,
+    console,
+    credentials,
+    files,
+    launcher,
+    launcher_config,
+    lineage,
+    planning,
+    process_jobs,
+    remote,
+    request,
+    run_folder,
+    slurm_config,
+    slurm_executor,
+    stopping_points,
+)
 from helpers.errors import BadInput, StepFailed, Unreachable
 from helpers.files import shown
 
@@ -31,44 +45,17 @@ def prepare(config_path: str, out: str) -> None:
     made_from = {"config.yaml": seal}
     if out != "-" and Path(out).exists() and files.read_yaml(out, "launcher")[2] == made_from:
         return
-    data = launcher_config(config, run_folder.run_of(config_path))
+    data = launcher_config.make(config, run_folder.run_of(config_path))
     why = "the project was moved, or evalmake changed since"
     lineage.refuse_other(out, files.yaml_seal(data, MADE_BY, made_from), why)
     files.write_yaml(out, data, "launcher", MADE_BY, made_from)
 
 
-def launcher_config(config: dict[str, Any], run: Path | None) -> dict[str, Any]:
-    """What the launcher is handed for a compiled config of the run folder `run`."""
-    data = {key: copy.deepcopy(value) for key, value in config.items() if key != "run" and value is not None}
-    refuse_unready(data)
-    execution = data["execution"]
-    if execution["type"] in ("process", "local"):
-        # A folder of this run alone: what lies in it says whether the run was submitted before.
-        folder = Path(execution["output_dir"]).expanduser().resolve() / run.name if execution.get("output_dir") and run else run
-        execution["output_dir"] = str((folder or Path.cwd()) / "jobs")
-    if (execution.get("auto_export") or {}).get("enabled") is False:
-        # The launcher does not read `enabled`: with a destination it exports all the same, and asks for the export's variables.
-        execution.pop("auto_export")
-        (data.get("export") or {}).pop("env_vars", None)
-    return data
-
-
-def refuse_unready(data: dict[str, Any]) -> None:
-    """Raise BadInput, by name, for what cannot be submitted."""
-    kind = data["execution"]["type"]
-    if kind not in ("process", "local"):
-        raise BadInput(
-            f"execution.type {kind}: evaluations cannot be submitted to it yet; process (this machine) and local (Docker) can; "
-            "the plan for it is what `make dry-run` shows"
-        )
-    if found := ART.search(files.dump_yaml(data)):
-        raise BadInput(f'{found[0]} is not resolved: models cannot be named by artifact yet; give SET="deployment.checkpoint_path=…"')
-
-
-def submit(config_path: str, launcher_path: str, out: str) -> None:
+def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = False) -> None:
     """Submit launcher.yaml, unless submission.json is there, and write submission.json. A submission that was made before is found again.
 
-    Raises BadInput when something is missing, StepFailed when the launcher refuses, Unreachable when Docker does not answer.
+    `keep_partial`: on Slurm, when a task is refused, the jobs of the others stay. Raises BadInput when something is missing,
+    StepFailed when the launcher or Slurm refuses, Unreachable when Docker or the cluster does not answer.
     """
     run = run_folder.run_of(out)
     with only_one(run):
@@ -92,14 +79,23 @@ def submit(config_path: str, launcher_path: str, out: str) -> None:
         log = run / "logs" / "launcher.log" if run else None
         if log:
             files.make_folder(log.parent)
-        # The process executor goes on with its own invocation: killed half-way, its jobs may not be running yet.
-        invocation = launcher.run_eval(data, log) if before is None or data["execution"]["type"] == "process" else before
+        submitting = None
+        if data["execution"]["type"] == "slurm":
+            cluster, images = remote.of_config(config), list(planning.images(config))
+            submitting = slurm_executor.Submitting(cluster, run, seal, keep_partial, images)
+            console.say(planning.cost(config))
+        # The process executor goes on with its own invocation: killed half-way, its jobs may not be running yet. On Slurm each job that is
+        # there is found on the cluster.
+        again = before is None or data["execution"]["type"] == "process"
+        invocation = launcher.run_eval(data, log, submitting) if again else str(before)
+        stopping_points.here("before-submission")
         document = {
             "made_by": MADE_BY,
             "made_from": {"launcher.yaml": seal},
             "invocation_id": invocation,
             "executor": data["execution"]["type"],
-            **_jobs(data, invocation),
+            **({"cluster": submitting.cluster.document()} if submitting else {}),
+            **_jobs(data, invocation, run, submitting),
         }
         files.write_json(out, document, "submission")
     announce(document, run, before is not None)
@@ -142,7 +138,7 @@ def submitted_before(data: dict[str, Any]) -> str | None:
 
 def check_executor(data: dict[str, Any]) -> None:
     """Raise Unreachable when Docker is asked for and does not answer."""
-    if data["execution"]["type"] == "process":
+    if data["execution"]["type"] != "local":
         return
     mend = "start Docker, or use CONFIG=local without a PROFILE, which needs no container"
     if shutil.which("docker") is None:
@@ -185,7 +181,7 @@ def _environment() -> Any:
     return os.environ
 
 
-def _jobs(data: dict[str, Any], invocation: str) -> dict[str, Any]:
+def _jobs(data: dict[str, Any], invocation: str, run: Path | None, submitting: slurm_executor.Submitting | None) -> dict[str, Any]:
     """submitted_at and jobs, as the launcher's database has them: a submission.json that is made again comes out the same."""
     from nemo_evaluator_launcher.common.execdb import ExecutionDB
 
@@ -196,15 +192,19 @@ def _jobs(data: dict[str, Any], invocation: str) -> dict[str, Any]:
         if job is None:
             raise StepFailed(f"the launcher's job database has no {job_id}; give the same command again")
         times.append(job.timestamp)
-        jobs.append(
-            {
-                "task": name,
-                "index": index,
-                "harness": catalogue.find(name).harness if catalogue.is_known(name) else "unlisted",
-                "job_id": job_id,
-                "slurm_job_id": None,
-                "remote_dir": None,
-                "job_dir": job.data.get("output_dir"),
-            }
-        )
+        document = {
+            "task": name,
+            "index": index,
+            "harness": catalogue.find(name).harness if catalogue.is_known(name) else "unlisted",
+            "job_id": job_id,
+            "slurm_job_id": job.data.get("slurm_job_id"),
+            "remote_dir": job.data.get("remote_rundir_path"),
+            "job_dir": job.data.get("output_dir"),
+        }
+        if submitting:
+            folder = submitting.folders[index].name
+            document["job_dir"] = str(run / "jobs" / folder) if run else None
+            document["job_name"] = submitting.names[index]
+            document["samples"] = slurm_config.samples(data, entry)
+        jobs.append(document)
     return {"submitted_at": run_folder.as_text(min(times)), "jobs": jobs}

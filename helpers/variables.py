@@ -17,11 +17,13 @@ from helpers.errors import BadInput, nearest
 MAKEFILE = run_folder.ROOT / "Makefile"
 PREFIX = "EVALMAKE_"
 # Environment variables with our prefix that are no variables of the Makefile.
-OTHER_ENVIRONMENT = {"CONFIG_PATH", "ENV_FILE", "DEBUG", "TEST_WEIGHTS"}
+OTHER_ENVIRONMENT = {"CONFIG_PATH", "ENV_FILE", "DEBUG", "TEST_WEIGHTS", "STOP_AT"}
 # Targets that make a run, or go on with the one that RUN= names.
 MAKING = {"eval", "batch", "dry-run"}
 # Targets that look at a run that is there: without RUN= they mean the last one.
-LOOKING = {"status", "logs", "cancel", "results", "explain"}
+LOOKING = {"status", "logs", "cancel", "resume", "results", "explain"}
+# Those of them that take several runs at once.
+SEVERAL = {"status", "cancel"}
 
 
 @dataclass(frozen=True)
@@ -60,30 +62,33 @@ def check_names(given: list[str], environ: Mapping[str, str] = os.environ) -> No
             raise BadInput(f"unknown variable {name} in the environment{near}; unset it; nothing was done")
 
 
-def run_id(run: str | None, config: str, profile: str, goals: list[str], runs: Path = run_folder.RUNS) -> tuple[str, bool]:
-    """The id of the run that this command is about, and whether it is a new one.
+def run_ids(run: str | None, config: str, profile: str, goals: list[str], runs: Path = run_folder.RUNS) -> tuple[list[str], bool]:
+    """The ids of the runs that this command is about, and whether it is a new one. It is one run, but for the targets in SEVERAL.
 
     A file of a run as the goal names its run; else RUN does; else it is a new run; a target that only looks at a run means the last one.
     Raises BadInput when RUN is empty or names none or several, and when the goals and RUN name different runs or ask for opposites.
     """
     if "dry-run" in goals and len(MAKING & set(goals)) > 1:
         raise BadInput("dry-run contacts nothing, and eval and batch do: one of them at a time")
-    named = {match[1] for goal in goals if (match := re.match(r"(?:\./)?runs/([^/]+)/", goal))}
+    named = dict.fromkeys(match[1] for goal in goals if (match := re.match(r"(?:\./)?runs/([^/]+)/", goal)))
     for name in named:
         if not run_folder.ID_FORM.fullmatch(name) or not (runs / name).is_dir():
             raise BadInput(f"runs/{name}: no such run; `make runs` lists them")
     if run is not None:
         if not run.strip():
             raise BadInput("RUN is empty; name a run (RUN=latest is the last), or leave RUN out")
-        named.add(run_folder.resolve(run, runs))
+        several = bool(goals) and set(goals) <= SEVERAL
+        named |= dict.fromkeys(run_folder.resolve(one, runs) for one in (run.split() if several else [run]))
+        if several:
+            return list(named), False
     if len(named) > 1:
         raise BadInput(f"one run at a time, not {', '.join(sorted(named))}")
     if named:
-        return named.pop(), False
+        return list(named), False
     if set(goals) & LOOKING and not set(goals) & MAKING:
         ids = run_folder.all_ids(runs)
-        return (ids[-1] if ids else "none-yet"), False
-    return run_folder.new_id(config or profile or "local"), True
+        return [ids[-1] if ids else "none-yet"], False
+    return [run_folder.new_id(config or profile or "local")], True
 
 
 def page(environ: Mapping[str, str] = os.environ) -> str:

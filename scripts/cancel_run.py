@@ -2,8 +2,9 @@
 """Stop the jobs of a run for good; nothing of it is left running.
 
     scripts/cancel_run.py --submission runs/ID/submission.json
+    scripts/cancel_run.py --submission runs/ID/submission.json --tasks hellaswag       # on Slurm
 
-Exit codes: 0 stopped, or nothing was running; 2 the run was not submitted.
+Exit codes: 0 stopped, or nothing was running; 1 something would not stop; 2 the run was not submitted; 3 the cluster could not be asked.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from helpers.errors import run_main
 def main(arguments: list[str]) -> None:
     """Cancel every job of the submission."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--submission", required=True, help="submission.json of the run")
+    parser.add_argument("--submission", required=True, action="append", help="submission.json of the run; can be repeated")
+    parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")
     options = parser.parse_args(arguments)
-    with run_folder.step(run_folder.run_of(options.submission), "cancel"):
-        cancelling.cancel(Path(options.submission))
+    for path in options.submission:
+        with run_folder.step(run_folder.run_of(path), "cancel"):
+            cancelling.cancel(Path(path), options.tasks.split())
 
 
 if __name__ == "__main__":

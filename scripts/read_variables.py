@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Check the variables that were typed, and print the id of the run they mean (and `new`, for a new one); called as Make reads the Makefile.
+"""Check the variables that were typed, and print the ids of the runs that they mean (and `new`, for a new one).
 
     python3 scripts/read_variables.py --given "TASKS RUN" --run latest --goals status
     python3 scripts/read_variables.py --config local --goals eval
 
-Needs no installed package and changes nothing. Exit codes: 0 printed, 2 an unknown variable, or a RUN that names no single run.
+Called as Make reads the Makefile: needs no installed package and changes nothing.
+
+Exit codes: 0 printed, 2 an unknown variable, or a RUN that names no single run.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--goals", default="", help="Make's goals, space-separated")
     options = parser.parse_args(arguments)
     variables.check_names(options.given.split())
-    run_id, is_new = variables.run_id(options.run, options.config, options.profile, options.goals.split())
-    print(f"{run_id} new" if is_new else run_id)
+    run_ids, is_new = variables.run_ids(options.run, options.config, options.profile, options.goals.split())
+    print(" ".join([*run_ids, *(["new"] if is_new else [])]))
 
 
 if __name__ == "__main__":

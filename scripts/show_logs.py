@@ -3,8 +3,9 @@
 
     scripts/show_logs.py --submission runs/ID/submission.json
     scripts/show_logs.py --submission runs/ID/submission.json --tasks "capitals opposites" --which server
+    scripts/show_logs.py --submission runs/ID/submission.json --follow=1
 
-Exit codes: 0 printed, 2 the run was not submitted, or no such task.
+Exit codes: 0 printed, 2 the run was not submitted, or no such task, 3 the cluster could not be reached.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import show
+from helpers import console, show
 from helpers.errors import run_main
 
 
@@ -24,9 +25,15 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--submission", required=True, help="submission.json of the run, or - for stdin")
     parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")
-    parser.add_argument("--which", default="client", choices=["client", "server"], help="the harness's log, or the model server's")
+    parser.add_argument(
+        "--which",
+        default="client",
+        choices=["client", "server", "slurm"],
+        help="the harness's log, the model server's, or on Slurm the job's own",
+    )
+    parser.add_argument("--follow", default="0", metavar="1", help="as the logs grow, until all tasks have ended")
     options = parser.parse_args(arguments)
-    show.logs(show.submission_of(options.submission), options.tasks.split(), options.which)
+    show.logs(show.submission_of(options.submission), options.tasks.split(), options.which, console.is_yes(options.follow))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 
     scripts/status.py --submission runs/ID/submission.json                     # a table
     scripts/status.py --submission runs/ID/submission.json --json              # status.json on stdout
+    scripts/status.py --submission runs/ID/submission.json --submission runs/ID2/submission.json --watch=1
     scripts/status.py --submission runs/ID/submission.json --out runs/ID/status.json --follow
 
-With --follow, tasks on this machine that were interrupted or killed before are gone on with.
+With --follow, tasks on this machine that were interrupted or killed before are gone on with; on a cluster results are brought home.
+Any number of runs on a cluster is asked in one round trip.
 
 Exit codes: 0 asked (whatever the states are), 1 what ran the tasks was killed while following, 2 the run was not submitted,
 3 could not ask, 130 interrupted while following.
@@ -19,31 +21,34 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import files, following, run_folder, show, status
-from helpers.errors import run_main
+from helpers import console, following, run_folder, show
+from helpers.errors import BadInput, run_main
 
 
 def main(arguments: list[str]) -> None:
     """Ask once, or stay until the end (--follow)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--submission", required=True, help="submission.json of the run, or - for stdin")
-    parser.add_argument("--out", help="status.json to write, or - for stdout")
-    parser.add_argument("--follow", action="store_true", help="show progress until all jobs have ended")
-    parser.add_argument("--logs", action="store_true", help="with --follow: stream the tasks' logs")
-    parser.add_argument("--json", action="store_true", help="print status.json instead of a table")
+    parser.add_argument("--submission", required=True, action="append", help="submission.json of a run, or - for stdin; can be repeated")
+    parser.add_argument("--out", help="status.json to write, or - for stdout (of one run)")
+    parser.add_argument("--save", action="store_true", help="write status.json beside each submission.json")
+    parser.add_argument("--follow", action="store_true", help="show progress until all jobs have ended (of one run)")
+    parser.add_argument("--logs", metavar="1", help="with --follow: stream the tasks' logs (on a cluster 1 of its own accord, here 0)")
+    parser.add_argument("--watch", default="0", metavar="1", help="show the table anew in place until all jobs have ended")
+    parser.add_argument("--json", action="store_true", help="print status.json instead of a table, a line a run")
     options = parser.parse_args(arguments)
-    submission = show.submission_of(options.submission)
+    if len(options.submission) > 1 and (options.out or options.follow):
+        raise BadInput("--out and --follow take one --submission; --save writes the status of several")
+    submissions = [show.submission_of(path) for path in options.submission]
     if options.follow:
-        with run_folder.step(run_folder.run_of(options.submission), "follow"):
-            following.follow(submission, options.submission, options.out or "-", options.logs)
+        logs = submissions[0]["executor"] == "slurm" if options.logs is None else console.is_yes(options.logs)
+        with run_folder.step(run_folder.run_of(options.submission[0]), "follow"):
+            following.follow(submissions[0], options.submission[0], options.out or "-", logs)
         return
-    seen = status.ask(submission)
-    if options.out:
-        files.write_json(options.out, seen, "status")
-    if options.json:
-        files.write_json("-", seen, "status")
-    elif options.out != "-":
-        show.status_table(seen)
+    outs = [options.out] if options.out else [str(Path(path).with_name("status.json")) for path in options.submission if options.save]
+    if console.is_yes(options.watch):
+        show.watch(submissions, options.submission, outs)
+    else:
+        show.statuses(submissions, options.submission, outs, options.json)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
     scripts/submit_eval.py --config runs/ID/config.yaml --launcher runs/ID/launcher.yaml --prepare
     scripts/submit_eval.py --config runs/ID/config.yaml --launcher runs/ID/launcher.yaml --out runs/ID/submission.json
 
-Exit codes: 0 submitted (or submitted before), 1 refused by the launcher, 2 something is missing, 3 Docker does not answer,
-130 interrupted: nothing that was started for it is left.
+Exit codes: 0 submitted (or submitted before), 1 refused by the launcher or by Slurm, 2 something is missing, 3 Docker or the cluster does
+not answer, 130 interrupted: nothing that was started on this machine is left; what Slurm has queued is found by the same command.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import cancelling, process_jobs, run_folder, submitting
+from helpers import cancelling, console, process_jobs, run_folder, submitting
 from helpers.errors import BadInput, run_main
 
 
@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--launcher", help="launcher.yaml of the run")
     parser.add_argument("--out", help="submission.json to write, or - for stdout")
     parser.add_argument("--prepare", action="store_true", help="only write launcher.yaml")
+    parser.add_argument("--keep-partial", default="0", metavar="1", help="on Slurm: when a task is refused, the others' jobs stay")
     parser.add_argument("--owner", type=int, metavar="PID", help="on this machine: the jobs end when this process does (make, attached)")
     options = parser.parse_args(arguments)
     if not options.launcher:
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> None:
         if options.owner:
             os.environ[process_jobs.OWNER] = str(options.owner)
         with run_folder.step(run, "submit_eval"), cancelling.leaving_nothing(run):
-            submitting.submit(options.config, options.launcher, options.out)
+            submitting.submit(options.config, options.launcher, options.out, console.is_yes(options.keep_partial))
     else:
         raise BadInput("one of --prepare and --out says what to do")
 

@@ -42,14 +42,14 @@ def test_the_versions_are_those_that_were_read() -> None:
 
 
 def test_run_eval_reads_the_task_mapping_through_the_name_that_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert functional.load_tasks_mapping is mapping.load_tasks_mapping or functional.load_tasks_mapping is launcher._mapping
+    assert functional.load_tasks_mapping is mapping.load_tasks_mapping or functional.load_tasks_mapping is launcher.task_mapping
     asked: list[Any] = []
 
     def counted(*arguments: Any, **options: Any) -> dict[tuple[str, str], dict[str, Any]]:
         asked.append((arguments, options))
-        return launcher._mapping(*arguments, **options)
+        return launcher.task_mapping(*arguments, **options)
 
-    monkeypatch.setattr(launcher, "_mapping", counted)
+    monkeypatch.setattr(launcher, "task_mapping", counted)
     monkeypatch.setattr(functional, "load_tasks_mapping", functional.load_tasks_mapping)
     started: list[Any] = []
     monkeypatch.setattr(
@@ -67,7 +67,7 @@ def test_run_eval_reads_the_task_mapping_through_the_name_that_is_replaced(monke
 
 
 def test_our_mapping_has_the_form_of_the_launcher_s() -> None:
-    ours, theirs = launcher._mapping(), mapping.load_tasks_mapping()
+    ours, theirs = launcher.task_mapping(), mapping.load_tasks_mapping()
     key = next(key for key in theirs if key in ours)
     assert set(ours[key]) <= set(theirs[key]) | {"container"}
     assert set(ours) >= set(theirs)

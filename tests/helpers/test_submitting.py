@@ -22,8 +22,8 @@ def config(kind: str, **execution: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ["process", "local"])
 def test_the_jobs_of_each_run_lie_in_a_folder_of_their_own(tmp_path: Path, kind: str) -> None:
     run = tmp_path / RUN
-    assert submitting.launcher_config(config(kind), run)["execution"]["output_dir"] == f"{run}/jobs"
-    shared = submitting.launcher_config(config(kind, output_dir=f"{tmp_path}/shared"), run)
+    assert launcher_config.make(config(kind), run)["execution"]["output_dir"] == f"{run}/jobs"
+    shared = launcher_config.make(config(kind, output_dir=f"{tmp_path}/shared"), run)
     assert shared["execution"]["output_dir"] == f"{tmp_path}/shared/{RUN}/jobs"
 
 

@@ -52,13 +52,13 @@ def test_known_names_and_those_that_are_none_of_ours_pass() -> None:
     ],
 )
 def test_a_command_means_the_run_of_its_goal_or_of_run_or_the_last(runs: Path, run: str | None, goals: list[str], meant: object) -> None:
-    assert variables.run_id(run, "", "", goals, runs) == meant
+    assert variables.run_ids(run, "", "", goals, runs) == meant
 
 
 @pytest.mark.parametrize("goals", [[], ["eval"], ["eval", "status"], ["help"], ["dry-run"]])
 def test_else_it_means_a_new_run_named_after_the_config(runs: Path, goals: list[str]) -> None:
     for config, profile, label in (("", "", "local"), ("configs/My.yaml", "p", "my"), ("", "Cluster", "cluster")):
-        made, is_new = variables.run_id(None, config, profile, goals, runs)
+        made, is_new = variables.run_ids(None, config, profile, goals, runs)
         assert is_new
         assert run_folder.ID_FORM.fullmatch(made)
         assert f"-{label}-" in made
@@ -77,7 +77,7 @@ def test_else_it_means_a_new_run_named_after_the_config(runs: Path, goals: list[
 )
 def test_opposites_and_runs_that_are_not_there_are_refused(runs: Path, run: str | None, goals: list[str], said: str) -> None:
     with pytest.raises(BadInput, match=said):
-        variables.run_id(run, "", "", goals, runs)
+        variables.run_ids(run, "", "", goals, runs)
 
 
 def test_the_page_shows_values_that_could_move_the_cursor_as_text() -> None:

@@ -1,0 +1,89 @@
+# shellcheck shell=bash
+# Where tasks stand: Slurm is asked once for all of them, and each task's folder is looked at. For ask.sh and watch.sh.
+#   KEYS NAMES DIRS FIRSTS    of each task: what its frames are called, its job name, its folder, its first job as submission.json has it
+#   DAYS                      how far back accounting is asked
+# shellcheck disable=SC2153,SC2154
+
+LATE_SECONDS=15
+declare -A told=()  # tasks whose end was told: their files do not change any more
+declare -A alive=() # job names of which some job is in the queue
+
+ask() {
+  local names queue code account id state name index dir
+  names=$(IFS=,; echo "${NAMES[*]}")
+  queue=$(slurm squeue --noheader --states=all --user="$me" --name="$names" -o '%i|%T|%S|%M|%E|%Z|%j|%r' 2>&1)
+  code=$?
+  frame squeue "$code" "$queue"
+  account=$(slurm sacct -P -n --user="$me" --name="$names" --starttime="now-${DAYS}days" \
+    -o 'JobIDRaw,State,ExitCode,ElapsedRaw,Start,WorkDir,JobName' 2>&1)
+  frame sacct $? "$account"
+  alive=()
+  while IFS='|' read -r id state _ _ _ _ name _; do
+    if [[ $id =~ ^[0-9]+$ ]]; then
+      if lives "$state"; then
+        alive[$name]=1
+      elif [[ $account != *"$id|"* ]]; then
+        # Of a job that accounting does not know, the controller tells the exit code as long as it remembers the job.
+        frame scontrol "$id" "$(slurm scontrol --oneliner show job "$id" 2> /dev/null)"
+      fi
+    fi
+  done <<< "$queue"
+  for index in "${!KEYS[@]}"; do look_at "$index"; done
+}
+
+# newest PATTERN: the last of the files that match, by the number of the job in their name; as $newest
+newest() {
+  newest=
+  local file
+  for file in $1; do
+    [ ! -e "$file" ] || [[ -n $newest && ${#file} -lt ${#newest} ]] || newest=$file
+  done
+}
+
+# look_at INDEX: what the task's folder says: lines NAME VALUE. A file that is not there has no line.
+look_at() {
+  local key=${KEYS[$1]} dir=${DIRS[$1]} name=${NAMES[$1]} lines='' value file kind newest late=''
+  if [ -n "${alive[$name]-}" ]; then
+    unset "told[$key]"
+  elif [ -n "${told[$key]-}" ]; then
+    return 0
+  fi
+  if ! cd -- "$dir" 2> /dev/null; then
+    frame task "$key" "gone $dir"
+    return 0
+  fi
+  read_submitted .
+  lines+="folder $(pwd -P)"$'\n'
+  lines+="first ${submitted:-${FIRSTS[$1]}}"$'\n'
+  if [ -r .slurm_job_id.list ]; then
+    value=$(< .slurm_job_id.list)
+    lines+="list ${value//$'\n'/ }"$'\n'
+  fi
+  if [ -r artifacts/progress ]; then
+    read -r value < artifacts/progress || [ -n "${value-}" ]
+    lines+="progress ${value-}"$'\n'
+  fi
+  if [ -e artifacts/results.yml ]; then
+    lines+="results yes"$'\n'
+  elif [ -z "${alive[$name]-}" ]; then
+    # A file that a node has just written may take its time to show here; listing its folder asks an NFS server anew.
+    ls artifacts > /dev/null 2>&1
+    newest 'logs/slurm-*.log'
+    if [ -n "$newest" ] && value=$(RUNDIR=. age "$newest") && ((value < LATE_SECONDS)); then late=1; lines+="late yes"$'\n'; fi
+  fi
+  for kind in client server slurm; do
+    newest "logs/$kind-*.log"
+    [ -z "$newest" ] || lines+="$kind $newest"$'\n'
+  done
+  frame task "$key" "$lines"
+  if [ -z "${alive[$name]-}" ]; then
+    # 1 MiB: the largest results.yml of the catalogue, with a score for each subject, is a tenth of that.
+    [ ! -e artifacts/results.yml ] || frame results "$key" "$(head -c 1048576 artifacts/results.yml)"
+    for kind in client server slurm; do
+      newest "logs/$kind-*.log"
+      [ -z "$newest" ] || frame "tail-$kind" "$key" "$(tail -c 8000 -- "$newest" | tr -d '\0')"
+    done
+    [ -n "$late" ] || told[$key]=1
+  fi
+  return 0
+}

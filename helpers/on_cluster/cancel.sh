@@ -1,0 +1,33 @@
+# shellcheck shell=bash
+# Cancels every job of some tasks, successors included, until squeue says that none is left and none has come.
+#   RUNDIR NAMES DIRS DAYS    as in prepare.sh
+#   TAKE_BACK                 1: the jobs are of a submission that was never recorded; a later one submits the tasks anew
+# shellcheck disable=SC2154
+main() {
+  local index id round ids
+  learn_folders
+  for round in 1 2 3 4; do
+    if ! look_up "$DAYS"; then
+      frame no-queue - "$queue"
+      finish
+    fi
+    ids=()
+    for id in "${found_ids[@]}"; do
+      if [ "$TAKE_BACK" = 1 ] && ((round == 1)); then
+        for index in "${!NAMES[@]}"; do
+          [ "${NAMES[index]}" != "${job_name[$id]}" ] || note_submitted "${DIRS[index]}" "void $id"
+        done
+      fi
+      if lives "${job_state[$id]}" && [[ ${job_state[$id]} != COMPLETING ]]; then ids+=("$id"); fi
+    done
+    ((${#ids[@]})) || break
+    # The highest first: a successor must be gone before the job that it waits for ends.
+    mapfile -t ids < <(printf '%s\n' "${ids[@]}" | sort -rn)
+    for id in "${ids[@]}"; do frame cancelled "$id" "${job_name[$id]}"; done
+    if ! cancel_jobs "${ids[@]}"; then
+      frame left - "${left[*]}"
+      finish
+    fi
+  done
+  finish
+}

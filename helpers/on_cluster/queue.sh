@@ -1,0 +1,14 @@
+# shellcheck shell=bash
+# The queue of a partition: a line a job. PARTITION: its name, or empty for all; MOST: how many lines.
+# shellcheck disable=SC2154
+main() {
+  local options=() said code
+  [ -z "$PARTITION" ] || options=(--partition="$PARTITION")
+  said=$(slurm squeue --noheader ${options[@]+"${options[@]}"} --sort=-t,-p,i -o '%i|%u|%T|%M|%D|%S|%P|%j|%r' 2>&1)
+  code=$?
+  frame count - "$(grep -c '|' <<< "$said")"
+  # Ours first, whatever stands before them.
+  frame queue "$code" "$({ grep -F "|$me|" <<< "$said"; grep -vF "|$me|" <<< "$said"; } | head -n "$MOST")"
+  frame who - "$me"
+  finish
+}

@@ -1,0 +1,67 @@
+# shellcheck shell=bash
+# Submits each task that has no job yet, once. Given again at any time, also while it is still at work, it finds what was done.
+#   RUNDIR NAMES DIRS DAYS    as in prepare.sh
+#   KEEP_PARTIAL              1: when a task is refused, the others' jobs stay
+# shellcheck disable=SC2154
+
+main() {
+  local index refused='' jobs=() id
+  if [ ! -d "$RUNDIR" ]; then
+    frame gone - "$RUNDIR"
+    finish
+  fi
+  lock
+  learn_folders
+  if ! look_up "$DAYS"; then
+    frame no-queue - "$queue"
+    finish
+  fi
+  for index in "${!NAMES[@]}"; do read_submitted "${DIRS[index]}"; done
+  # Jobs that were taken back, by one that was stopped before it had cancelled them.
+  for id in "${found_ids[@]}"; do
+    if [ -n "${is_void[$id]-}" ] && lives "${job_state[$id]}"; then cancel_jobs "$id"; fi
+  done
+  for index in "${!NAMES[@]}"; do
+    first_job "$index"
+    if [ -n "$first" ]; then
+      [ -n "$submitted" ] || note_submitted "${DIRS[index]}" "$first"
+      frame found "$index" "$first"
+      jobs+=("$first")
+      continue
+    fi
+    if [ -n "$refused" ] && [ "$KEEP_PARTIAL" != 1 ]; then continue; fi
+    if [ ! -r "${DIRS[index]}/run.sub" ]; then
+      frame gone "$index" "${DIRS[index]}/run.sub"
+      finish
+    fi
+    if queue_one "$index" first_job; then
+      note_submitted "${DIRS[index]}" "$first"
+      # Whoever waits for this line and is gone ends this script here.
+      frame queued "$index" "$first"
+      jobs+=("$first")
+    elif [ -n "$unsure" ]; then
+      frame unsure "$index" "$unsure"
+      finish
+    else
+      frame refused "$index" "$said"
+      refused=$index
+    fi
+  done
+  if [ -n "$refused" ] && [ "$KEEP_PARTIAL" != 1 ] && ((${#jobs[@]})); then
+    for index in "${!NAMES[@]}"; do
+      first_job "$index"
+      [ -z "$first" ] || note_submitted "${DIRS[index]}" "void $first"
+    done
+    # Successors that a job which started meanwhile has queued go too.
+    look_up "$DAYS"
+    for id in "${found_ids[@]}"; do
+      if lives "${job_state[$id]}" && [[ " ${jobs[*]} " != *" $id "* ]]; then jobs=("$id" "${jobs[@]}"); fi
+    done
+    if cancel_jobs "${jobs[@]}"; then
+      frame taken-back - "${jobs[*]}"
+    else
+      frame left - "${left[*]}"
+    fi
+  fi
+  finish
+}

@@ -1,0 +1,41 @@
+"""Running tasks again that ended without results, in the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from helpers import console, process_jobs, show, slurm_jobs, status
+from helpers.errors import BadInput
+
+
+def resume(submission_path: Path, tasks: list[str]) -> None:
+    """Start again each task (all, or those named) that ended without success; those with results stay as they are, those at work too.
+
+    Raises BadInput for a task that the run does not have or an executor that cannot resume, Unreachable, StepFailed.
+    """
+    submission = show.submission_of(str(submission_path))
+    chosen = {job["index"] for job in show.chosen_jobs(submission, tasks)}
+    if submission["executor"] not in ("slurm", "process"):
+        raise BadInput(f"executor {submission['executor']}: `nemo-evaluator-launcher resume {submission['invocation_id']}` does it")
+    seen = status.ask(submission)
+    again = [job for job in seen["jobs"] if job["index"] in chosen and job["state"] in status.ENDED and job["state"] != "SUCCEEDED"]
+    if submission["executor"] == "slurm":
+        # One that was resumed a moment ago, by a command that was stopped, is found in the queue and not queued twice.
+        queued = slurm_jobs.resume(submission, [job["index"] for job in again]) if again else {}
+    else:
+        for job in submission["jobs"]:
+            if job["index"] in {one["index"] for one in again}:
+                process_jobs.reopen(Path(job["job_dir"]))
+        queued = {job["index"]: "" for job in again}
+    run = submission_path.parent
+    if not queued:
+        console.done("nothing to run again: no task has ended without results")
+        return
+    # They were made when these tasks had failed.
+    for name in ("results.json", "status.json"):
+        (run / name).unlink(missing_ok=True)
+    for job in submission["jobs"]:
+        if job["index"] in queued:
+            number = queued[job["index"]]
+            console.done(f"{job['task']}: {f'queued as {number}' if number else 'open again'}")
+    console.say(f"`make eval RUN={run.name}` {'follows them' if submission['executor'] == 'slurm' else 'runs them'}")

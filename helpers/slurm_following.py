@@ -1,0 +1,118 @@
+"""Staying with a run on a cluster until its tasks have ended: states, logs, and results brought home as they finish."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import zlib
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from helpers import console, files, following, remote, slurm_jobs, status
+from helpers.errors import EvalmakeError
+from helpers.following import Display, Fancy, Plain, harmless
+from helpers.slurm_asking import Question
+from helpers.slurm_watching import LogPiece, Watch
+
+# More bars than this would fill the screen, and logs come between them.
+MOST_BARS = 8
+COLOURS = (36, 35, 34, 32, 33, 96, 95, 94)
+
+
+def follow(submission: dict[str, Any], with_logs: bool, out: str) -> dict[str, Any]:
+    """Show states and logs until every job has ended, bring results home as they come; returns the last status.
+
+    Each status is written to `out` (`-`: none is). Raises Unreachable when the cluster cannot be reached to begin with; a connection that
+    is lost later is made anew.
+    """
+    question = Question(remote.of_submission(submission), [submission])
+    watch = Watch(question, "client" if with_logs else None)
+    fancy = console.is_fancy(sys.stderr) and len(submission["jobs"]) <= MOST_BARS
+    view: Display = Fancy() if fancy else Plain()
+    names = {f"0.{job['index']}": job["task"] for job in submission["jobs"]}
+    lines = Lines(names, view.say, console.is_fancy(sys.stderr))
+    fetching: list[Future[None]] = []
+    home: set[int] = set()
+    seen: dict[str, Any] = {}
+    with view, ThreadPoolExecutor(1) as worker, contextlib.closing(watch.events()) as events:
+        for event in events:
+            if isinstance(event, LogPiece):
+                lines.take(event)
+                continue
+            seen = status.document_of(submission, question, 0)
+            if out != "-":
+                files.write_json(out, seen, "status")
+            view.update(seen["jobs"])
+            if ended := [job["index"] for job in seen["jobs"] if job["state"] in status.ENDED and job["index"] not in home]:
+                home.update(ended)
+                fetching.append(worker.submit(slurm_jobs.fetch, submission, ended))
+            if status.is_over(seen):
+                watch.stop()
+        lines.finish()
+        for one in fetching:
+            try:
+                one.result()
+            except EvalmakeError as error:
+                # They are fetched once more when the results are gathered; then it counts.
+                console.notice(f"results are not home yet: {error}")
+    return seen
+
+
+def show_logs(submission: dict[str, Any], wanted: list[str], which: str, to_the_end: bool) -> None:
+    """The logs of tasks on stdout, each line behind its task's name; with `to_the_end` as they grow, until the tasks have ended.
+
+    Raises Unreachable when the cluster cannot be reached, and there are no logs of a finished task here.
+    """
+    question = Question(remote.of_submission(submission), [submission])
+    jobs = [job for job in submission["jobs"] if not wanted or job["task"] in wanted]
+    names = {f"0.{job['index']}": job["task"] for job in jobs}
+    watch = Watch(question, which, asks=to_the_end, keys=list(names))
+    if to_the_end and len(jobs) < len(submission["jobs"]):
+        question.submissions = [{**submission, "jobs": jobs}]
+    lines = Lines(names, lambda text: print(text, flush=to_the_end), console.is_fancy(sys.stdout))
+    with contextlib.closing(watch.events()) as events:
+        for event in events:
+            if isinstance(event, LogPiece):
+                lines.take(event)
+            elif status.is_over(status.document_of(question.submissions[0], question, 0)):
+                watch.stop()
+    lines.finish()
+    for key, task in names.items():
+        if key not in lines.began:
+            console.notice(f"{task} has no {which} log yet")
+
+
+class Lines:
+    """Pieces of logs put together to lines, each behind its task's name."""
+
+    def __init__(self, names: dict[str, str], out: Callable[[str], None], coloured: bool) -> None:
+        """`names`: the tasks by key; `out` is given each line."""
+        self.names, self.out, self.coloured = names, out, coloured
+        self.rest: dict[str, bytes] = {}
+        self.began: set[str] = set()
+        width = max(map(len, names.values()), default=0)
+        self.prefix = {key: self._prefix(task, width) for key, task in names.items()}
+
+    def take(self, piece: LogPiece) -> None:
+        """Print the whole lines that a piece completes."""
+        name = f"{piece.key}/{piece.file}"
+        if piece.begins and piece.key in self.began:
+            self.out(f"{self.prefix[piece.key]}── goes on in {piece.file}")
+        self.began.add(piece.key)
+        *lines, self.rest[name] = (self.rest.get(name, b"") + piece.data).split(b"\n")
+        for line in lines:
+            self.out(self.prefix[piece.key] + harmless(line))
+
+    def finish(self) -> None:
+        """Print what is left of lines without an end."""
+        for name, rest in self.rest.items():
+            if rest:
+                self.out(self.prefix[name.partition("/")[0]] + harmless(rest))
+        self.rest = {}
+
+    def _prefix(self, task: str, width: int) -> str:
+        if not self.coloured:
+            return f"{task} | "
+        colour = COLOURS[zlib.crc32(task.encode()) % len(COLOURS)]
+        return f"\x1b[{colour}m{following.harmless(task.encode()):<{width}} |\x1b[0m "

@@ -1,0 +1,107 @@
+"""What is done with the jobs of a run on a cluster: cancelling them, queueing them again, and bringing home what they wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from helpers import console, launcher, remote, run_folder, slurm_executor
+from helpers.errors import StepFailed, Unreachable, one_line
+from helpers.remote import Cluster, Frame
+
+# Of a task's folder, what is of use to nobody here: answers kept for a resumed job, secrets, and what is being written.
+LEFT_BEHIND = ("/*/artifacts/cache/", "/*/artifacts/*_cache/", "/*/.secrets.env", "/*/.submitted", "*.db-wal", "*.db-shm")
+
+
+def fetch(submission: dict[str, Any], tasks: Iterable[int] | None = None) -> None:
+    """Bring the folders of tasks (by index; None: all) to their places here, without caches and secrets; what is here is not copied again.
+
+    Raises Unreachable, or StepFailed when this machine's disk is full.
+    """
+    wanted = None if tasks is None else set(tasks)
+    jobs = [job for job in submission["jobs"] if wanted is None or job["index"] in wanted]
+    if not jobs:
+        return
+    target = Path(jobs[0]["job_dir"]).parent
+    target.mkdir(parents=True, exist_ok=True)
+    remote.download(remote.of_submission(submission), [job["remote_dir"] for job in jobs], target, LEFT_BEHIND)
+
+
+def cancel(cluster: Cluster, names: Sequence[str], folders: Sequence[str], days: int, take_back: bool = False) -> dict[str, list[str]]:
+    """Cancel every job of these names, successors included; what was cancelled, Slurm job ids by job name.
+
+    `take_back`: the jobs belong to a submission that was never recorded, and are to be submitted anew. Raises Unreachable when Slurm could
+    not be asked, StepFailed when a job would not go.
+    """
+    text = remote.script(
+        "cancel", RUNDIR=_rundir(folders), NAMES=names, DIRS=folders, DAYS=days, TAKE_BACK=int(take_back), SLURM_SECONDS=25
+    )
+    frames = remote.run(cluster, text, timeout=330)
+    _raise_no_queue(cluster, frames, "nothing was cancelled")
+    cancelled: dict[str, list[str]] = {}
+    for frame in frames:
+        if frame.kind == "cancelled" and frame.key not in cancelled.get(frame.text, []):
+            cancelled.setdefault(frame.text, []).append(frame.key)
+    if left := next((frame.text for frame in frames if frame.kind == "left"), ""):
+        raise StepFailed(f"{cluster}: jobs {left} are still there a minute after scancel; give the same command again, or `scancel {left}`")
+    return {name: sorted(ids, key=int) for name, ids in cancelled.items()}
+
+
+def resume(submission: dict[str, Any], tasks: Iterable[int]) -> dict[int, str]:
+    """Queue these tasks (by index) again, in their own folders; the new Slurm job id of each. One that is in the queue is left alone.
+
+    Raises Unreachable when Slurm could not be asked, StepFailed when it refused one: those before it are queued.
+    """
+    cluster, wanted = remote.of_submission(submission), set(tasks)
+    jobs = [job for job in submission["jobs"] if job["index"] in wanted]
+    folders = [job["remote_dir"] for job in jobs]
+    days = slurm_executor.days_since(run_folder.moment_of(submission["submitted_at"]))
+    names = [job["job_name"] for job in jobs]
+    text = remote.script("resume", RUNDIR=_rundir(folders), NAMES=names, DIRS=folders, DAYS=days)
+    frames = remote.run(cluster, text, timeout=300 + 5 * len(jobs))
+    _raise_no_queue(cluster, frames, "the same command goes on")
+    queued = {jobs[int(frame.key)]["index"]: frame.text for frame in frames if frame.kind in ("found", "queued")}
+    for index, slurm_job_id in queued.items():
+        launcher.record_resumed(f"{submission['invocation_id']}.{index}", slurm_job_id)
+    for frame in frames:
+        if frame.kind in ("refused", "gone"):
+            task = jobs[int(frame.key)]["task"] if frame.key != "-" else "the run's folder"
+            why = f"{frame.text} is gone" if frame.kind == "gone" else frame.text
+            raise StepFailed(f"{task} cannot be queued again: {one_line(why)}; mend that, then give the same command")
+    return queued
+
+
+def _rundir(folders: Sequence[str]) -> str:
+    return folders[0].rpartition("/")[0]
+
+
+def _raise_no_queue(cluster: Cluster, frames: list[Frame], rest: str) -> None:
+    for frame in frames:
+        if frame.kind in ("no-queue", "unsure", "locked"):
+            raise Unreachable(f"Slurm on {cluster} does not say which jobs there are ({one_line(frame.text)}): {rest}; try again")
+
+
+def show_queue(cluster: Cluster, partition: str, most: int = 200) -> None:
+    """The queue of a partition as a table on stdout, ours first and marked. Raises Unreachable."""
+    from helpers import slurm_verdict
+    from helpers.console import Cell
+
+    frames = {frame.kind: frame for frame in remote.run(cluster, remote.script("queue", PARTITION=partition, MOST=most))}
+    queue = frames["queue"]
+    if queue.key != "0":
+        raise Unreachable(f"squeue on {cluster} does not answer ({one_line(queue.text)}); try again")
+    me, rows = frames["who"].text, []
+    for line in queue.text.splitlines():
+        parts = line.split("|")
+        if len(parts) < 9:  # noqa: PLR2004  the fields that queue.sh asks for
+            continue
+        number, user, state, elapsed, nodes, start, where, name, reason = parts[:9]
+        told = slurm_verdict.reason_of(slurm_verdict.Job(0, state, reason)) if state == "PENDING" else ""
+        begins = start if state == "PENDING" and start != "N/A" else ""
+        mark = Cell("ours", "cyan") if user == me else ""
+        rows.append([mark, number, user, where, Cell(state, "cyan" if state == "RUNNING" else ""), elapsed, nodes, begins, name, told])
+    head = ["", "job", "user", "partition", "state", "elapsed", "nodes", "expected start", "name", "reason"]
+    console.print_table(f"{frames['count'].text} jobs in {partition or 'all partitions'} of {cluster}", head, rows, last_is_text=True)
+    if int(frames["count"].text) > most:
+        console.say(f"only {most} are shown")

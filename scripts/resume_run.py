@@ -1,0 +1,33 @@
+#!/usr/bin/env python3
+"""Run tasks again that ended without results, in the same run; those with results stay as they are.
+
+    scripts/resume_run.py --submission runs/ID/submission.json
+    scripts/resume_run.py --submission runs/ID/submission.json --tasks "adlr_mmlu hellaswag"
+
+Exit codes: 0 queued, or nothing to do; 1 Slurm refused; 2 the run was not submitted, or no such task; 3 the cluster could not be asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import resuming, run_folder
+from helpers.errors import run_main
+
+
+def main(arguments: list[str]) -> None:
+    """Queue again what ended without results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--submission", required=True, help="submission.json of the run")
+    parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")
+    options = parser.parse_args(arguments)
+    with run_folder.step(run_folder.run_of(options.submission), "resume"):
+        resuming.resume(Path(options.submission), options.tasks.split())
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""Show the queue of a cluster's partition: a row a job, yours first and marked, with Slurm's reason in a sentence.
+
+    scripts/show_queue.py --profile MY-CLUSTER
+    scripts/show_queue.py --profile MY-CLUSTER --partition all --most 50
+
+Exit codes: 0 shown, 2 no such profile, or none that is a Slurm cluster, 3 the cluster could not be asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import profile_fields, remote, slurm_jobs
+from helpers.errors import run_main
+
+
+def main(arguments: list[str]) -> None:
+    """Print a table on stdout."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", help="profile of env.toml")
+    parser.add_argument("--partition", help="another partition than the profile's, or all")
+    parser.add_argument("--most", type=int, default=200, help="how many jobs at most (default 200)")
+    options = parser.parse_args(arguments)
+    profile = profile_fields.of_cluster(options.profile)
+    partition = options.partition or str(profile.fields.get(profile_fields.partition_field(profile, "eval")) or "batch")
+    slurm_jobs.show_queue(remote.of_profile(profile), "" if partition == "all" else partition, options.most)
+
+
+if __name__ == "__main__":
+    run_main(main)
