@@ -213,7 +213,7 @@ def read_yaml(path: Path | str, schema: str) -> tuple[dict[str, Any], str, dict[
         body = text
         _handmade(path)
     try:
-        data = yaml.safe_load(body)
+        data = yaml.load(body, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # with libyaml ten times faster: 7 ms instead of 70
     except yaml.YAMLError as error:
         raise BadInput(f"{shown(path)}: {one_line(error)}") from error
     validate(data, schema, shown(path))

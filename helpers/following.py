@@ -104,9 +104,10 @@ def follow_cluster(submission: dict[str, Any], submission_path: str, out: str, w
 
 def say_what_failed(seen: dict[str, Any]) -> None:
     """A line for each task that has no results, with the reason, and a line with its log."""
+    labels = status.labels(seen["jobs"])
     for job in seen["jobs"]:
         if job["state"] != "SUCCEEDED":
-            console.say(one_line(f"✗ {job['task']} {job['state']}: {job['reason']}"))
+            console.say(one_line(f"✗ {labels[job['index']]} {job['state']}: {job['reason']}"))
             for line in job.get("errors", []):
                 console.say(f"  > {one_line(line)}")
             if job["log"]:
@@ -171,13 +172,14 @@ class Plain(Display):
 
     def update(self, jobs: list[dict[str, Any]]) -> None:
         """Print the tasks that changed."""
+        labels = status.labels(jobs)
         for job in jobs:
             before, when = self.shown.get(job["job_id"], ("PENDING", 0.0))
             due = job["state"] == "RUNNING" and time.monotonic() - when > PLAIN_SECONDS
             now = f"{job['state']} {waits(job)}".rstrip()
             if now != before or due:
                 self.shown[job["job_id"]] = (now, time.monotonic())
-                console.say(f"{job['task']:<24} {job['state']:<10} {amount(job) or waits(job)}".rstrip())
+                console.say(f"{labels[job['index']]:<24} {job['state']:<10} {amount(job) or waits(job)}".rstrip())
 
 
 class Fancy(Display):
@@ -210,11 +212,12 @@ class Fancy(Display):
         """Move the bars."""
         from rich.markup import escape
 
+        labels = status.labels(jobs)
         for job in jobs:
             over = job["state"] in status.ENDED
             total = job["requests_total"]
             if job["job_id"] not in self.bars:
-                self.bars[job["job_id"]] = self.progress.add_task(escape(job["task"]), total=None, state="", amount="")
+                self.bars[job["job_id"]] = self.progress.add_task(escape(labels[job["index"]]), total=None, state="", amount="")
             done = (total or 1) if job["state"] == "SUCCEEDED" else job["requests_done"] or 0
             pulsing = job["state"] == "RUNNING" and total is None
             self.progress.update(

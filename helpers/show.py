@@ -32,11 +32,12 @@ def submission_of(path: str) -> dict[str, Any]:
 
 def chosen_jobs(submission: dict[str, Any], wanted: list[str]) -> list[dict[str, Any]]:
     """The jobs of the tasks named; nothing named means all. Raises BadInput for a task that the run does not have."""
-    known = [job["task"] for job in submission["jobs"]]
+    labels = status.labels(submission["jobs"])
+    known = list(dict.fromkeys([*labels.values(), *(job["task"] for job in submission["jobs"])]))
     for task in wanted:
         if task not in known:
             raise BadInput(f"TASKS: this run has no task {task}{nearest(task, known)}; it has {', '.join(known)}")
-    return [job for job in submission["jobs"] if not wanted or job["task"] in wanted]
+    return [job for job in submission["jobs"] if not wanted or {job["task"], labels[job["index"]]} & set(wanted)]
 
 
 def status_table(seen: dict[str, Any], run: Path | None = None) -> None:
@@ -45,7 +46,7 @@ def status_table(seen: dict[str, Any], run: Path | None = None) -> None:
     screen.print(status_view(seen))
     for job in seen["jobs"]:
         if job["state"] in status.ENDED and job["state"] != "SUCCEEDED" and job.get("slurm_job_id"):
-            print(f"{job['task']}: {job['log'] or 'no log'}")
+            print(f"{status.labels(seen['jobs'])[job['index']]}: {job['log'] or 'no log'}")
             for line in job.get("errors", []):
                 print(f"  > {one_line(line)}")
     for text in seen.get("not_asked", []):
@@ -121,8 +122,9 @@ def status_view(seen: dict[str, Any]) -> Any:
     table = Table(title=f"Invocation {seen['invocation_id']}", title_justify="left")
     for name in ("task", *(("job",) if on_cluster else ()), "state", "progress", "reason"):
         table.add_column(name, overflow="fold")
+    labels = status.labels(seen["jobs"])
     for job in seen["jobs"]:
-        cells = [Text(job["task"])]
+        cells = [Text(labels[job["index"]])]
         if on_cluster:
             more = len(job.get("chain", [])) - 1
             cells.append(Text(f"{job.get('slurm_job_id') or '-'}{f' (+{more})' if more > 0 else ''}"))
@@ -142,7 +144,7 @@ def logs(submission: dict[str, Any], wanted: list[str], which: str, to_the_end: 
     if submission["executor"] == "slurm":
         from helpers import slurm_following
 
-        slurm_following.show_logs(submission, wanted, which, to_the_end)
+        slurm_following.show_logs(submission, jobs, which, to_the_end)
         return
     if which == "slurm":
         raise BadInput(f"WHICH=slurm: a run on executor {submission['executor']} has no such log; client and server are there")
@@ -167,7 +169,7 @@ def gather(submission_path: str, status_path: str | None, out: str, partial: boo
     if submission["executor"] == "slurm":
         from helpers import slurm_jobs
 
-        slurm_jobs.fetch(submission, [job["index"] for job in seen["jobs"] if job["state"] in status.ENDED])
+        slurm_jobs.fetch(submission, [job for job in seen["jobs"] if job["state"] in status.ENDED])
     found = results.collect(submission, seen)
     if status.is_over(seen):
         if out == "-" or not Path(out).exists() or files.read_json(out, "results") != files.seal_json(found):

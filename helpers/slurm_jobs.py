@@ -8,24 +8,35 @@ from typing import Any
 
 from helpers import console, launcher, remote, run_folder, slurm_executor
 from helpers.errors import StepFailed, Unreachable, one_line
+from helpers.files import make_folder, write_text
 from helpers.remote import Cluster, Frame
 
+# Beside what was brought home: the Slurm job that it is of.
+BROUGHT = ".brought"
 # Of a task's folder, what is of use to nobody here: answers kept for a resumed job, secrets, and what is being written.
 LEFT_BEHIND = ("/*/artifacts/cache/", "/*/artifacts/*_cache/", "/*/.secrets.env", "/*/.submitted", "*.db-wal", "*.db-shm")
 
 
-def fetch(submission: dict[str, Any], tasks: Iterable[int] | None = None) -> None:
-    """Bring the folders of tasks (by index; None: all) to their places here, without caches and secrets; what is here is not copied again.
+def fetch(submission: dict[str, Any], rows: Iterable[dict[str, Any]]) -> None:
+    """Bring the folders of tasks that ended (rows of a status) to their places here, without caches and secrets.
 
-    Raises Unreachable, or StepFailed when this machine's disk is full.
+    What was brought once is not asked for again, until another job has worked on the task. Raises Unreachable, or StepFailed when this
+    machine's disk is full.
     """
-    wanted = None if tasks is None else set(tasks)
-    jobs = [job for job in submission["jobs"] if wanted is None or job["index"] in wanted]
-    if not jobs:
+    jobs = {job["index"]: job for job in submission["jobs"]}
+    wanted = []
+    for row in rows:
+        mark = Path(jobs[row["index"]]["job_dir"]) / BROUGHT
+        job = str(row.get("slurm_job_id"))
+        if not mark.exists() or mark.read_text(encoding="utf-8") != job:
+            wanted.append((jobs[row["index"]], mark, job))
+    if not wanted:
         return
-    target = Path(jobs[0]["job_dir"]).parent
-    target.mkdir(parents=True, exist_ok=True)
-    remote.download(remote.of_submission(submission), [job["remote_dir"] for job in jobs], target, LEFT_BEHIND)
+    target = Path(wanted[0][0]["job_dir"]).parent
+    make_folder(target)
+    remote.download(remote.of_submission(submission), [job["remote_dir"] for job, _, _ in wanted], target, LEFT_BEHIND)
+    for _, mark, job in wanted:
+        write_text(mark, job)
 
 
 def cancel(cluster: Cluster, names: Sequence[str], folders: Sequence[str], days: int, take_back: bool = False) -> dict[str, list[str]]:

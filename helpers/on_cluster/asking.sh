@@ -6,10 +6,10 @@
 
 LATE_SECONDS=15
 declare -A told=()  # tasks whose end was told: their files do not change any more
-declare -A alive=() # job names of which some job is in the queue
+declare -A alive=() # job names of which some job is in the queue and does not just wait for another
 
 ask() {
-  local names queue code account id state name index dir
+  local names queue code account id state waits_for name reason index
   names=$(IFS=,; echo "${NAMES[*]}")
   queue=$(slurm squeue --noheader --states=all --user="$me" --name="$names" -o '%i|%T|%S|%M|%E|%Z|%j|%r' 2>&1)
   code=$?
@@ -18,10 +18,11 @@ ask() {
     -o 'JobIDRaw,State,ExitCode,ElapsedRaw,Start,WorkDir,JobName' 2>&1)
   frame sacct $? "$account"
   alive=()
-  while IFS='|' read -r id state _ _ _ _ name _; do
+  while IFS='|' read -r id state _ _ waits_for _ name reason; do
     if [[ $id =~ ^[0-9]+$ ]]; then
       if lives "$state"; then
-        alive[$name]=1
+        # A successor that waits does not count: it is still there when the task is done, on many clusters for ever.
+        [[ $state == PENDING && ($reason == Dependency* || $waits_for == after*) ]] || alive[$name]=1
       elif [[ $account != *"$id|"* ]]; then
         # Of a job that accounting does not know, the controller tells the exit code as long as it remembers the job.
         frame scontrol "$id" "$(slurm scontrol --oneliner show job "$id" 2> /dev/null)"
@@ -29,39 +30,45 @@ ask() {
     fi
   done <<< "$queue"
   for index in "${!KEYS[@]}"; do look_at "$index"; done
+  # What was seen while Slurm did not answer may be of a job at work.
+  ((code == 0)) || told=()
 }
 
-# newest PATTERN: the last of the files that match, by the number of the job in their name; as $newest
+# newest PATTERN [WORDS]: the last of the files that match, by the number of the job in their name, and do not hold these words; as $newest
 newest() {
   newest=
   local file
   for file in $1; do
-    [ ! -e "$file" ] || [[ -n $newest && ${#file} -lt ${#newest} ]] || newest=$file
+    [ -e "$file" ] || continue
+    [[ -z $newest || ${#file} -ge ${#newest} ]] || continue
+    [ -z "${2-}" ] || ! grep -qs -- "$2" "$file" || continue
+    newest=$file
   done
 }
 
 # look_at INDEX: what the task's folder says: lines NAME VALUE. A file that is not there has no line.
 look_at() {
-  local key=${KEYS[$1]} dir=${DIRS[$1]} name=${NAMES[$1]} lines='' value file kind newest late=''
+  local key=${KEYS[$1]} dir=${DIRS[$1]} name=${NAMES[$1]} lines='' value=() number file kind newest late=''
   if [ -n "${alive[$name]-}" ]; then
     unset "told[$key]"
   elif [ -n "${told[$key]-}" ]; then
     return 0
   fi
-  if ! cd -- "$dir" 2> /dev/null; then
+  # No command is started for a task that is alive: a hundred of them would cost half a second.
+  if ! cd -P -- "$dir" 2> /dev/null; then
     frame task "$key" "gone $dir"
     return 0
   fi
   read_submitted .
-  lines+="folder $(pwd -P)"$'\n'
+  lines+="folder $PWD"$'\n'
   lines+="first ${submitted:-${FIRSTS[$1]}}"$'\n'
   if [ -r .slurm_job_id.list ]; then
-    value=$(< .slurm_job_id.list)
-    lines+="list ${value//$'\n'/ }"$'\n'
+    mapfile -t value < .slurm_job_id.list
+    lines+="list ${value[*]}"$'\n'
   fi
   if [ -r artifacts/progress ]; then
-    read -r value < artifacts/progress || [ -n "${value-}" ]
-    lines+="progress ${value-}"$'\n'
+    read -r number < artifacts/progress
+    lines+="progress $number"$'\n'
   fi
   if [ -e artifacts/results.yml ]; then
     lines+="results yes"$'\n'
@@ -69,18 +76,21 @@ look_at() {
     # A file that a node has just written may take its time to show here; listing its folder asks an NFS server anew.
     ls artifacts > /dev/null 2>&1
     newest 'logs/slurm-*.log'
-    if [ -n "$newest" ] && value=$(RUNDIR=. age "$newest") && ((value < LATE_SECONDS)); then late=1; lines+="late yes"$'\n'; fi
+    if [ -n "$newest" ] && number=$(RUNDIR=. age "$newest") && ((number < LATE_SECONDS)); then late=1; lines+="late yes"$'\n'; fi
   fi
   for kind in client server slurm; do
     newest "logs/$kind-*.log"
+    # After a job that failed its successor starts, sees that, and says so in a log of its own: what happened is in the one before.
+    if [ "$kind" = slurm ] && [ -z "${alive[$name]-}" ]; then newest "logs/slurm-*.log" 'state\. EXIT!$'; fi
     [ -z "$newest" ] || lines+="$kind $newest"$'\n'
   done
   frame task "$key" "$lines"
   if [ -z "${alive[$name]-}" ]; then
     # 1 MiB: the largest results.yml of the catalogue, with a score for each subject, is a tenth of that.
     [ ! -e artifacts/results.yml ] || frame results "$key" "$(head -c 1048576 artifacts/results.yml)"
-    for kind in client server slurm; do
-      newest "logs/$kind-*.log"
+    # The last of those loops left the slurm log in $newest.
+    for kind in slurm client server; do
+      [ "$kind" = slurm ] || newest "logs/$kind-*.log"
       [ -z "$newest" ] || frame "tail-$kind" "$key" "$(tail -c 8000 -- "$newest" | tr -d '\0')"
     done
     [ -n "$late" ] || told[$key]=1

@@ -69,17 +69,18 @@ look_up() {
   done <<< "$queue"$'\n'"$account"
   ((queue_code == 0))
 }
+# belongs NAME FOLDER: whether a job is ours: it lies in the task's folder. Names alone would do for a run, whose id they carry; what is
+# submitted outside of a run has the launcher's own names, the same each time.
 declare -A folder_of=()
-# belongs NAME FOLDER: whether this job is ours: its folder is the task's. The folder is known once it was made.
 belongs() {
   local wanted=${folder_of[$1]-}
   [ -z "$wanted" ] || [ -z "$2" ] || [ "$wanted" = "$2" ]
 }
+# Slurm shows folders by their physical path. A task's own may not be there yet; without the run's folder, names must do.
 learn_folders() {
-  local index
-  for index in "${!NAMES[@]}"; do
-    folder_of[${NAMES[index]}]=$(cd -P -- "${DIRS[index]}" 2> /dev/null && pwd -P)
-  done
+  local index base
+  base=$(cd -P -- "$RUNDIR" 2> /dev/null && pwd -P) || return 0
+  for index in "${!NAMES[@]}"; do folder_of[${NAMES[index]}]=$base/${DIRS[index]##*/}; done
 }
 # Of states, those of a job that still holds or wants nodes.
 lives() { [[ $1 =~ ^(PENDING|RUNNING|CONFIGURING|COMPLETING|SUSPENDED|REQUEUE|RESIZING|SIGNALING|STAGE_OUT|STOPPED|RESV_DEL_HOLD|SPECIAL_EXIT) ]]; }
@@ -98,7 +99,7 @@ read_submitted() { # read_submitted FOLDER: the last job that counts, in $submit
     fi
   done 2> /dev/null < "$1/.submitted"
 }
-note_submitted() { printf '%s\n' "$2" >> "$1/.submitted" && sync -- "$1/.submitted" 2> /dev/null; }
+note_submitted() { printf '%s\n' "$2" >> "$1/.submitted"; }
 # first_job INDEX: the job of a task that was submitted before, in $first, whoever wrote it down: our record, the queue, accounting, or the
 # job itself (.slurm_job_id.list). Empty when there is none.
 first_job() {
