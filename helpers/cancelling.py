@@ -50,9 +50,10 @@ def cancel_on_cluster(submission: dict[str, Any], chosen: list[dict[str, Any]]) 
     names, folders = [job["job_name"] for job in chosen], [job["remote_dir"] for job in chosen]
     days = slurm_executor.days_since(run_folder.moment_of(submission["submitted_at"]))
     cancelled = slurm_jobs.cancel(remote.of_submission(submission), names, folders, days)
+    labels = status.labels(submission["jobs"])
     for job in chosen:
         if ids := cancelled.get(job["job_name"]):
-            console.done(f"{job['task']}: cancelled {', '.join(ids)}; nothing of it starts again")
+            console.done(f"{labels[job['index']]}: cancelled {', '.join(ids)}; nothing of it starts again")
     if not cancelled:
         console.done("nothing was running")
 

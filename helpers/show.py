@@ -45,8 +45,8 @@ def status_table(seen: dict[str, Any], run: Path | None = None) -> None:
     screen = console.rich_console(sys.stdout)
     screen.print(status_view(seen))
     for job in seen["jobs"]:
-        if job["state"] in status.ENDED and job["state"] != "SUCCEEDED" and job.get("slurm_job_id"):
-            print(f"{status.labels(seen['jobs'])[job['index']]}: {job['log'] or 'no log'}")
+        if job["state"] in status.ENDED and job["state"] != "SUCCEEDED" and job.get("slurm_job_id") and job["log"]:
+            print(f"{status.labels(seen['jobs'])[job['index']]}: {job['log']}")
             for line in job.get("errors", []):
                 print(f"  > {one_line(line)}")
     for text in seen.get("not_asked", []):

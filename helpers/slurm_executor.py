@@ -4,7 +4,8 @@ nemo-evaluator-launcher 0.2.6 makes the scripts and the records; the names of it
 each held by a test (tests/helpers/test_slurm_executor.py):
 
 - `generate_invocation_id`, `get_timestamp_string`: the same for a run each time, so that its folder on the cluster is the same too;
-- `load_tasks_mapping`: our catalogue, read once;
+- `load_tasks_mapping`: our catalogue, read once; `get_task_definition_for_job` (in api/functional.py too): for a task
+  of the catalogue, whatever its container;
 - `generate_secrets_env`: values in single quotes, so that `$`, `"` and backticks arrive as they are;
 - `master_connection`, `_validate_remote_paths_exist`, `_make_remote_execution_output_dir`, `_rsync_upload_rundirs`,
   `_sbatch_remote_runsubs`: one connection, one look before anything is queued, and no job twice.
@@ -23,7 +24,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from helpers import console, launcher, remote, run_folder, stopping_points
+from helpers import catalogue, console, launcher, remote, run_folder, stopping_points
 from helpers.errors import StepFailed, Unreachable, one_line
 from helpers.remote import Cluster, Frame
 
@@ -92,28 +93,32 @@ class Submitting:
     @contextlib.contextmanager
     def replacing(self) -> Iterator[None]:
         """The launcher's Slurm executor with our names in it. Files that it makes meanwhile are for their owner alone."""
+        from nemo_evaluator_launcher.api import functional
         from nemo_evaluator_launcher.executors.slurm import executor
 
-        names = {
-            "generate_invocation_id": lambda: self.invocation_id,
-            "get_timestamp_string": lambda **_: self.timestamp,
-            "load_tasks_mapping": launcher.task_mapping,
-            "generate_secrets_env": quoted_secrets,
-            "master_connection": lambda **_: contextlib.nullcontext(),
-            "_validate_remote_paths_exist": lambda *, paths, **_: self.paths.extend(paths),
-            "_make_remote_execution_output_dir": lambda **_: None,
-            "_rsync_upload_rundirs": _aloud(self._upload),
-            "_sbatch_remote_runsubs": _aloud(self._queue),
-        }
-        stock = {name: getattr(executor, name) for name in names}
+        find = definition(executor.get_task_definition_for_job)
+        places: list[tuple[Any, str, Any]] = [
+            (functional, "get_task_definition_for_job", find),
+            (executor, "get_task_definition_for_job", find),
+            (executor, "load_tasks_mapping", launcher.task_mapping),
+            (executor, "generate_invocation_id", lambda: self.invocation_id),
+            (executor, "get_timestamp_string", lambda **_: self.timestamp),
+            (executor, "generate_secrets_env", quoted_secrets),
+            (executor, "master_connection", lambda **_: contextlib.nullcontext()),
+            (executor, "_validate_remote_paths_exist", lambda *, paths, **_: self.paths.extend(paths)),
+            (executor, "_make_remote_execution_output_dir", lambda **_: None),
+            (executor, "_rsync_upload_rundirs", _aloud(self._upload)),
+            (executor, "_sbatch_remote_runsubs", _aloud(self._queue)),
+        ]
+        stock = [(module, name, getattr(module, name)) for module, name, _ in places]
         was = os.umask(0o077)
         try:
-            for name, replacement in names.items():
-                setattr(executor, name, replacement)
+            for module, name, replacement in places:
+                setattr(module, name, replacement)
             yield
         finally:
-            for name, original in stock.items():
-                setattr(executor, name, original)
+            for module, name, original in stock:
+                setattr(module, name, original)
             os.umask(was)
 
     def _upload(self, *, local_sources: list[Path], remote_target: str, **_: Any) -> None:
@@ -204,6 +209,18 @@ class Submitting:
         else:
             rest = "nothing was queued"
         raise StepFailed(f"Slurm refused {task}: {said}{_mend(said)}; {rest}")
+
+
+def definition(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """The launcher's get_task_definition_for_job (common/mapping.py), which knows a task of the catalogue in a container of its own too.
+
+    The stock one would read that container's catalogue, from its registry, and knows nothing of a task in a .sqsh file.
+    """
+
+    def found(*, task_query: str, container: str | None = None, **others: Any) -> Any:
+        return stock(task_query=task_query, container=None if catalogue.is_known(task_query) else container, **others)
+
+    return found
 
 
 def _aloud(function: Callable[..., Any]) -> Callable[..., Any]:

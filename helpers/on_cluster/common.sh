@@ -145,25 +145,29 @@ cancel_jobs() {
 }
 
 # ---- One at a time: RUNDIR/.submitting, a folder, which mkdir makes for one alone on any filesystem -------------------------------------
-# Who holds it stands in it, `HOST PID`; a holder touches it before each call that may take long. One that died on this host, or has not
-# touched it for LOCK_SECONDS, is put aside by a rename, which again succeeds for one alone.
+# Who holds it is the name of the file in it, HOST:PID, which a holder touches before each call that may take long. One that died on this
+# host, or has not touched it for LOCK_SECONDS, is followed by whoever renames its file to a name of their own: that succeeds for one alone.
 LOCK_SECONDS=180
 lock() {
-  local lock=$RUNDIR/.submitting end=$((SECONDS + LOCK_SECONDS + 60)) host pid seconds
-  until mkdir -- "$lock" 2> /dev/null; do
-    host='' pid=''
-    read -r host pid 2> /dev/null < "$lock/holder"
-    seconds=$(age "$lock") || seconds=0
-    if { [ "$host" = "$here" ] && [ -n "$pid" ] && ! kill -0 "$pid" 2> /dev/null; } || ((seconds > LOCK_SECONDS)); then
-      mv -T -- "$lock" "$lock.dead.$$" 2> /dev/null && rm -rf -- "$lock.dead.$$"
-    elif ((SECONDS > end)); then
-      frame locked - "$host $pid"
-      finish
-    else
-      sleep 0.3
+  local lock=$RUNDIR/.submitting end=$((SECONDS + LOCK_SECONDS + 60)) file holder seconds
+  mine=$lock/$here:$$
+  until { mkdir -- "$lock" && : > "$mine"; } 2> /dev/null; do
+    holder=''
+    for file in "$lock"/*; do [ ! -e "$file" ] || holder=${file##*/}; done
+    seconds=$(age "$lock/$holder") || seconds=0
+    if [ -z "$holder" ]; then
+      # Nobody's yet, or of one that was killed just then.
+      ((seconds <= LOCK_SECONDS)) || rmdir -- "$lock" 2> /dev/null
+    elif { [ "${holder%:*}" = "$here" ] && ! kill -0 "${holder##*:}" 2> /dev/null; } || ((seconds > LOCK_SECONDS)); then
+      touch -c -- "$lock/$holder" 2> /dev/null # a name of ours must not look old to others
+      ! mv -T -- "$lock/$holder" "$mine" 2> /dev/null || break
     fi
+    if ((SECONDS > end)); then
+      frame locked - "${holder/:/ }"
+      finish
+    fi
+    sleep 0.3
   done
-  printf '%s %s\n' "$here" "$$" > "$lock/holder"
-  trap 'rm -rf -- "$RUNDIR/.submitting"' EXIT
+  trap 'rm -f -- "$mine"; rmdir -- "$RUNDIR/.submitting" 2> /dev/null' EXIT
 }
-still_here() { touch -- "$RUNDIR/.submitting" 2> /dev/null; }
+still_here() { touch -c -- "$mine" 2> /dev/null; }
