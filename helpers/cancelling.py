@@ -9,6 +9,7 @@ from typing import Any
 
 from helpers import console, files, following, process_jobs, show, status
 from helpers.errors import BadInput, Interrupted, StepFailed
+from helpers.tasks import labels as labels_of
 
 
 def cancel(submission_path: Path, tasks: list[str] | None = None) -> None:
@@ -50,7 +51,7 @@ def cancel_on_cluster(submission: dict[str, Any], chosen: list[dict[str, Any]]) 
     names, folders = [job["job_name"] for job in chosen], [job["remote_dir"] for job in chosen]
     days = slurm_executor.days_since(run_folder.moment_of(submission["submitted_at"]))
     cancelled = slurm_jobs.cancel(remote.of_submission(submission), names, folders, days)
-    labels = status.labels(submission["jobs"])
+    labels = labels_of(submission["jobs"])
     for job in chosen:
         if ids := cancelled.get(job["job_name"]):
             console.done(f"{labels[job['index']]}: cancelled {', '.join(ids)}; nothing of it starts again")
@@ -100,11 +101,24 @@ def leaving_nothing(run: Path | None) -> Iterator[None]:
     following.listen_for_signals()
     try:
         yield
-    except (KeyboardInterrupt, Interrupted):
+    except (KeyboardInterrupt, Interrupted) as error:
         following.ignore_signals()
         if run and (jobs := jobs_of(run)):
             process_jobs.stop(jobs, process_jobs.INTERRUPTED_CODE)
+        if run and is_for_slurm(run):
+            raise Interrupted(
+                f"interrupted: jobs that Slurm has queued by now go on; `make eval RUN={run.name}` finds them and submits the others, "
+                f"`make cancel RUN={run.name}` cancels them"
+            ) from error
         raise
+
+
+def is_for_slurm(run: Path) -> bool:
+    """Whether what the run submits goes to Slurm, by its launcher.yaml."""
+    try:
+        return bool(files.read_yaml(run / "launcher.yaml", "launcher")[0]["execution"]["type"] == "slurm")
+    except BadInput:
+        return False
 
 
 def _say(stopped: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from typing_extensions import Self
 
-from helpers import console, files, process_jobs, status
+from helpers import console, files, process_jobs, status, tasks
 from helpers.errors import Interrupted, StepFailed, interruptible, one_line
 
 ASK_SECONDS = 0.25  # local files only; a cluster is asked less often
@@ -57,10 +57,7 @@ def follow(submission: dict[str, Any], submission_path: str, out: str, with_logs
             time.sleep(ASK_SECONDS / 5)
     except (KeyboardInterrupt, Interrupted, BrokenPipeError) as error:
         if not jobs:
-            name = run_name(submission_path)
-            raise Interrupted(
-                f"detached: the jobs go on; `make eval RUN={name}` attaches again, `make cancel RUN={name}` stops them"
-            ) from error
+            raise detached(submission_path) from error
         ignore_signals()
         process_jobs.stop(jobs, process_jobs.INTERRUPTED_CODE)
         files.write_json(out, status.ask(submission), "status")
@@ -81,8 +78,9 @@ def follow(submission: dict[str, Any], submission_path: str, out: str, with_logs
         raise StepFailed(f"the process that ran the tasks was killed; `make eval RUN={run_name(submission_path)}` goes on with them")
 
 
-def detached(name: str) -> Interrupted:
+def detached(submission_path: str) -> Interrupted:
     """What is raised when a person leaves jobs that go on elsewhere; it says how to come back."""
+    name = run_name(submission_path)
     return Interrupted(f"detached: the jobs go on; `make eval RUN={name}` attaches again, `make cancel RUN={name}` stops them")
 
 
@@ -90,21 +88,18 @@ def follow_cluster(submission: dict[str, Any], submission_path: str, out: str, w
     """The same for a run on Slurm, whose jobs go on whatever becomes of this process. Raises Interrupted on Ctrl-C: it detaches."""
     from helpers import slurm_following
 
-    name = run_name(submission_path)
     try:
         listen_for_signals()
         seen = slurm_following.follow(submission, with_logs, out)
     except (KeyboardInterrupt, Interrupted, BrokenPipeError) as error:
-        raise Interrupted(
-            f"detached: the jobs go on; `make eval RUN={name}` attaches again, `make cancel RUN={name}` stops them"
-        ) from error
+        raise detached(submission_path) from error
     say_what_failed(seen)
     files.write_json(out, seen, "status")
 
 
 def say_what_failed(seen: dict[str, Any]) -> None:
     """A line for each task that has no results, with the reason, and a line with its log."""
-    labels = status.labels(seen["jobs"])
+    labels = tasks.labels(seen["jobs"])
     for job in seen["jobs"]:
         if job["state"] != "SUCCEEDED":
             console.say(one_line(f"✗ {labels[job['index']]} {job['state']}: {job['reason']}"))
@@ -172,7 +167,7 @@ class Plain(Display):
 
     def update(self, jobs: list[dict[str, Any]]) -> None:
         """Print the tasks that changed."""
-        labels = status.labels(jobs)
+        labels = tasks.labels(jobs)
         for job in jobs:
             before, when = self.shown.get(job["job_id"], ("PENDING", 0.0))
             due = job["state"] == "RUNNING" and time.monotonic() - when > PLAIN_SECONDS
@@ -212,7 +207,7 @@ class Fancy(Display):
         """Move the bars."""
         from rich.markup import escape
 
-        labels = status.labels(jobs)
+        labels = tasks.labels(jobs)
         for job in jobs:
             over = job["state"] in status.ENDED
             total = job["requests_total"]

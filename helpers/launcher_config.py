@@ -38,4 +38,4 @@ def refuse_unready(data: dict[str, Any]) -> None:
             "the plan for it is what `make dry-run` shows"
         )
     if found := ART.search(files.dump_yaml(data)):
-        raise BadInput(f'{found[0]} is not resolved: models cannot be named by artifact yet; give SET="deployment.checkpoint_path=…"')
+        raise BadInput(f'{found[0]}…}} is not resolved: models cannot be named by artifact yet; give SET="deployment.checkpoint_path=…"')

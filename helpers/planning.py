@@ -45,7 +45,7 @@ def cost(config: dict[str, Any]) -> str:
     nodes, gpus = execution.get("num_nodes") or 1, gpus_per_node(execution)
     seconds = walltime.seconds(execution["walltime"], "execution.walltime")
     hours = jobs * nodes * gpus * seconds / 3600
-    text = f"{jobs} jobs × {nodes} nodes × {gpus} GPUs × {execution['walltime']} = {hours:g} GPU-hours at worst"
+    text = f"{jobs} jobs × {nodes} nodes × {gpus} GPUs × {execution['walltime']} = {round(hours, 2):g} GPU-hours at worst"
     if execution.get("max_walltime"):
         most = jobs * nodes * gpus * walltime.seconds(execution["max_walltime"], "execution.max_walltime") / 3600
         text += f" (a job that reaches its walltime is resumed, up to max_walltime {execution['max_walltime']}: {most:g})"

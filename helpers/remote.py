@@ -397,7 +397,9 @@ def upload(cluster: Cluster, sources: Sequence[Path], target: str, timeout: floa
     _rsync(cluster, [*map(str, sources), _there(cluster, target)], timeout, ["--archive"])
 
 
-def download(cluster: Cluster, folders: Sequence[str], target: Path, leave_out: Sequence[str], timeout: float = 600) -> None:
+def download(
+    cluster: Cluster, folders: Sequence[str], target: Path, leave_out: Sequence[str], timeout: float = 600, interactive: bool = True
+) -> None:
     """Copy what the folders on the cluster hold into folders of the same names below `target`, without what `leave_out` names.
 
     Files that are the same are not copied. A file that is being copied has another name, so none is ever half there. Raises as `upload`.
@@ -406,7 +408,7 @@ def download(cluster: Cluster, folders: Sequence[str], target: Path, leave_out: 
     first, *others = folders
     # rsync takes several sources of one host as host:one :two; over one connection.
     sources = [_there(cluster, first), *((f":{one}" if cluster.tunnel == "ssh" else one) for one in others)]
-    _rsync(cluster, [*sources, f"{target}/"], timeout, options)
+    _rsync(cluster, [*sources, f"{target}/"], timeout, options, interactive)
 
 
 def _there(cluster: Cluster, path: str) -> str:
@@ -418,11 +420,11 @@ def _there(cluster: Cluster, path: str) -> str:
 RSYNC_LOST = (10, 12, 30, 35, LOST)
 
 
-def _rsync(cluster: Cluster, words: list[str], timeout: float, options: list[str]) -> None:
+def _rsync(cluster: Cluster, words: list[str], timeout: float, options: list[str], interactive: bool = True) -> None:
     import sh
 
     for attempt in (1, 2):
-        open_connection(cluster)
+        open_connection(cluster, interactive)
         try:
             done = sh.Command("rsync")(
                 "--protect-args",

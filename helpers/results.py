@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from helpers import process_jobs
+from helpers import process_jobs, tasks
 from helpers.catalogue import STARTER
 
 MADE_BY = "collect_results.py"
@@ -103,14 +103,16 @@ def cell(row: dict[str, Any]) -> str:
 
 
 def table(results: dict[str, Any]) -> Any:
-    """The results as a rich table: a row a metric, and a row for each task that has none, with the reason."""
+    """The results as a rich table: a row a metric, and a row for each task that has none, with the reason in short."""
     from rich.table import Table
     from rich.text import Text
 
     view = Table(title=f"Results of {results['model'] or 'the model'}", title_justify="left")
     for name in ("task", "metric", "value ± stderr (n)", "chance", "failed", "seconds"):
         view.add_column(name, justify="left" if name in ("task", "metric") else "right", overflow="fold")
+    labels = tasks.labels(results["tasks"])
     for entry in results["tasks"]:
+        label = labels[entry["index"]]
         rows = [row for row in results["rows"] if row["index"] == entry["index"]]
         chance = "" if entry["chance"] is None else f"{entry['chance']:.3f}"
         failed = "" if entry["samples_failed"] is None else str(entry["samples_failed"])
@@ -118,9 +120,10 @@ def table(results: dict[str, Any]) -> Any:
         for row in rows:
             metric = row["metric"] if row["score"] == row["metric"] else f"{row['metric']} {row['score']}"
             name = f"{row['part']}: {metric}" if row.get("part") else metric
-            view.add_row(Text(entry["task"]), Text(name), cell(row), chance, failed, seconds)
+            view.add_row(Text(label), Text(name), cell(row), chance, failed, seconds)
         if not rows:
-            view.add_row(Text(entry["task"]), Text(f"{entry['state']}: {entry['reason']}", style="red"), "", chance, failed, seconds)
+            failure = f"{entry['state']}: {entry['reason'].partition('; ')[0]}"
+            view.add_row(Text(label), Text(failure, style="red"), "", chance, failed, seconds)
     return view
 
 

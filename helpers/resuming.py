@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from helpers import console, process_jobs, show, slurm_jobs, status
+from helpers import tasks as tasks_of
 from helpers.errors import BadInput
 
 
@@ -19,6 +20,10 @@ def resume(submission_path: Path, tasks: list[str]) -> None:
         raise BadInput(f"executor {submission['executor']}: `nemo-evaluator-launcher resume {submission['invocation_id']}` does it")
     seen = status.ask(submission)
     again = [job for job in seen["jobs"] if job["index"] in chosen and job["state"] in status.ENDED and job["state"] != "SUCCEEDED"]
+    run = submission_path.parent
+    # They were made when these tasks had failed. They go first: whatever becomes of this process, `make eval` looks at the tasks anew.
+    for name in ("results.json", "status.json") if again else ():
+        (run / name).unlink(missing_ok=True)
     if submission["executor"] == "slurm":
         # One that was resumed a moment ago, by a command that was stopped, is found in the queue and not queued twice.
         queued = slurm_jobs.resume(submission, [job["index"] for job in again]) if again else {}
@@ -27,15 +32,12 @@ def resume(submission_path: Path, tasks: list[str]) -> None:
             if job["index"] in {one["index"] for one in again}:
                 process_jobs.reopen(Path(job["job_dir"]))
         queued = {job["index"]: "" for job in again}
-    run = submission_path.parent
     if not queued:
         console.done("nothing to run again: no task has ended without results")
         return
-    # They were made when these tasks had failed.
-    for name in ("results.json", "status.json"):
-        (run / name).unlink(missing_ok=True)
+    labels = tasks_of.labels(submission["jobs"])
     for job in submission["jobs"]:
         if job["index"] in queued:
             number = queued[job["index"]]
-            console.done(f"{job['task']}: {f'queued as {number}' if number else 'open again'}")
+            console.done(f"{labels[job['index']]}: {f'queued as {number}' if number else 'open again'}")
     console.say(f"`make eval RUN={run.name}` {'follows them' if submission['executor'] == 'slurm' else 'runs them'}")

@@ -11,6 +11,7 @@ from typing import Any
 
 from helpers import catalogue, configs, console, files, following, results, run_folder, status
 from helpers import profiles as profile_files
+from helpers import tasks as task_rules
 from helpers.console import Cell
 from helpers.errors import BadInput, TaskFailed, nearest, one_line
 from helpers.files import shown
@@ -32,7 +33,7 @@ def submission_of(path: str) -> dict[str, Any]:
 
 def chosen_jobs(submission: dict[str, Any], wanted: list[str]) -> list[dict[str, Any]]:
     """The jobs of the tasks named; nothing named means all. Raises BadInput for a task that the run does not have."""
-    labels = status.labels(submission["jobs"])
+    labels = task_rules.labels(submission["jobs"])
     known = list(dict.fromkeys([*labels.values(), *(job["task"] for job in submission["jobs"])]))
     for task in wanted:
         if task not in known:
@@ -46,7 +47,7 @@ def status_table(seen: dict[str, Any], run: Path | None = None) -> None:
     screen.print(status_view(seen))
     for job in seen["jobs"]:
         if job["state"] in status.ENDED and job["state"] != "SUCCEEDED" and job.get("slurm_job_id") and job["log"]:
-            print(f"{status.labels(seen['jobs'])[job['index']]}: {job['log']}")
+            print(f"{task_rules.labels(seen['jobs'])[job['index']]}: {job['log']}")
             for line in job.get("errors", []):
                 print(f"  > {one_line(line)}")
     for text in seen.get("not_asked", []):
@@ -122,7 +123,7 @@ def status_view(seen: dict[str, Any]) -> Any:
     table = Table(title=f"Invocation {seen['invocation_id']}", title_justify="left")
     for name in ("task", *(("job",) if on_cluster else ()), "state", "progress", "reason"):
         table.add_column(name, overflow="fold")
-    labels = status.labels(seen["jobs"])
+    labels = task_rules.labels(seen["jobs"])
     for job in seen["jobs"]:
         cells = [Text(labels[job["index"]])]
         if on_cluster:
@@ -187,12 +188,13 @@ def verdict(path: str) -> None:
     found = files.read_json(path, "results")
     _print_results(found)
     console.say(f"Results: {shown(path)}")
-    failed = [entry["task"] for entry in found["tasks"] if entry["state"] != "SUCCEEDED"]
+    labels = task_rules.labels(found["tasks"])
+    failed = [labels[entry["index"]] for entry in found["tasks"] if entry["state"] != "SUCCEEDED"]
     if failed:
-        run = run_folder.run_of(path)
+        of_run = f" RUN={run.name}" if (run := run_folder.run_of(path)) else ""
         raise TaskFailed(
             f"{len(failed)} of {len(found['tasks'])} tasks failed: {', '.join(failed)}; "
-            f"`make logs{f' RUN={run.name}' if run else ''}` shows why"
+            f"`make logs{of_run}` shows why, `make resume{of_run}` runs them again"
         )
 
 

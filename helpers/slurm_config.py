@@ -43,7 +43,7 @@ def refuse_unquoted(data: dict[str, Any]) -> None:
         if found := UNQUOTED.search(value):
             character = "a space" if found[0].isspace() else found[0]
             raise BadInput(
-                f"{key}: {value!r} holds {character}, and the launcher's job scripts cannot quote it; use a name or a path without"
+                f"{key}: {value!r} holds {character}, which the launcher's job scripts cannot quote; use a name or a path without it"
             )
 
 

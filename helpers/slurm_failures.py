@@ -10,9 +10,11 @@ from helpers.slurm_verdict import Seen, Verdict
 
 REQUEST_TIMEOUT = 'SET="evaluation.nemo_evaluator_config.config.params.request_timeout=7200"'
 MOST_LINES = 3
-# Lines that speak of trouble and are none: our own progress URL refuses each count, and the evaluation's end stops the server.
+# Lines that speak of trouble and are none: our own progress URL refuses each count, a setting's name, and the evaluation's end stops the
+# server.
 HARMLESS = re.compile(
-    r"progress tracking server|127\.0\.0\.1:9\b|forcing job termination|Job step aborted|srun: error: .*: (Killed|Terminated)|^\+"
+    r"progress tracking server|127\.0\.0\.1:9\b|log_failed_requests|forcing job termination|Job step aborted"
+    r"|srun: error: .*: (Killed|Terminated)|^\+"
 )
 
 

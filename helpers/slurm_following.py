@@ -6,10 +6,10 @@ import contextlib
 import sys
 import zlib
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Thread
 from typing import Any
 
-from helpers import console, files, following, remote, slurm_jobs, status
+from helpers import console, files, following, remote, slurm_jobs, status, tasks
 from helpers.errors import EvalmakeError
 from helpers.following import Display, Fancy, Plain, harmless
 from helpers.slurm_asking import Question
@@ -30,12 +30,11 @@ def follow(submission: dict[str, Any], with_logs: bool, out: str) -> dict[str, A
     watch = Watch(question, "client" if with_logs else None)
     fancy = console.is_fancy(sys.stderr) and len(submission["jobs"]) <= MOST_BARS
     view: Display = Fancy() if fancy else Plain()
-    names = {f"0.{index}": label for index, label in status.labels(submission["jobs"]).items()}
+    names = {f"0.{index}": label for index, label in tasks.labels(submission["jobs"]).items()}
     lines = Lines(names, view.say, console.is_fancy(sys.stderr))
-    fetching: list[Future[None]] = []
-    home: set[int] = set()
+    bringing = Bringing(submission)
     seen: dict[str, Any] = {}
-    with view, ThreadPoolExecutor(1) as worker, contextlib.closing(watch.events()) as events:
+    with view, contextlib.closing(watch.events()) as events:
         for event in events:
             if isinstance(event, LogPiece):
                 lines.take(event)
@@ -44,19 +43,46 @@ def follow(submission: dict[str, Any], with_logs: bool, out: str) -> dict[str, A
             if out != "-":
                 files.write_json(out, seen, "status")
             view.update(seen["jobs"])
-            if ended := [job for job in seen["jobs"] if job["state"] in status.ENDED and job["index"] not in home]:
-                home.update(job["index"] for job in ended)
-                fetching.append(worker.submit(slurm_jobs.fetch, submission, ended))
+            bringing.take(seen)
             if status.is_over(seen):
                 watch.stop()
         lines.finish()
-        for one in fetching:
-            try:
-                one.result()
-            except EvalmakeError as error:
-                # They are fetched once more when the results are gathered; then it counts.
-                console.notice(f"results are not home yet: {error}")
+        bringing.finish()
     return seen
+
+
+class Bringing:
+    """Brings the results of tasks home as they end, beside the watching, which must not wait for it.
+
+    Its threads end with the process, so that a person who detaches does not wait either. What fails here is done once more when the
+    results are gathered, and then it counts.
+    """
+
+    def __init__(self, submission: dict[str, Any]) -> None:
+        """Nothing is home yet."""
+        self.submission = submission
+        self.begun: set[int] = set()
+        self.threads: list[Thread] = []
+
+    def take(self, seen: dict[str, Any]) -> None:
+        """Begin to bring the tasks that have ended since the last status, after those before them."""
+        ended = [job for job in seen["jobs"] if job["state"] in status.ENDED and job["index"] not in self.begun]
+        if ended:
+            self.begun.update(job["index"] for job in ended)
+            thread = Thread(target=self._bring, args=(ended, self.threads[-1] if self.threads else None), daemon=True)
+            thread.start()
+            self.threads.append(thread)
+
+    def finish(self) -> None:
+        """Wait until what was begun is done."""
+        for thread in self.threads:
+            thread.join()
+
+    def _bring(self, ended: list[dict[str, Any]], before: Thread | None) -> None:
+        if before:
+            before.join()
+        with contextlib.suppress(EvalmakeError):
+            slurm_jobs.fetch(self.submission, ended, interactive=False)
 
 
 def show_logs(submission: dict[str, Any], jobs: list[dict[str, Any]], which: str, to_the_end: bool) -> None:
@@ -65,7 +91,7 @@ def show_logs(submission: dict[str, Any], jobs: list[dict[str, Any]], which: str
     With `to_the_end` as they grow, until the tasks have ended.
     """
     question = Question(remote.of_submission(submission), [submission])
-    labels = status.labels(submission["jobs"])
+    labels = tasks.labels(submission["jobs"])
     names = {f"0.{job['index']}": labels[job["index"]] for job in jobs}
     watch = Watch(question, which, asks=to_the_end, keys=list(names))
     if to_the_end and len(jobs) < len(submission["jobs"]):

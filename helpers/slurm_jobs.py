@@ -17,7 +17,7 @@ BROUGHT = ".brought"
 LEFT_BEHIND = ("/*/artifacts/cache/", "/*/artifacts/*_cache/", "/*/.secrets.env", "/*/.submitted", "*.db-wal", "*.db-shm")
 
 
-def fetch(submission: dict[str, Any], rows: Iterable[dict[str, Any]]) -> None:
+def fetch(submission: dict[str, Any], rows: Iterable[dict[str, Any]], interactive: bool = True) -> None:
     """Bring the folders of tasks that ended (rows of a status) to their places here, without caches and secrets.
 
     What was brought once is not asked for again, until another job has worked on the task. Raises Unreachable, or StepFailed when this
@@ -34,7 +34,9 @@ def fetch(submission: dict[str, Any], rows: Iterable[dict[str, Any]]) -> None:
         return
     target = Path(wanted[0][0]["job_dir"]).parent
     make_folder(target)
-    remote.download(remote.of_submission(submission), [job["remote_dir"] for job, _, _ in wanted], target, LEFT_BEHIND)
+    remote.download(
+        remote.of_submission(submission), [job["remote_dir"] for job, _, _ in wanted], target, LEFT_BEHIND, interactive=interactive
+    )
     for _, mark, job in wanted:
         write_text(mark, job)
 

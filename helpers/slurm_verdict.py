@@ -132,7 +132,7 @@ def judge(seen: Seen, asked: Asked) -> Verdict:
     jobs = [job for number, job in sorted(seen.jobs.items()) if seen.first is None or number >= seen.first]
     walk = [job for job in jobs if not _is_waiting(job)]
     if not walk:
-        state, reason = _unseen(seen, asked, waiting=len(jobs) > 0)
+        state, reason = _unseen(seen, asked, waiting=any(job.reason != "DependencyNeverSatisfied" for job in jobs))
         return Verdict(state, reason, jobs[-1] if jobs else None, 1, tuple(seen.ids))
     active, attempt = walk[0], 1
     for job in walk[1:]:

@@ -87,12 +87,6 @@ def _document(submission: dict[str, Any], rows: list[dict[str, Any]], not_asked:
     }
 
 
-def labels(jobs: list[dict[str, Any]]) -> dict[int, str]:
-    """What each job of a run is called in what a person sees, by its index: the task, or `task.N` where a run has it several times."""
-    names = [job["task"] for job in jobs]
-    return {job["index"]: job["task"] if names.count(job["task"]) == 1 else f"{job['task']}.{job['index']}" for job in jobs}
-
-
 def is_over(status: dict[str, Any]) -> bool:
     """Whether every job has ended."""
     return all(job["state"] in ENDED for job in status["jobs"])

@@ -162,3 +162,9 @@ def check(config: dict[str, Any], definitions: list[Task], place: Callable[[str]
                 f"{where}: task {entry['name']}: its harness {task.harness} comes as a container and is not installed on this machine; "
                 f"give a PROFILE that runs containers (docker, slurm){extra}"
             )
+
+
+def labels(jobs: list[dict[str, Any]]) -> dict[int, str]:
+    """What each job of a run is called in what a person sees, by its index: the task, or `task.N` where a run has it several times."""
+    names = [job["task"] for job in jobs]
+    return {job["index"]: job["task"] if names.count(job["task"]) == 1 else f"{job['task']}.{job['index']}" for job in jobs}

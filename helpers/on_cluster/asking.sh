@@ -64,7 +64,7 @@ look_at() {
   lines+="first ${submitted:-${FIRSTS[$1]}}"$'\n'
   if [ -r .slurm_job_id.list ]; then
     mapfile -t value < .slurm_job_id.list
-    lines+="list ${value[*]}"$'\n'
+    lines+="list ${value[*]-}"$'\n'
   fi
   if [ -r artifacts/progress ]; then
     read -r number < artifacts/progress

@@ -12,7 +12,7 @@ main() {
       finish
     fi
     ids=()
-    for id in "${found_ids[@]}"; do
+    for id in ${found_ids[@]+"${found_ids[@]}"}; do
       if [ "$TAKE_BACK" = 1 ] && ((round == 1)); then
         for index in "${!NAMES[@]}"; do
           [ "${NAMES[index]}" != "${job_name[$id]}" ] || note_submitted "${DIRS[index]}" "void $id"

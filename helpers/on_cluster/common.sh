@@ -91,7 +91,7 @@ read_submitted() { # read_submitted FOLDER: the last job that counts, in $submit
   local word id
   submitted=
   while read -r word id; do
-    if [ "$word" = void ]; then
+    if [ "$word" = void ] && [ -n "$id" ]; then
       is_void[$id]=1
       [ "$submitted" != "$id" ] || submitted=
     elif [[ $word =~ ^[0-9]+$ ]]; then
@@ -110,7 +110,7 @@ first_job() {
     first=$submitted
     return
   fi
-  for id in "${found_ids[@]}"; do
+  for id in ${found_ids[@]+"${found_ids[@]}"}; do
     if [ "${job_name[$id]}" = "${NAMES[$1]}" ] && [ -z "${is_void[$id]-}" ]; then
       if [ -z "$first" ] || ((id < first)); then first=$id; fi
     fi

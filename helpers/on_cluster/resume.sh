@@ -7,7 +7,7 @@
 alive_job() {
   local id
   first=
-  for id in "${found_ids[@]}"; do
+  for id in ${found_ids[@]+"${found_ids[@]}"}; do
     if [ "${job_name[$id]}" != "${NAMES[$1]}" ] || ! lives "${job_state[$id]}" || [ "${job_state[$id]}" = COMPLETING ]; then continue; fi
     [ -n "${job_waits[$id]-}" ] || first=$id
   done
@@ -41,7 +41,7 @@ main() {
       continue
     fi
     # A successor that waits for what will never be (DependencyNeverSatisfied) would wait for ever.
-    for id in "${found_ids[@]}"; do
+    for id in ${found_ids[@]+"${found_ids[@]}"}; do
       if [ "${job_name[$id]}" = "${NAMES[index]}" ] && [ -n "${job_waits[$id]-}" ]; then cancel_jobs "$id"; fi
     done
     # What an earlier attempt left that would be taken for this one's, or end it: its jobs, its walltime, its being interrupted.

@@ -18,7 +18,7 @@ main() {
   fi
   for index in "${!NAMES[@]}"; do read_submitted "${DIRS[index]}"; done
   # Jobs that were taken back, by one that was stopped before it had cancelled them.
-  for id in "${found_ids[@]}"; do
+  for id in ${found_ids[@]+"${found_ids[@]}"}; do
     if [ -n "${is_void[$id]-}" ] && lives "${job_state[$id]}"; then cancel_jobs "$id"; fi
   done
   for index in "${!NAMES[@]}"; do
@@ -54,7 +54,7 @@ main() {
     done
     # Successors that a job which started meanwhile has queued go too.
     look_up "$DAYS"
-    for id in "${found_ids[@]}"; do
+    for id in ${found_ids[@]+"${found_ids[@]}"}; do
       if lives "${job_state[$id]}" && [[ " ${jobs[*]} " != *" $id "* ]]; then jobs=("$id" "${jobs[@]}"); fi
     done
     if cancel_jobs "${jobs[@]}"; then
