@@ -174,7 +174,8 @@ class Plain(Display):
             now = f"{job['state']} {waits(job)}".rstrip()
             if now != before or due:
                 self.shown[job["job_id"]] = (now, time.monotonic())
-                console.say(f"{labels[job['index']]:<24} {job['state']:<10} {amount(job) or waits(job)}".rstrip())
+                told = ", ".join(part for part in (amount(job), waits(job)) if part)
+                console.say(f"{labels[job['index']]:<24} {job['state']:<10} {told}".rstrip())
 
 
 class Fancy(Display):

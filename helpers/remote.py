@@ -451,7 +451,9 @@ def _rsync(cluster: Cluster, words: list[str], timeout: float, options: list[str
             near = next(line for line in said.splitlines() if told[0] in line)
             raise StepFailed(f"{cluster}: {one_line(near)[:300]}; mend that, then give the same command")
         if code not in RSYNC_LOST and code >= 0:
-            raise StepFailed(f"rsync with {cluster} failed with code {code}: {last_line(said)}")
+            # Its very last line says no more than "see previous errors".
+            before = "\n".join(line for line in said.splitlines() if not line.startswith("rsync error:"))
+            raise StepFailed(f"rsync with {cluster} failed with code {code}: {last_line(before or said)}")
         if attempt > 1:
             raise ConnectionLost(f"the connection to {cluster} was lost while copying ({last_line(said)}); give the same command again")
         console.info(f"the connection to {cluster} was lost while copying: once more")

@@ -27,6 +27,9 @@ def resume(submission_path: Path, tasks: list[str]) -> None:
     if submission["executor"] == "slurm":
         # One that was resumed a moment ago, by a command that was stopped, is found in the queue and not queued twice.
         queued = slurm_jobs.resume(submission, [job["index"] for job in again]) if again else {}
+        slurm_jobs.record(
+            submission, {job["index"]: job["chain"][0] for job in seen["jobs"] if job["state"] not in status.ENDED and job["chain"]}
+        )
     else:
         for job in submission["jobs"]:
             if job["index"] in {one["index"] for one in again}:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from helpers import catalogue, configs, console, files, following, results, run_folder, status
+from helpers import catalogue, configs, console, files, following, results, run_folder, status, stopping_points
 from helpers import profiles as profile_files
 from helpers import tasks as task_rules
 from helpers.console import Cell
@@ -172,6 +172,7 @@ def gather(submission_path: str, status_path: str | None, out: str, partial: boo
 
         slurm_jobs.fetch(submission, [job for job in seen["jobs"] if job["state"] in status.ENDED])
     found = results.collect(submission, seen)
+    stopping_points.here("before-results")
     if status.is_over(seen):
         if out == "-" or not Path(out).exists() or files.read_json(out, "results") != files.seal_json(found):
             files.write_json(out, found, "results")

@@ -109,7 +109,7 @@ def _take_files(seen: Seen, key: str, frames: list[Frame]) -> None:
             seen.first = int(told["first"]) if told.get("first", "").isdecimal() else None
             seen.ids = [int(word) for word in told.get("list", "").split() if word.isdecimal()]
             seen.progress = int(told["progress"]) if told.get("progress", "").isdecimal() else None
-            seen.has_results, seen.late = "results" in told, "late" in told
+            seen.has_results, seen.late, seen.cancelled = "results" in told, "late" in told, "cancelled" in told
             seen.logs = {kind: told[kind] for kind in ("client", "server", "slurm") if kind in told}
             seen.scores = None
         elif frame.kind == "results":

@@ -24,7 +24,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from helpers import catalogue, console, launcher, remote, run_folder, stopping_points
+from helpers import catalogue, console, launcher, remote, run_folder, stopping_points, walltime
 from helpers.errors import StepFailed, Unreachable, one_line
 from helpers.remote import Cluster, Frame
 
@@ -34,13 +34,16 @@ LEAST_BYTES, LITTLE_BYTES = 20 << 20, 1 << 30
 REFUSALS = [
     (r"[Ii]nvalid account", "check account (and partition) in env.toml: `sacctmgr show associations user=$USER` there lists yours"),
     (r"[Ii]nvalid partition", "check partition in env.toml: `sinfo -s` there lists them"),
-    (r"time limit is invalid|TimeLimit|time limit", "the walltime is over what the partition or QOS allows: lower time, or choose another"),
+    (
+        r"time limit is invalid|PartitionTimeLimit|MaxWallDuration",
+        "the walltime is over what the partition or QOS allows: lower time, or choose another",
+    ),
     (r"QOSMax|policy|limit", "a limit of your account or QOS is reached: wait for jobs of yours to end, or ask for less"),
     (
         r"[Rr]equested node configuration is not available|gres|GRES",
         "no node of the partition has what is asked for: nodes, gpus_per_node, mem",
     ),
-    (r"not accessible|access", "the partition is not open to this account or user: choose another"),
+    (r"not permitted|not accessible|access", "the partition is not open to this account or user: choose another"),
     (r"State|down|drain|not available", "the partition takes no jobs now: choose another, or wait"),
 ]
 # Slurm does not answer at all.
@@ -146,6 +149,7 @@ class Submitting:
             RUNDIR=self.remote_dir,
             PATHS=[*dict.fromkeys([*self.paths, *(image for image in self.images if image.startswith("/"))])],
             SCRIPT=script,
+            PARTITION=option(script, "partition"),
             NAMES=self.names,
             DIRS=self.remote_folders,
             DAYS=self.days,
@@ -154,6 +158,8 @@ class Submitting:
         known = {int(frame.key) for frame in frames if frame.kind == "job" and frame.text}
         if len(known) < len(self.folders):
             refuse_problems(self.cluster, output, frames)
+            for line in never_started(frames, option(script, "time")):
+                console.notice(line)
         return known
 
     def _queue(self, *, remote_runsub_paths: list[Path], **_: Any) -> list[str]:
@@ -196,8 +202,8 @@ class Submitting:
                 raise StepFailed(f"{len(ids)} of {len(self.folders)} tasks have a job; give the same command{run} again")
             return
         for frame in refused:
-            console.say(one_line(f"✗ {self.folders[int(frame.key)].name}: {frame.text}"))
-        task, said = self.folders[int(refused[0].key)].name, one_line(refused[0].text)
+            console.say(one_line(f"✗ {self.folders[int(frame.key)].name}: {_slurms_words(frame.text)}"))
+        task, said = self.folders[int(refused[0].key)].name, one_line(_slurms_words(refused[0].text))
         back = {frame.kind: frame.text for frame in frames if frame.kind in ("taken-back", "left")}
         if "left" in back:
             rest = f"the jobs already queued could not all be cancelled: {back['left']}; the same command cancels them first"
@@ -255,7 +261,7 @@ def refuse_problems(cluster: Cluster, output: str, frames: list[Frame]) -> None:
             else:
                 console.notice(text)
         if frame.kind == "tested":
-            said = " ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in frame.text.splitlines())
+            said = _slurms_words(frame.text)
             if frame.key not in ("0", "124", "137"):
                 if SILENT.search(said):
                     raise Unreachable(f"Slurm on {cluster} does not answer ({one_line(said)}); nothing was submitted, try again later")
@@ -274,6 +280,10 @@ def refuse_problems(cluster: Cluster, output: str, frames: list[Frame]) -> None:
         )
 
 
+def _slurms_words(text: str) -> str:
+    return " ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in text.splitlines())
+
+
 def _mend(said: str) -> str:
     return next((f"; {mend}" for pattern, mend in REFUSALS if re.search(pattern, said)), "")
 
@@ -284,11 +294,33 @@ def free_bytes(line: str) -> int | None:
     return int(fields[3]) * 1024 if len(fields) > 5 and fields[3].isdecimal() else None  # noqa: PLR2004  POSIX: six fields
 
 
+def never_started(frames: list[Frame], time: str) -> Iterator[str]:
+    """What stands against a job ever starting in its partition, though Slurm takes it (EnforcePartLimits=NO, its default): a line each.
+
+    The frame `partition` holds NAME|LIMIT|STATE, a line for each partition that may take the job; a QOS may allow more than the partition.
+    """
+    lines = [line for frame in frames if frame.kind == "partition" for line in frame.text.splitlines()]
+    rows = [found.groups() for line in lines if (found := re.fullmatch(r"([^|]+)\|([^|]+)\|([^|]+)", line))]
+    names = ", ".join(name for name, _, _ in rows)
+    limits = [walltime.seconds(limit, name) for name, limit, _ in rows if walltime.SLURMS_FORM.fullmatch(limit)]
+    if rows and len(limits) == len(rows) and time and walltime.seconds(time, "time") > max(limits):
+        most = walltime.canonical(max(limits))
+        yield f"walltime {time} is over the {most} of partition {names}: unless your QOS allows more, the jobs never start; lower time"
+    if rows and not any(state.startswith("up") for _, _, state in rows):
+        yield f"partition {names} is {rows[0][2]}: the jobs wait until it is up; or choose another partition"
+
+
 def job_name(script: str) -> str:
     """The name that an sbatch script gives its job: ACCOUNT-SUBPROJECT.TASK.N."""
-    found = re.search(r"^#SBATCH --job-name (\S+)$", script, re.MULTILINE)
+    found = option(script, "job-name")
     assert found, "the launcher's script has no --job-name"
-    return found[1]
+    return found
+
+
+def option(script: str, name: str) -> str:
+    """The value of an option of an sbatch script, `#SBATCH --NAME VALUE`; empty without it."""
+    found = re.search(rf"^#SBATCH --{name}[ =](\S+)$", script, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def days_since(when: datetime) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers import console, launcher, remote, run_folder, slurm_executor
+from helpers import console, launcher, remote, run_folder, slurm_executor, stopping_points
 from helpers.errors import StepFailed, Unreachable, one_line
 from helpers.files import make_folder, write_text
 from helpers.remote import Cluster, Frame
@@ -37,6 +37,7 @@ def fetch(submission: dict[str, Any], rows: Iterable[dict[str, Any]], interactiv
     remote.download(
         remote.of_submission(submission), [job["remote_dir"] for job, _, _ in wanted], target, LEFT_BEHIND, interactive=interactive
     )
+    stopping_points.here("after-fetch")
     for _, mark, job in wanted:
         write_text(mark, job)
 
@@ -73,16 +74,22 @@ def resume(submission: dict[str, Any], tasks: Iterable[int]) -> dict[int, str]:
     names = [job["job_name"] for job in jobs]
     text = remote.script("resume", RUNDIR=_rundir(folders), NAMES=names, DIRS=folders, DAYS=days)
     frames = remote.run(cluster, text, timeout=300 + 5 * len(jobs))
+    stopping_points.here("after-resume")
     _raise_no_queue(cluster, frames, "the same command goes on")
     queued = {jobs[int(frame.key)]["index"]: frame.text for frame in frames if frame.kind in ("found", "queued")}
-    for index, slurm_job_id in queued.items():
-        launcher.record_resumed(f"{submission['invocation_id']}.{index}", slurm_job_id)
+    record(submission, queued)
     for frame in frames:
         if frame.kind in ("refused", "gone"):
             task = jobs[int(frame.key)]["task"] if frame.key != "-" else "the run's folder"
             why = f"{frame.text} is gone" if frame.kind == "gone" else frame.text
             raise StepFailed(f"{task} cannot be queued again: {one_line(why)}; mend that, then give the same command")
     return queued
+
+
+def record(submission: dict[str, Any], slurm_job_ids: Mapping[int, str]) -> None:
+    """Note in the launcher's job database the Slurm job of each task (by index), where it has another one."""
+    for index, slurm_job_id in slurm_job_ids.items():
+        launcher.record_resumed(f"{submission['invocation_id']}.{index}", slurm_job_id)
 
 
 def _rundir(folders: Sequence[str]) -> str:

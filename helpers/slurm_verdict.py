@@ -51,6 +51,7 @@ REASONS = {
     "AssocGrpBillingMinutes": "your account has used up its budget: ask who manages it",
     "MaxJobsPerAccount": "the account runs as many jobs as it may: it starts when another one ends",
     "ReqNodeNotAvail": "nodes that it needs are down, drained or reserved",
+    "Nodes required for job are DOWN": "nodes that it needs are down, drained or reserved",
     "Reservation": "waiting for its reservation to begin",
     "PartitionDown": "the partition is down: choose another, or wait",
     "PartitionInactive": "the partition takes no jobs now: choose another, or wait",
@@ -103,6 +104,7 @@ class Seen:
     tails: dict[str, list[str]] = field(default_factory=dict)
     late: bool = False  # the job may have ended so lately that its last files do not show yet
     folder_gone: bool = False
+    cancelled: bool = False  # by us, as the task's folder has it
     folder: str | None = None
 
 
@@ -185,6 +187,8 @@ def _unseen(seen: Seen, asked: Asked, waiting: bool) -> tuple[str, str]:
         return "UNKNOWN", "squeue could not be asked"
     if waiting:
         return "PENDING", REASONS["Dependency"]
+    if seen.cancelled:
+        return "CANCELLED", ""
     if not asked.accounting and not asked.disabled:
         return "UNKNOWN", f"squeue has no job {number} any more, and accounting could not be asked"
     if seen.folder_gone:
@@ -195,8 +199,8 @@ def _unseen(seen: Seen, asked: Asked, waiting: bool) -> tuple[str, str]:
 
 def reason_of(job: Job) -> str:
     """`Priority: waiting for resources: …`: Slurm's word for why a job waits, and a sentence."""
-    word = job.reason.strip("()") or "None"
-    known = REASONS.get(word) or REASONS.get(word.partition(",")[0].partition(" ")[0])
+    word = job.reason.strip("()").replace("_", " ") or "None"  # newer Slurms write a reason of several words with underscores
+    known = REASONS.get(word) or REASONS.get(word.partition(",")[0])
     return f"{word}: {known}" if known else word
 
 

@@ -8,6 +8,7 @@ from helpers.errors import BadInput
 
 # What the launcher reads (common/helpers.py: walltime_to_seconds).
 LAUNCHER_FORM = re.compile(r"(\d+-)?\d+:\d+:\d+")
+SLURMS_FORM = re.compile(r"(\d+-)?\d+(:\d{1,2}){0,2}")
 FORMS = "MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS"
 
 
@@ -15,7 +16,7 @@ def seconds(text: str, where: str) -> int:
     """The walltime in seconds. Raises BadInput naming `where` for any other form, and for zero."""
     days, dash, rest = text.strip().rpartition("-")
     parts = rest.split(":")
-    if not re.fullmatch(r"(\d+-)?\d+(:\d{1,2}){0,2}", text.strip()):
+    if not SLURMS_FORM.fullmatch(text.strip()):
         raise BadInput(f"{where}: walltime {text!r}: one of Slurm's forms was expected, as text: {FORMS}")
     numbers = [int(part) for part in parts]
     if dash:  # days first: hours, minutes, seconds follow

@@ -94,11 +94,11 @@ def test_each_failure_of_an_endpoint_is_told_in_one_line_with_its_url_and_the_me
         pass
     with Endpoint(status=401) as closed, Endpoint(status=500) as broken, Endpoint(delay=3) as slow, Endpoint() as good:
         expected = [
-            ("opposites", closed.url, "the endpoint refuses the key: check the value of OPENAI_API_KEY"),
-            ("capitals", f"{good.base}/v1", "target.api_endpoint.url must be the whole URL, with /v1/chat/completions"),
-            ("continents", broken.url, "the endpoint itself fails"),
-            ("languages", gone.url, "the endpoint does not answer: check target.api_endpoint.url and the network"),
-            ("capitals", slow.url, "or raise params.request_timeout"),
+            ("opposites", "opposites", closed.url, "the endpoint refuses the key: check the value of OPENAI_API_KEY"),
+            ("capitals", "capitals.1", f"{good.base}/v1", "target.api_endpoint.url must be the whole URL, with /v1/chat/completions"),
+            ("continents", "continents", broken.url, "the endpoint itself fails"),
+            ("languages", "languages", gone.url, "the endpoint does not answer: check target.api_endpoint.url and the network"),
+            ("capitals", "capitals.4", slow.url, "or raise params.request_timeout"),
         ]
         tasks = [
             {
@@ -108,7 +108,7 @@ def test_each_failure_of_an_endpoint_is_told_in_one_line_with_its_url_and_the_me
                     "target": {"api_endpoint": {"url": url}},
                 },
             }
-            for name, url, _ in expected
+            for name, _, url, _ in expected
         ]
         document = {
             "defaults": ["hosted", "_self_"],
@@ -121,8 +121,8 @@ def test_each_failure_of_an_endpoint_is_told_in_one_line_with_its_url_and_the_me
     assert "Error 4" in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("✗ ")]
     assert len(lines) == len(expected), done.stderr
-    for line, (name, url, told) in zip(lines, expected, strict=True):
-        assert line.startswith(f"✗ {name} FAILED: ")
+    for line, (_, label, url, told) in zip(lines, expected, strict=True):
+        assert line.startswith(f"✗ {label} FAILED: ")
         assert told in line
         assert url in line
     assert done.stderr.count("log: runs/") == len(expected)

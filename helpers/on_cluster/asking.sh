@@ -62,6 +62,7 @@ look_at() {
   read_submitted .
   lines+="folder $PWD"$'\n'
   lines+="first ${submitted:-${FIRSTS[$1]}}"$'\n'
+  [ -z "$cancelled" ] || lines+="cancelled yes"$'\n'
   if [ -r .slurm_job_id.list ]; then
     mapfile -t value < .slurm_job_id.list
     lines+="list ${value[*]-}"$'\n'

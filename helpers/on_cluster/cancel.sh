@@ -28,6 +28,14 @@ main() {
       frame left - "${left[*]}"
       finish
     fi
+    for index in "${!NAMES[@]}"; do
+      for id in "${ids[@]}"; do
+        if [ "${NAMES[index]}" = "${job_name[$id]}" ] && [ "$TAKE_BACK" != 1 ]; then
+          note_submitted "${DIRS[index]}" cancelled
+          break
+        fi
+      done
+    done
   done
   finish
 }

@@ -86,16 +86,19 @@ learn_folders() {
 lives() { [[ $1 =~ ^(PENDING|RUNNING|CONFIGURING|COMPLETING|SUSPENDED|REQUEUE|RESIZING|SIGNALING|STAGE_OUT|STOPPED|RESV_DEL_HOLD|SPECIAL_EXIT) ]]; }
 
 # ---- The jobs that were submitted for a task: .submitted in its folder, a line each, `ID`, or `void ID` for one that was taken back ------
+# `cancelled`: the chain of the job before it was cancelled by us, which nobody else remembers without accounting.
 declare -A is_void=()
-read_submitted() { # read_submitted FOLDER: the last job that counts, in $submitted; those taken back, in is_void
+read_submitted() { # read_submitted FOLDER: the last job that counts, in $submitted, and whether it was $cancelled; those taken back, in is_void
   local word id
-  submitted=
+  submitted='' cancelled=''
   while read -r word id; do
     if [ "$word" = void ] && [ -n "$id" ]; then
       is_void[$id]=1
       [ "$submitted" != "$id" ] || submitted=
+    elif [ "$word" = cancelled ]; then
+      cancelled=1
     elif [[ $word =~ ^[0-9]+$ ]]; then
-      submitted=$word
+      submitted=$word cancelled=''
     fi
   done 2> /dev/null < "$1/.submitted"
 }

@@ -4,6 +4,7 @@
 #   OUTPUT RUNDIR      execution.output_dir, and the run's folder in it
 #   PATHS              what jobs read: the checkpoint, the other mounts, squashed images
 #   SCRIPT             the sbatch script of the first task: the others ask for the same of Slurm
+#   PARTITION          its partition, or several
 #   NAMES DIRS         job name and folder of each task
 #   DAYS               how far back accounting is asked
 # shellcheck disable=SC2154
@@ -36,5 +37,7 @@ main() {
   fi
   tested=$(printf '%s' "$SCRIPT" | timeout -k 5 60 sbatch --test-only 2>&1)
   frame tested $? "$tested"
+  # What --test-only does not tell: that the job would never start there.
+  [ -z "$PARTITION" ] || frame partition - "$(slurm sinfo --noheader --partition="$PARTITION" -o '%R|%l|%a' 2> /dev/null)"
   finish
 }

@@ -1,6 +1,6 @@
-"""What a run on Slurm costs, beside the stock launcher on the same test cluster: submitting, asking, following. Needs root (`make test-deps`).
+"""What a run on Slurm costs, beside the stock launcher on the same test cluster: submitting, asking, following. Needs root.
 
-    BED=/tmp/bed make bench        on a bed of its own; without it .cluster, which stays up if it was
+BED=/tmp/bed make bench        on a bed of its own; without it .cluster, which stays up if it was
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Pipeline:
 
 
 @pytest.fixture(scope="module")
-def pipeline(cluster: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:  # noqa: F811  the fixture
+def pipeline(cluster: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """The project, and an empty queue before and after."""
     cluster.cancel_all()
     yield Pipeline(cluster, tmp_path_factory.mktemp("bench"))
@@ -150,6 +150,9 @@ def test_a_line_is_on_the_terminal_within_a_second_and_fifty_tasks_are_one_sessi
         follower.kill()
     sessions = len(pipeline.ssh_calls())
     pipeline.bed.cancel_all()
-    print(f"from the node to the terminal, {FOLLOWED} tasks: median {statistics.median(delays):.2f} s, most {max(delays):.2f} s, {sessions} session")
+    print(
+        f"from the node to the terminal, {FOLLOWED} tasks: median {statistics.median(delays):.2f} s, "
+        f"most {max(delays):.2f} s, {sessions} session"
+    )
     assert statistics.median(delays) < LATENCY_LIMIT
     assert sessions == 1

@@ -47,7 +47,16 @@ def test_a_growing_log_is_shown_in_whole_lines_behind_the_task_s_name(tmp_path: 
 
 
 def row(state: str, done: int | None = None, total: int | None = None) -> dict[str, Any]:
-    return {"job_id": "i.0", "task": "mmlu", "state": state, "requests_done": done, "requests_total": total, "seconds": 2.0, "reason": ""}
+    return {
+        "job_id": "i.0",
+        "task": "mmlu",
+        "index": 0,
+        "state": state,
+        "requests_done": done,
+        "requests_total": total,
+        "seconds": 2.0,
+        "reason": "",
+    }
 
 
 def test_in_a_pipe_a_line_is_printed_when_a_task_changes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,14 +19,6 @@ def config(kind: str, **execution: Any) -> dict[str, Any]:
     return {"execution": {"type": kind, **execution}, "deployment": {"type": "none"}, "evaluation": {"tasks": tasks}}
 
 
-@pytest.mark.parametrize("kind", ["process", "local"])
-def test_the_jobs_of_each_run_lie_in_a_folder_of_their_own(tmp_path: Path, kind: str) -> None:
-    run = tmp_path / RUN
-    assert launcher_config.make(config(kind), run)["execution"]["output_dir"] == f"{run}/jobs"
-    shared = launcher_config.make(config(kind, output_dir=f"{tmp_path}/shared"), run)
-    assert shared["execution"]["output_dir"] == f"{tmp_path}/shared/{RUN}/jobs"
-
-
 def test_jobs_that_the_launcher_recorded_in_the_folder_are_found(
     tmp_path: Path, clean_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,22 +43,28 @@ def test_known_names_and_those_that_are_none_of_ours_pass() -> None:
 @pytest.mark.parametrize(
     ("run", "goals", "meant"),
     [
-        (None, ["status"], (NEW, False)),
-        (None, ["logs", "results"], (NEW, False)),
-        (OLD[:9], ["status"], (OLD, False)),
-        ("latest", ["eval"], (NEW, False)),
-        (None, [f"runs/{OLD}/config.yaml"], (OLD, False)),
-        (OLD, [f"./runs/{OLD}/config.yaml"], (OLD, False)),
+        (None, ["status"], NEW),
+        (None, ["logs", "results"], NEW),
+        (None, ["resume"], NEW),
+        (OLD[:9], ["status"], OLD),
+        ("latest", ["eval"], NEW),
+        (None, [f"runs/{OLD}/config.yaml"], OLD),
+        (OLD, [f"./runs/{OLD}/config.yaml"], OLD),
     ],
 )
-def test_a_command_means_the_run_of_its_goal_or_of_run_or_the_last(runs: Path, run: str | None, goals: list[str], meant: object) -> None:
-    assert variables.run_ids(run, "", "", goals, runs) == meant
+def test_a_command_means_the_run_of_its_goal_or_of_run_or_the_last(runs: Path, run: str | None, goals: list[str], meant: str) -> None:
+    assert variables.run_ids(run, "", "", goals, runs) == ([meant], False)
+
+
+@pytest.mark.parametrize("goals", [["status"], ["cancel"], ["cancel", "status"]])
+def test_status_and_cancel_take_several_runs_each_once_in_their_order(runs: Path, goals: list[str]) -> None:
+    assert variables.run_ids(f"latest  {OLD} {OLD[:9]}", "", "", goals, runs) == ([NEW, OLD], False)
 
 
 @pytest.mark.parametrize("goals", [[], ["eval"], ["eval", "status"], ["help"], ["dry-run"]])
 def test_else_it_means_a_new_run_named_after_the_config(runs: Path, goals: list[str]) -> None:
     for config, profile, label in (("", "", "local"), ("configs/My.yaml", "p", "my"), ("", "Cluster", "cluster")):
-        made, is_new = variables.run_ids(None, config, profile, goals, runs)
+        (made,), is_new = variables.run_ids(None, config, profile, goals, runs)
         assert is_new
         assert run_folder.ID_FORM.fullmatch(made)
         assert f"-{label}-" in made
@@ -73,6 +79,10 @@ def test_else_it_means_a_new_run_named_after_the_config(runs: Path, goals: list[
         (None, ["runs/20200101T000000Z-x-0000/config.yaml"], "no such run"),
         (None, ["runs/../config.yaml"], "no such run"),
         (None, ["batch", "dry-run"], "one of them at a time"),
+        (f"{OLD} {NEW}", ["eval"], "names no run"),
+        (f"{OLD} {NEW}", ["status", "logs"], "names no run"),
+        (f"{OLD} 2031", ["status"], "RUN=2031 names no run"),
+        ("20261", ["cancel"], "is the start of 2 runs"),
     ],
 )
 def test_opposites_and_runs_that_are_not_there_are_refused(runs: Path, run: str | None, goals: list[str], said: str) -> None:

@@ -1,0 +1,1 @@
+"""A nemo-evaluator harness for the test cluster: see framework.yml."""
