@@ -190,7 +190,7 @@ help: ## this page
 
 # ---- For those who work on evalmake itself -------------------------------------------------------------------------------------------
 test: setup $(installed)/dev ## run the tests (README's test command is `make test-deps test`)
-	@$(PY) -m pytest --numprocesses=2 --dist=loadfile
+	@$(PY) -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 
 test-deps: ## install the system packages that the tests need (Debian, Ubuntu; root or sudo)
 	@bash tests/install_deps.sh
@@ -198,8 +198,14 @@ test-deps: ## install the system packages that the tests need (Debian, Ubuntu; r
 cluster-up: $(installed)/pipeline ## bring up the test cluster: a real Slurm on this machine (root)
 	@bash tests/cluster/up.sh
 
-test-cluster: $(installed)/pipeline $(installed)/dev ## the tests of the test cluster itself (root; not in a folder below /tmp)
-	@$(PY) -m pytest --override-ini=addopts=-q tests/cluster
+cluster-eval: $(installed)/pipeline ## evaluate the toy model on the test cluster, brought up if need be (root; TASKS=)
+	@bash tests/cluster/eval.sh
+
+test-cluster: $(installed)/pipeline $(installed)/dev ## only the tests on the test cluster (root)
+	@$(PY) -m pytest tests/cluster
+
+test-faults: $(installed)/pipeline $(installed)/dev ## only what goes wrong on the test cluster (root)
+	@$(PY) -m pytest tests/cluster/test_faults_submit.py tests/cluster/test_faults_watch.py
 
 cluster-down: ## stop the test cluster
 	@bash tests/cluster/down.sh
@@ -225,4 +231,4 @@ clean: ## remove .venv and caches; runs are kept
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 FORCE:
-.PHONY: FORCE setup eval batch dry-run compile status logs cancel resume queue results explain runs tasks profiles new help test test-deps cluster-up test-cluster cluster-down lint bench lock clean
+.PHONY: FORCE setup eval batch dry-run compile status logs cancel resume queue results explain runs tasks profiles new help test test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean

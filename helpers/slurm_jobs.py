@@ -62,6 +62,20 @@ def cancel(cluster: Cluster, names: Sequence[str], folders: Sequence[str], days:
     return {name: sorted(ids, key=int) for name, ids in cancelled.items()}
 
 
+def tidy(submission: dict[str, Any], indices: Iterable[int]) -> None:
+    """Take the successors of tasks (by index) that succeeded out of the queue, in which Slurm keeps them though they will never start.
+
+    Raises Unreachable.
+    """
+    wanted = set(indices)
+    jobs = [job for job in submission["jobs"] if job["index"] in wanted]
+    if not jobs:
+        return
+    folders, days = [job["remote_dir"] for job in jobs], slurm_executor.days_since(run_folder.moment_of(submission["submitted_at"]))
+    text = remote.script("tidy", RUNDIR=_rundir(folders), NAMES=[job["job_name"] for job in jobs], DIRS=folders, DAYS=days)
+    remote.run(remote.of_submission(submission), text, interactive=False)
+
+
 def resume(submission: dict[str, Any], tasks: Iterable[int]) -> dict[int, str]:
     """Queue these tasks (by index) again, in their own folders; the new Slurm job id of each. One that is in the queue is left alone.
 

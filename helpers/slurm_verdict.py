@@ -146,6 +146,11 @@ def judge(seen: Seen, asked: Asked) -> Verdict:
     return Verdict(state, reason, active, attempt, tuple(job.id for job in walk[:attempt]))
 
 
+def has_waiting_successor(seen: Seen) -> bool:
+    """Whether a successor of the task is in the queue; of a task that succeeded it will never start."""
+    return any(_is_waiting(job) for job in seen.jobs.values())
+
+
 def _is_waiting(job: Job) -> bool:
     """Whether a job is a successor that waits for the one before it."""
     return job.state == "PENDING" and (job.waits_for_another or job.reason.startswith("Dependency"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+CLUSTER = ROOT / "tests" / "cluster"
 # What a person's shell may hold that would change what a test sees.
 PERSONAL = ("WANDB_", "EVALMAKE_", "NEMO_EVALUATOR_", "NEMOTRON_", "OPENAI_", "NO_COLOR", "MAKE", "MFLAGS", "CI")
 
@@ -92,3 +93,48 @@ def make(project: Path, clean_env: dict[str, str]) -> Iterator[Make]:
     """Run Make in the project's copy."""
     yield make_in(project, clean_env)
     stop_all(project)
+
+
+# ---- Which tests run, and where ----------------------------------------------------------------------------------------------------------
+
+
+def cluster_is_missing() -> str:
+    """What the test cluster lacks on this machine, in words; empty when it can be brought up."""
+    if os.geteuid() != 0:
+        return "they need root"
+    missing = subprocess.run(["bash", ROOT / "tests/install_deps.sh", "--missing"], capture_output=True, text=True, check=False)
+    return (
+        f"system packages are missing: {missing.stdout.strip() or missing.stderr.strip()}"
+        if missing.stdout.strip() or missing.returncode
+        else ""
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The tests on the cluster share it: one worker runs them all, and first, since they take longest; other files stay whole too.
+
+    Where the cluster cannot be brought up they are left out, which the last lines say; in CI they fail then.
+    """
+    on_cluster = [item for item in items if item.path.is_relative_to(CLUSTER)]
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("cluster" if item.path.is_relative_to(CLUSTER) else str(item.path)))
+    others = [item for item in items if not item.path.is_relative_to(CLUSTER)]
+    if on_cluster and not os.environ.get("CI") and (why := cluster_is_missing()):
+        config.stash[NOT_RUN] = f"{len(on_cluster)} tests on the test cluster did not run: {why}; `make test-deps test` as root runs them"
+        config.hook.pytest_deselected(items=on_cluster)
+        on_cluster = []
+    items[:] = [*on_cluster, *others]
+
+
+NOT_RUN = pytest.StashKey[str]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what did not run, in the last lines."""
+    text = config.stash.get(NOT_RUN, "")
+    if not text and not os.environ.get("CI") and config.getoption("numprocesses", None):
+        # With workers only they collect; what they left out is told again here.
+        why = cluster_is_missing()
+        text = f"the tests on the test cluster did not run: {why}; `make test-deps test` as root runs them" if why else ""
+    if text:
+        terminalreporter.write_line(text, yellow=True)

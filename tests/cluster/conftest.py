@@ -8,7 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.testbed import Bed, DownError
+from cluster.testbed import Bed, DownError, until
+
+
+@pytest.fixture
+def idle(cluster: Bed) -> None:
+    """A test begins with an empty queue and all nodes up."""
+    cluster.cancel_all()
+    until(lambda: set(cluster.slurm("sinfo", "-h", "-N", "-p", "batch", "-o", "%t").split()) == {"idle"}, 30)
 
 
 @pytest.fixture(scope="session")

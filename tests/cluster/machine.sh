@@ -11,7 +11,7 @@ cover() {
   mount "$@" "$folder"
   if [ ! -e "$bed/etc/slurm.conf" ]; then
     mkdir -p "$bed"
-    mount --no-canonicalize --bind /proc/self/fd/9 "$bed"
+    mount --no-canonicalize --rbind /proc/self/fd/9 "$bed" # with what is mounted in it: small/, readonly/
   fi
   exec 9<&-
 }

@@ -68,6 +68,10 @@ def test_an_attached_run_needs_one_connection(attached: Attached) -> None:
     assert attached.connections == 1
 
 
+def test_an_attached_run_leaves_no_successor_in_the_queue(cluster: Bed, attached: Attached) -> None:
+    until(lambda: not alive(cluster, attached.run), 10, lambda: str(alive(cluster, attached.run)))
+
+
 def test_results_come_home_without_caches_and_secrets(attached: Attached) -> None:
     for folder in ("toy.sums.0", "toy.differences.1"):
         there = attached.run / "jobs" / folder

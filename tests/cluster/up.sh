@@ -22,9 +22,11 @@ if [ "$B" != "$BED" ]; then
   [ -O "${B%/*}" ] || die "${B%/*} belongs to somebody else: set BED to a folder with a short path, without spaces"
   ln -sfn "$BED" "$B"
 fi
-mkdir -p "$BED"/{bin,etc,log,run,state,spool,box,dev,images,jobs,small,readonly,faults,client-bin,home/.ssh,remote-home,registry}
+mkdir -p "$BED"/{bin,etc,log,run,state,spool,box,dev,images,jobs/checkpoint,small,readonly,faults,client-bin,home/.ssh,remote-home,registry}
 mkdir -p /run/sshd
 chmod 700 "$BED/home/.ssh"
+echo "the toy model needs no weights" > "$BED/jobs/checkpoint/README" # stands for a model's checkpoint
+chown -R "$SUBMIT_USER" "$BED/jobs/checkpoint"
 chown "$SUBMIT_USER" "$BED/jobs" "$BED/remote-home"
 
 daemons=(munged slurmctld sshd registry)
@@ -151,8 +153,6 @@ SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=2,sched_min_interval=10000,bf_interval=2,batch_sched_delay=0
 PriorityType=priority/multifactor
 PriorityWeightAge=1000
-# successors that can never run (afternotok of a job that succeeded) leave the queue, as most sites have it
-DependencyParameters=kill_invalid_depend
 EnforcePartLimits=$ENFORCE_PART_LIMITS
 FirstJobId=10001
 ReturnToService=2
@@ -385,8 +385,6 @@ cat > "$BED/env.toml" << CONF
 executor = "slurm"
 account = "${ACCOUNTS%% *}"
 partition = "batch"
-run_partition = "batch"
-batch_partition = "batch"
 tunnel = "ssh"
 host = "$HOST_ALIAS"
 user = "$SUBMIT_USER"
@@ -424,6 +422,7 @@ execution:
 
 deployment:
   image: $B/images/toy.sqsh
+  checkpoint_path: ???
   command: python3 /opt/toy/toy_model.py --port \${deployment.port}
   served_model_name: toy
   port: 8000
@@ -438,9 +437,9 @@ evaluation:
       endpoint_type: chat
 CONF
 cat > "$BED/run/hint" << CONF
-An evaluation on it, as the pipeline sees it:
+An evaluation on it, as on any cluster (make cluster-eval does both):
   . $B/env.sh
-  make dry-run PROFILE=CLUSTER CONFIG=$B/cluster-eval.yaml
+  make eval PROFILE=CLUSTER CONFIG=$B/cluster-eval.yaml SET="deployment.checkpoint_path=$B/jobs/checkpoint"
 CONF
 echo "$knobs" > "$BED/run/up"
 say "the cluster is up"
