@@ -1,0 +1,66 @@
+"""Running again what ended without results: on this machine; on a cluster: tests/cluster/test_watch.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from helpers import files, process_jobs, resuming, status
+from helpers.errors import BadInput
+from local_jobs import SCORES, make_jobs, plan_of
+
+RUN = "20261122T013512Z-local-7f3a"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run on this machine: `good` succeeded, `bad` failed, and its results are gathered."""
+    folder = tmp_path / RUN
+    jobs = make_jobs(folder / "jobs", {"good": "true", "bad": "false"})
+    (jobs / "good.0/artifacts/results.yml").write_text(SCORES)
+    process_jobs.stage(jobs / "good.0", "exit", 0)
+    process_jobs.stage(jobs / "bad.1", "exit", 1)
+    entries = [
+        {
+            "task": task, "index": index, "harness": "h", "job_id": f"i.{index}", "slurm_job_id": None, "remote_dir": None,
+            "job_dir": str(jobs / f"{task}.{index}"),
+        }
+        for index, task in enumerate(("good", "bad"))
+    ]  # fmt: skip
+    document = {
+        "made_by": "test", "made_from": {}, "invocation_id": plan_of(jobs)["invocation_id"], "executor": "process",
+        "submitted_at": "2026-11-22T01:35:12Z", "jobs": entries,
+    }  # fmt: skip
+    files.write_json(folder / "submission.json", document, "submission")
+    for name in ("results.json", "status.json"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+def states(run: Path) -> list[str]:
+    seen = status.ask(files.read_json(run / "submission.json", "submission"))
+    return [job["state"] for job in seen["jobs"]]
+
+
+def test_what_failed_is_open_again_and_what_has_results_is_left_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert states(run) == ["SUCCEEDED", "FAILED"]
+    resuming.resume(run / "submission.json", [])
+    assert states(run) == ["SUCCEEDED", "INTERRUPTED"]
+    assert not (run / "results.json").exists()
+    assert not (run / "status.json").exists()
+    said = capsys.readouterr().err
+    assert "✓ bad: open again" in said
+    assert f"`make eval RUN={RUN}` runs them" in said
+
+
+def test_with_nothing_to_run_again_nothing_is_changed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    resuming.resume(run / "submission.json", ["good"])
+    assert states(run) == ["SUCCEEDED", "FAILED"]
+    assert (run / "results.json").exists()
+    assert "nothing to run again" in capsys.readouterr().err
+
+
+def test_a_task_that_the_run_does_not_have_is_refused_with_the_nearest(run: Path) -> None:
+    with pytest.raises(BadInput, match=r"no task goood \(did you mean good\?\)"):
+        resuming.resume(run / "submission.json", ["goood"])
