@@ -45,12 +45,16 @@ def _cause(where: str, words: str, what: str, mend: str, log: str) -> Cause:
 
 # In the order in which they are tried: what happened first in a job comes first.
 CAUSES = [
-    _cause(
-        "slurm",
-        r"pyxis: .*(failed to import|couldn't|failed to create container|[Nn]o such file)|Invalid image format|enroot.*No such file",
-        "the container image was not found or cannot be read",
-        "check deployment.image and the task's container",
-        "slurm",
+    # pyxis says so in the log of the step whose container it is.
+    *(
+        _cause(
+            where,
+            r"pyxis: .*(failed to import|couldn't|failed to create container|[Nn]o such file)|Invalid image format|enroot.*No such file",
+            "the container image was not found or cannot be read",
+            "check deployment.image and the task's container",
+            where,
+        )
+        for where in ("slurm", "server", "client")
     ),
     _cause(
         "server",

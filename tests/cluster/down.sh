@@ -60,7 +60,7 @@ if sshd=$(pid_of sshd); then
   for session in $(pgrep -P "$sshd"); do
     sessions+=("$session")
     # shellcheck disable=SC2207
-    sessions+=($(pgrep -P "$session"))
+    sessions+=($(pgrep -P "$session" || true))
   done
 fi
 [ ${#others[@]} = 0 ] || stop TERM 8 "${others[@]}"

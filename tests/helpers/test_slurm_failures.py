@@ -75,6 +75,8 @@ Cannot access gated repo for url https://huggingface.co/datasets/x.
 # name: the ends of the logs, the state that Slurm gave, the state and words that are told, and the log that is worth reading.
 KNOWN: dict[str, tuple[dict[str, str], str, str, str, str]] = {
     "image": ({"slurm": XTRACE + PYXIS}, "FAILED", "FAILED", "image was not found or cannot be read.*check deployment.image", "slurm"),
+    "image of the server": ({"slurm": "server process 4711 died\n", "server": PYXIS}, "FAILED", "FAILED", "image was not found", "server"),
+    "image of the task": ({"slurm": XTRACE, "client": PYXIS}, "FAILED", "FAILED", "image was not found", "client"),
     "squashed image": ({"slurm": XTRACE + SQSH}, "FAILED", "FAILED", "image was not found or cannot be read", "slurm"),
     "GPU memory": (
         {"slurm": XTRACE + DIED, "server": CUDA}, "FAILED", "FAILED", "ran out of GPU memory.*tensor_parallel_size", "server",
