@@ -132,10 +132,11 @@ class Verdict:
 def judge(seen: Seen, asked: Asked) -> Verdict:
     """The verdict over one task."""
     jobs = [job for number, job in sorted(seen.jobs.items()) if seen.first is None or number >= seen.first]
-    walk = [job for job in jobs if not _is_waiting(job)]
+    walk = [job for job in jobs if not _is_waiting(job) and not _never_began(job, seen)]
     if not walk:
-        state, reason = _unseen(seen, asked, waiting=any(job.reason != "DependencyNeverSatisfied" for job in jobs))
-        return Verdict(state, reason, jobs[-1] if jobs else None, 1, tuple(seen.ids))
+        waiting = [job for job in jobs if _is_waiting(job)]
+        state, reason = _unseen(seen, asked, waiting=any(job.reason != "DependencyNeverSatisfied" for job in waiting))
+        return Verdict(state, reason, waiting[-1] if waiting else None, 1, tuple(seen.ids))
     active, attempt = walk[0], 1
     for job in walk[1:]:
         if active.state not in RESUMED or asked.disabled:
@@ -154,6 +155,11 @@ def has_waiting_successor(seen: Seen) -> bool:
 def _is_waiting(job: Job) -> bool:
     """Whether a job is a successor that waits for the one before it."""
     return job.state == "PENDING" and (job.waits_for_another or job.reason.startswith("Dependency"))
+
+
+def _never_began(job: Job, seen: Seen) -> bool:
+    """Whether a job is a successor that left the queue unused, and is shown longer than the job that it waited for."""
+    return job.state == "CANCELLED" and not job.seconds and seen.first not in {None, job.id, *seen.jobs} and job.id not in seen.ids
 
 
 def _of(job: Job, attempt: int, has_successor: bool, seen: Seen, asked: Asked) -> tuple[str, str]:

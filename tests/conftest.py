@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 ROOT = Path(__file__).resolve().parent.parent
 CLUSTER = ROOT / "tests" / "cluster"
@@ -110,14 +112,27 @@ def cluster_is_missing() -> str:
     )
 
 
+class ClusterAndFiles(LoadFileScheduling):
+    """The tests on the cluster share it, so one worker runs them all; every other file is run whole by one worker too.
+
+    Not xdist's groups: xdist 3.8 marks them by an attribute that pytest 9.2 does not read any more.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "cluster" if nodeid.startswith("tests/cluster/") else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ClusterAndFiles:
+    """Which worker runs what."""
+    return ClusterAndFiles(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The tests on the cluster share it: one worker runs them all, and first, since they take longest; other files stay whole too.
+    """The tests on the cluster come first, since they take longest.
 
     Where the cluster cannot be brought up they are left out, which the last lines say; in CI they fail then.
     """
     on_cluster = [item for item in items if item.path.is_relative_to(CLUSTER)]
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("cluster" if item.path.is_relative_to(CLUSTER) else str(item.path)))
     others = [item for item in items if not item.path.is_relative_to(CLUSTER)]
     if on_cluster and not os.environ.get("CI") and (why := cluster_is_missing()):
         config.stash[NOT_RUN] = f"{len(on_cluster)} tests on the test cluster did not run: {why}; `make test-deps test` as root runs them"

@@ -47,7 +47,7 @@ class SlurmDouble:
             json.dump(data, handle)
 
     def job(self, number: int, state: str, name: str, folder: Path | str, **fields: str) -> None:
-        """Add a job, or change it. Fields: reason, depends, start, elapsed, exit (CODE:SIGNAL)."""
+        """Add a job, or change it. Fields: reason, depends, start, elapsed, exit (CODE:SIGNAL), user."""
         with self.held() as data:
             data["jobs"] = [job for job in data["jobs"] if job["id"] != number]
             data["jobs"].append({"id": number, "state": state, "name": name, "dir": str(folder), **fields})
@@ -137,8 +137,8 @@ def _squeue(data: dict[str, Any], arguments: list[str]) -> int:
             continue
         values = {
             "i": job["id"], "T": job["state"], "j": job["name"], "Z": job["dir"], "r": job.get("reason", "None"),
-            "E": job.get("depends", "(null)"), "S": job.get("start", "N/A"), "M": job.get("elapsed", "0:00"), "u": "me",
-            "D": 1, "P": "batch",
+            "E": job.get("depends", "(null)"), "S": job.get("start", "N/A"), "M": job.get("elapsed", "0:00"),
+            "u": job.get("user", "somebody"), "D": 1, "P": "batch",
         }  # fmt: skip
         print(re.sub(r"%([a-zA-Z])", lambda found: str(values[found[1]]), options["-o"]))  # noqa: B023
     return 0

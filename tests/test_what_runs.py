@@ -27,7 +27,7 @@ def run(env: dict[str, str], *options: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("options", [(), ("--numprocesses=2", "--dist=loadgroup")], ids=["alone", "workers"])
+@pytest.mark.parametrize("options", [(), ("--numprocesses=2", "--dist=loadfile")], ids=["alone", "workers"])
 def test_what_did_not_run_is_said_in_the_last_lines_with_the_mend(without_packages: dict[str, str], options: tuple[str, ...]) -> None:
     *_, told, closing = run(without_packages, *options).splitlines()
     assert "tests on the test cluster did not run: " in told

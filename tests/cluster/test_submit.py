@@ -231,6 +231,34 @@ def test_secrets_arrive_unchanged_and_are_nowhere_else(pipeline: Pipeline) -> No
     assert key not in told
 
 
+# ---- How the cluster is reached --------------------------------------------------------------------------------------------------------
+
+
+def test_an_alias_a_jump_host_a_port_a_key_and_a_user_are_honoured(pipeline: Pipeline) -> None:
+    bed = pipeline.bed
+    port = (bed.folder / "etc/settings").read_text().partition("port=")[2].split()[0]
+    known = f"    HostName 127.0.0.1\n    UserKnownHostsFile {bed.name}/etc/known_hosts\n    HostKeyAlias {bed.alias}\n"
+    own = f"    Port {port}\n    User root\n    IdentityFile {bed.name}/etc/user_key\n"
+    override = bed.folder / "faults/ssh_config"
+    # The one has all in ssh's configuration, behind a jump host; of the other, ssh itself knows only the address.
+    override.write_text(f"Host em-jump\n{known}{own}    ProxyJump {bed.alias}\nHost em-bare\n{known}    Port 1\n    User nobody\n")
+    pipeline.write_profile("JUMP", host="em-jump", user="root")
+    pipeline.write_profile("BARE", host="em-bare", user="root", port=int(port), identity=f"{bed.name}/etc/user_key")
+    try:
+        pipeline.disconnect("em-jump", "em-bare", bed.alias)
+        for profile, logins in (("JUMP", 2), ("BARE", 1)):
+            before = pipeline.connections()
+            done = pipeline.make("batch", f"PROFILE={profile}", f"SET={HELD}")
+            assert done.returncode == 0, said(done)
+            assert pipeline.per_task(pipeline.run) == {"toy.sums.0": 1, "toy.differences.1": 1}
+            done = pipeline.make("status")
+            assert "JobHeldUser" in done.stdout, said(done)
+            assert pipeline.connections() - before == logins  # the jump host's own is one
+    finally:
+        pipeline.disconnect("em-jump", "em-bare")
+        override.unlink()
+
+
 # ---- On the login node itself ------------------------------------------------------------------------------------------------------------
 
 

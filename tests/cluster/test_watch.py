@@ -411,22 +411,21 @@ def test_a_successor_that_can_never_run_is_not_taken_for_the_task(cluster: Bed, 
     try:
         conf.write_text(before.replace("DependencyParameters=kill_invalid_depend", ""))
         cluster.slurm("scontrol", "reconfigure")
-        done = pipeline.make("eval", "CONFIG=quick")
+        pipeline.make("batch", "CONFIG=quick")
         run = pipeline.run
-        assert exit_code(done) == 4
-        assert "1 of 2 tasks failed: odd.failing" in done.stderr
+        done = pipeline.make("status", f"RUN={run.name}", "WATCH=1")
+        assert done.returncode == 0, said(done)
         (left,) = until(lambda: [line for line in alive(cluster, run) if "NeverSatisfied" in line], 20, lambda: str(alive(cluster, run)))
         assert "odd.numbers.0" in left
         shown = pipeline.make("status", f"RUN={run.name}").stdout
+        assert "`make results" in done.stderr
         assert re.search(r"odd\.numbers +│ +\d+ +│ SUCCEEDED", shown)
         assert "NeverSatisfied" not in shown + done.stdout + done.stderr
         (Path(pipeline.document(run)["jobs"][1]["remote_dir"]) / "artifacts/mended").touch()
         resumed = pipeline.make("resume", f"RUN={run.name}")
         assert re.search(r"✓ odd\.failing: queued as \d+", resumed.stderr), said(resumed)
+        # Who stays until the end takes them out of the queue.
         assert pipeline.make("eval", f"RUN={run.name}").returncode == 0
-        assert len(alive(cluster, run)) == 2
-        assert {row["state"] for row in statuses(pipeline, run).values()} == {"SUCCEEDED"}
-        assert pipeline.make("cancel", f"RUN={run.name}").returncode == 0
         assert not alive(cluster, run)
         assert {row["state"] for row in statuses(pipeline, run).values()} == {"SUCCEEDED"}
     finally:

@@ -232,6 +232,17 @@ def test_two_and_more_at_once_go_in_one_after_the_other_also_behind_a_dead_holde
         assert not (rundir / ".submitting").exists()
 
 
+def test_of_two_who_see_the_same_dead_holder_the_later_one_does_not_follow_the_earlier(
+    slurm: SlurmDouble, scripts: Path, rundir: Path
+) -> None:
+    """The earlier one takes over just when the later one has seen who holds the lock: `age`, called then, stands in for it."""
+    dead = hold(rundir, f"{HOST}:{dead_pid()}")
+    earlier = dead.with_name(f"{HOST}:{os.getpid()}")
+    body = f'age() {{ mv "{dead}" "{earlier}" 2> /dev/null; echo 0; }}; sleep() {{ SECONDS=$((SECONDS + 60)); }}\nlock; frame both - ""'
+    assert probe(scripts, rundir, body) == [Frame("locked", "-", earlier.name.replace(":", " ").encode())]
+    assert earlier.exists()
+
+
 def test_a_live_holder_is_waited_for(slurm: SlurmDouble, scripts: Path, rundir: Path) -> None:
     with ThreadPoolExecutor(1) as pool, subprocess.Popen(["sleep", "60"]) as holder:
         path = hold(rundir, f"{HOST}:{holder.pid}")

@@ -64,3 +64,35 @@ def test_with_nothing_to_run_again_nothing_is_changed(run: Path, capsys: pytest.
 def test_a_task_that_the_run_does_not_have_is_refused_with_the_nearest(run: Path) -> None:
     with pytest.raises(BadInput, match=r"no task goood \(did you mean good\?\)"):
         resuming.resume(run / "submission.json", ["goood"])
+
+
+def test_of_tasks_that_are_named_the_others_stay_failed(run: Path) -> None:
+    (run / "jobs/good.0/artifacts/results.yml").unlink()
+    assert states(run) == ["FAILED", "FAILED"]
+    resuming.resume(run / "submission.json", ["good"])
+    assert states(run) == ["INTERRUPTED", "FAILED"]
+
+
+def test_stopped_half_way_it_leaves_no_results_that_were_made_before(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be shown for those of the run, although a task is open again."""
+
+    def stopped(_folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process_jobs, "reopen", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        resuming.resume(run / "submission.json", [])
+    assert not (run / "results.json").exists()
+
+
+def test_an_executor_of_the_launcher_s_own_is_resumed_by_the_launcher(run: Path) -> None:
+    document = {**files.read_json(run / "submission.json", "submission"), "executor": "local"}
+    files.write_json(run / "submission.json", document, "submission")
+    with pytest.raises(BadInput, match=f"executor local: `nemo-evaluator-launcher resume {document['invocation_id']}` does it"):
+        resuming.resume(run / "submission.json", [])
+
+
+def test_a_run_that_was_not_submitted_has_nothing_to_resume(run: Path) -> None:
+    (run / "submission.json").unlink()
+    with pytest.raises(BadInput, match=f"{RUN} was not submitted; `make eval RUN={RUN}` goes on with it"):
+        resuming.resume(run / "submission.json", [])

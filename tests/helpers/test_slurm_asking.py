@@ -118,5 +118,98 @@ def test_a_cluster_that_cannot_be_reached_leaves_its_jobs_unreachable_and_the_ot
     assert not status.is_over(found[0])
 
 
+def test_rows_of_a_cluster_that_could_not_be_asked_fit_the_schema_and_know_nothing(tmp_path: Path) -> None:
+    one = submission(tmp_path, "a", "b")
+    rows = slurm_asking.unreachable_rows(one, "no route")
+    assert [(row["state"], row["reason"], row["task"]) for row in rows] == [
+        ("UNREACHABLE", "no route", "a"),
+        ("UNREACHABLE", "no route", "b"),
+    ]
+    document = {"made_by": "t", "made_from": {}, "asked_at": "2026-11-22T01:02:03Z", "invocation_id": "0" * 16, "jobs": rows}
+    files.write_json(tmp_path / "status.json", document, "status")
+
+
+def test_a_failed_task_has_its_cause_its_lines_of_trouble_and_the_log_that_tells(slurm: SlurmDouble, tmp_path: Path) -> None:
+    one = submission(tmp_path, "a")
+    show(slurm, one, 0, "FAILED", exit="1:0")
+    logs = Path(one["jobs"][0]["remote_dir"]) / "logs"
+    (logs / "slurm-1.log").write_text("server process 77 died\n")
+    (logs / "server-1.log").write_text("Loading\nRuntimeError: no such model\n")
+    (row,) = status.ask(one)["jobs"]
+    assert row["state"] == "FAILED"
+    assert row["reason"].startswith("the model server died before it was ready; exit code 1; ")
+    assert (row["exit_code"], row["errors"], row["log"]) == (1, ["RuntimeError: no such model"], f"{logs}/server-1.log")
+
+
+def test_the_job_that_was_submitted_last_counts_whatever_the_submission_says(slurm: SlurmDouble, tmp_path: Path) -> None:
+    """`make resume` queues a task again; submission.json is as it was."""
+    one = submission(tmp_path, "a")
+    show(slurm, one, 0, "FAILED", exit="1:0")
+    slurm.job(8, "RUNNING", one["jobs"][0]["job_name"], one["jobs"][0]["remote_dir"])
+    assert status.ask(one)["jobs"][0]["state"] == "FAILED"
+    (Path(one["jobs"][0]["remote_dir"]) / ".submitted").write_text("1\n8\n")
+    (row,) = status.ask(one)["jobs"]
+    assert (row["state"], row["slurm_job_id"], row["chain"]) == ("RUNNING", "8", ["8"])
+
+
+def test_without_a_limit_the_number_of_samples_is_what_the_harness_wrote_down(slurm: SlurmDouble, tmp_path: Path) -> None:
+    one = submission(tmp_path, "a")
+    one["jobs"][0]["samples"] = None
+    show(slurm, one, 0, "RUNNING")
+    home = Path(one["jobs"][0]["job_dir"]) / "artifacts"
+    assert status.ask(one)["jobs"][0]["requests_total"] is None
+    home.mkdir(parents=True)
+    (home / "total").write_text("12")
+    assert status.ask(one)["jobs"][0]["requests_total"] == 12
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "text", "problem"),
+    [
+        (
+            "squeue",
+            1,
+            "noise\nslurm_load_jobs error: Unable to contact",
+            "squeue could not be asked (slurm_load_jobs error: Unable to contact)",
+        ),
+        ("squeue", 124, "", "squeue could not be asked (it did not answer within 25 s)"),
+        ("squeue", 137, "", "squeue could not be asked (it did not answer within 25 s)"),
+        ("squeue", 3, "", "squeue could not be asked (exit code 3)"),
+        ("sacct", 1, "sacct: error: Problem talking to the database", "accounting could not be asked (sacct: error: Problem talking"),
+        ("sacct", 1, "Slurm accounting storage is disabled", "accounting is disabled on this cluster"),
+    ],
+)
+def test_what_could_not_be_asked_is_one_sentence(
+    slurm: SlurmDouble, tmp_path: Path, command: str, code: int, text: str, problem: str
+) -> None:
+    one = submission(tmp_path, "a")
+    show(slurm, one, 0, "RUNNING")
+    slurm.fault(command, text, code)
+    (told,) = status.ask(one)["not_asked"]
+    assert told.startswith(problem)
+
+
+def test_an_end_that_was_seen_stays_seen_while_slurm_does_not_answer(slurm: SlurmDouble, tmp_path: Path) -> None:
+    """In one session: what was at work is not known any more, what had ended has ended."""
+    one = submission(tmp_path, "a", "b")
+    show(slurm, one, 0, "CANCELLED", exit="0:15")
+    show(slurm, one, 1, "RUNNING")
+    cluster = slurm_asking.Cluster(**LOCAL)
+    question = slurm_asking.ask(cluster, [one])
+    for command in ("squeue", "sacct"):
+        slurm.fault(command, "does not answer")
+    question.take(slurm_asking.remote.run(cluster, slurm_asking.remote.script("ask", **question.values())))
+    assert [row["state"] for row in question.rows(0)] == ["CANCELLED", "UNKNOWN"]
+
+
+def test_what_is_asked_reaches_back_to_the_oldest_of_the_submissions(tmp_path: Path) -> None:
+    one, other = submission(tmp_path, "a", run="one"), submission(tmp_path, "a", "b", run="other")
+    question = slurm_asking.Question(slurm_asking.Cluster(**LOCAL), [{**one, "submitted_at": "2020-01-01T00:00:00Z"}, other])
+    values = question.values()
+    assert values["KEYS"] == ["0.0", "1.0", "1.1"]
+    assert values["NAMES"] == ["acc-one.a.0", "acc-other.a.0", "acc-other.b.1"]
+    assert values["DAYS"] > 365 * 5
+
+
 def _refuse(*_: object) -> None:
     raise Unreachable("not there")

@@ -151,6 +151,10 @@ CHAINS: dict[str, tuple[Seen, Asked, str, str, int | None, int]] = {
     "purged with results, its successor is left": (
         seen(waiting(6, "DependencyNeverSatisfied"), scores=1), DISABLED, "SUCCEEDED", "", 6, 1,
     ),
+    "purged with results, its successor was taken out": (seen(job(6, "CANCELLED"), scores=1, ids=[5]), DISABLED, "SUCCEEDED", "", None, 1),
+    "purged, its successor was taken out": (seen(job(6, "CANCELLED"), ids=[5]), DISABLED, "FAILED", "it left no results", None, 1),
+    "purged, cancelled by us": (seen(job(6, "CANCELLED"), ids=[5], cancelled=True), DISABLED, "CANCELLED", "", None, 1),
+    "purged, its successor began and was cancelled": (seen(job(6, "CANCELLED", seconds=9.0)), DISABLED, "CANCELLED", "", 6, 1),
     # Queued again by `make resume`: what came before does not count.
     "resumed": (seen(job(5, "FAILED"), job(6, "FAILED"), job(9, "PENDING", "Resources"), first=9), ALL, "PENDING", "Resources", 9, 1),
     "resumed and done": (seen(job(5, "TIMEOUT"), job(9, "COMPLETED"), first=9, scores=1), ALL, "SUCCEEDED", "", 9, 1),
