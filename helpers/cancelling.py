@@ -40,6 +40,8 @@ def cancel(submission_path: Path, tasks: list[str] | None = None) -> None:
     seen = status.ask(submission)
     files.write_json(submission_path.with_name("status.json"), seen, "status")
     indices = {job["index"] for job in chosen}
+    if submission["executor"] == "slurm":
+        return  # squeue has confirmed it; a job may be COMPLETING for half a minute yet
     if still := [job["task"] for job in seen["jobs"] if job["index"] in indices and job["state"] not in status.ENDED]:
         raise StepFailed(f"{', '.join(still)}: some job is still there; `make status RUN={run.name}` shows which")
 

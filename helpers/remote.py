@@ -44,7 +44,12 @@ SCRIPTS = Path(__file__).parent / "on_cluster"
 # What a script needs beside common.sh.
 SHARED = {"ask": ("asking",), "watch": ("asking",), "submit": ("queueing",), "resume": ("queueing",)}
 # A master that is gone must not be replaced in silence by a connection of its own: this one can go nowhere.
-ONLY_THROUGH_MASTER = ("-o", "ControlMaster=no", "-o", "ProxyCommand=false")
+ONLY_THROUGH_MASTER = ("-o", "ControlMaster=no", "-o", "ProxyCommand=false", "-T", "-o", "RemoteCommand=none")
+# What a command on a login node itself gets of our environment: as little as over ssh, so that no secret of ours gets into a job.
+LOCAL_ENVIRONMENT = (
+    "HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "LC_ALL", "TMPDIR", "SLURM_CONF", "LD_LIBRARY_PATH", "MODULEPATH", "KRB5CCNAME",
+    "XDG_RUNTIME_DIR",
+)  # fmt: skip
 
 
 class ConnectionLost(Unreachable):
@@ -167,6 +172,7 @@ def _run_once(cluster: Cluster, text: str, timeout: float, interactive: bool) ->
         done = sh.Command(argv[0])(
             *argv[1:],
             _in=f"TOKEN={token}\n{text}",
+            _env=environment(cluster),
             _timeout=timeout,
             _ok_code=list(range(-64, 256)),
             _tty_out=False,
@@ -242,6 +248,11 @@ def command(cluster: Cluster, interactive: bool = True) -> list[str]:
     return ["ssh", *through_master(cluster), "--", cluster.host, "exec bash -s"]
 
 
+def environment(cluster: Cluster) -> dict[str, str] | None:
+    """The environment of such a command; None: this process's own, which ssh needs and does not hand on."""
+    return {name: os.environ[name] for name in LOCAL_ENVIRONMENT if name in os.environ} if cluster.tunnel == "local" else None
+
+
 def through_master(cluster: Cluster) -> list[str]:
     """The options with which an ssh command uses the master connection, and nothing else."""
     return ["-S", str(socket_path(cluster)), *ONLY_THROUGH_MASTER]
@@ -286,7 +297,14 @@ def open_command(cluster: Cluster) -> list[str]:
     own = ["-l", cluster.user] if cluster.user else []
     own += ["-p", str(cluster.port)] if cluster.port else []
     own += ["-i", cluster.identity] if cluster.identity else []
-    options = [f"ControlPersist={KEPT_SECONDS}", "ControlMaster=yes", f"ConnectTimeout={CONNECT_SECONDS}", "Compression=yes"]
+    options = [
+        f"ControlPersist={KEPT_SECONDS}",
+        "ControlMaster=yes",
+        "RemoteCommand=none",
+        "ClearAllForwardings=yes",
+        f"ConnectTimeout={CONNECT_SECONDS}",
+        "Compression=yes",
+    ]
     options += [f"ServerAliveInterval={ALIVE_SECONDS}", f"ServerAliveCountMax={ALIVE_COUNT}"]
     return ["ssh", "-fN", "-S", str(socket_path(cluster)), *(word for one in options for word in ("-o", one)), *own, "--", cluster.host]
 
@@ -447,6 +465,11 @@ def _rsync(cluster: Cluster, words: list[str], timeout: float, options: list[str
             return
         if "command not found" in said or "rsync: not found" in said:
             raise StepFailed(f"there is no rsync command on {cluster}; have it installed there")
+        if re.search(r"is your shell clean|protocol incompatibility", said):
+            raise StepFailed(
+                f"rsync with {cluster} fails because a shell there prints something in sessions that are not interactive; "
+                "in your ~/.bashrc there, put such lines behind `[[ $- == *i* ]] || return`"
+            )
         if told := re.search(r"No space left on device|Disk quota exceeded|Permission denied \(13\)|Read-only file system", said):
             near = next(line for line in said.splitlines() if told[0] in line)
             raise StepFailed(f"{cluster}: {one_line(near)[:300]}; mend that, then give the same command")

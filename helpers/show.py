@@ -171,6 +171,8 @@ def gather(submission_path: str, status_path: str | None, out: str, partial: boo
         from helpers import slurm_jobs
 
         slurm_jobs.fetch(submission, [job for job in seen["jobs"] if job["state"] in status.ENDED])
+        if not status_path:  # whoever followed has tidied
+            slurm_jobs.tidy(submission, seen["jobs"])
     found = results.collect(submission, seen)
     stopping_points.here("before-results")
     if status.is_over(seen):

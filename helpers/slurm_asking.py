@@ -122,6 +122,9 @@ def _take_jobs(seen: Seen, job: dict[str, Any], shown: dict[int, tuple[Job, str]
     """The jobs of a task: those of its name that lie in its folder. What could not be asked now stays as it was seen."""
     fresh = {}
     for number, (one, folder) in shown.items():
+        # Accounting may never have heard of the end of a job: what runs is in the queue.
+        if one.from_accounting and asked.queue and one.state in slurm_verdict.AT_WORK:
+            continue
         if not folder or folder in (seen.folder, job["remote_dir"]) or seen.folder is None:
             fresh[number] = one
     kept = (
@@ -153,6 +156,6 @@ def _row(job: dict[str, Any], seen: Seen, asked: Asked) -> dict[str, Any]:
         "requests_total": total,
         "seconds": slurm_job.seconds if slurm_job and slurm_job.state not in slurm_verdict.WAITING else None,
         "log": f"{job['remote_dir']}/{log}" if log else None,
-        **slurm_verdict.document_fields(verdict),
+        **slurm_verdict.document_fields(verdict, seen),
         "errors": errors,
     }

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from threading import Thread
 from typing import Any
 
-from helpers import console, files, following, remote, slurm_jobs, slurm_verdict, status, tasks
-from helpers.errors import EvalmakeError, Unreachable
+from helpers import console, files, following, remote, slurm_jobs, status, tasks
+from helpers.errors import EvalmakeError
 from helpers.following import Display, Fancy, Plain, harmless
 from helpers.slurm_asking import Question
 from helpers.slurm_watching import LogPiece, Watch
@@ -48,10 +48,7 @@ def follow(submission: dict[str, Any], with_logs: bool, out: str) -> dict[str, A
                 watch.stop()
         lines.finish()
         bringing.finish()
-    done = [job["index"] for job in seen["jobs"] if job["state"] == "SUCCEEDED"]
-    waiting = [index for index in done if slurm_verdict.has_waiting_successor(question.seen[f"0.{index}"])]
-    with contextlib.suppress(Unreachable):
-        slurm_jobs.tidy(submission, waiting)  # left behind they do no harm
+    slurm_jobs.tidy(submission, seen["jobs"])
     return seen
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from helpers.errors import StepFailed, Unreachable, one_line
 from helpers.files import make_folder, write_text
 from helpers.remote import Cluster, Frame
 
-# Beside what was brought home: the Slurm job that it is of.
+# Beside what was brought home: the Slurm job that it is of, and the state that the task had.
 BROUGHT = ".brought"
 # Of a task's folder, what is of use to nobody here: answers kept for a resumed job, secrets, and what is being written.
 LEFT_BEHIND = ("/*/artifacts/cache/", "/*/artifacts/*_cache/", "/*/.secrets.env", "/*/.submitted", "*.db-wal", "*.db-shm")
@@ -20,14 +21,14 @@ LEFT_BEHIND = ("/*/artifacts/cache/", "/*/artifacts/*_cache/", "/*/.secrets.env"
 def fetch(submission: dict[str, Any], rows: Iterable[dict[str, Any]], interactive: bool = True) -> None:
     """Bring the folders of tasks that ended (rows of a status) to their places here, without caches and secrets.
 
-    What was brought once is not asked for again, until another job has worked on the task. Raises Unreachable, or StepFailed when this
-    machine's disk is full.
+    What was brought once is not asked for again, until another job has worked on the task or its state is another. Raises Unreachable, or
+    StepFailed when this machine's disk is full.
     """
     jobs = {job["index"]: job for job in submission["jobs"]}
     wanted = []
     for row in rows:
         mark = Path(jobs[row["index"]]["job_dir"]) / BROUGHT
-        job = str(row.get("slurm_job_id"))
+        job = f"{row.get('slurm_job_id')} {row['state']}"
         if not mark.exists() or mark.read_text(encoding="utf-8") != job:
             wanted.append((jobs[row["index"]], mark, job))
     if not wanted:
@@ -51,7 +52,7 @@ def cancel(cluster: Cluster, names: Sequence[str], folders: Sequence[str], days:
     text = remote.script(
         "cancel", RUNDIR=_rundir(folders), NAMES=names, DIRS=folders, DAYS=days, TAKE_BACK=int(take_back), SLURM_SECONDS=25
     )
-    frames = remote.run(cluster, text, timeout=330)
+    frames = remote.run(cluster, text, timeout=600)
     _raise_no_queue(cluster, frames, "nothing was cancelled")
     cancelled: dict[str, list[str]] = {}
     for frame in frames:
@@ -62,18 +63,19 @@ def cancel(cluster: Cluster, names: Sequence[str], folders: Sequence[str], days:
     return {name: sorted(ids, key=int) for name, ids in cancelled.items()}
 
 
-def tidy(submission: dict[str, Any], indices: Iterable[int]) -> None:
-    """Take the successors of tasks (by index) that succeeded out of the queue, in which Slurm keeps them though they will never start.
+def tidy(submission: dict[str, Any], rows: Iterable[dict[str, Any]]) -> None:
+    """Take the successors of tasks that succeeded (rows of a status) out of the queue, in which Slurm keeps them though they never start.
 
-    Raises Unreachable.
+    They count against Slurm's limits and do no other harm: what cannot be done now is left.
     """
-    wanted = set(indices)
+    wanted = {row["index"] for row in rows if row["state"] == "SUCCEEDED" and row.get("waiting_successor")}
     jobs = [job for job in submission["jobs"] if job["index"] in wanted]
     if not jobs:
         return
     folders, days = [job["remote_dir"] for job in jobs], slurm_executor.days_since(run_folder.moment_of(submission["submitted_at"]))
     text = remote.script("tidy", RUNDIR=_rundir(folders), NAMES=[job["job_name"] for job in jobs], DIRS=folders, DAYS=days)
-    remote.run(remote.of_submission(submission), text, interactive=False)
+    with contextlib.suppress(Unreachable):
+        remote.run(remote.of_submission(submission), text, interactive=False)
 
 
 def resume(submission: dict[str, Any], tasks: Iterable[int]) -> dict[int, str]:

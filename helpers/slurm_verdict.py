@@ -88,6 +88,7 @@ class Job:
     exit_code: int | None = None
     waits_for_another: bool = False
     ran_out_of_memory: bool = False
+    from_accounting: bool = False
 
 
 @dataclass
@@ -145,11 +146,6 @@ def judge(seen: Seen, asked: Asked) -> Verdict:
     later = [job for job in jobs if job.id > active.id and job.state not in ENDED]
     state, reason = _of(active, attempt, bool(later), seen, asked)
     return Verdict(state, reason, active, attempt, tuple(job.id for job in walk[:attempt]))
-
-
-def has_waiting_successor(seen: Seen) -> bool:
-    """Whether a successor of the task is in the queue; of a task that succeeded it will never start."""
-    return any(_is_waiting(job) for job in seen.jobs.values())
 
 
 def _is_waiting(job: Job) -> bool:
@@ -267,6 +263,7 @@ def jobs_of(queue: str, account: str, controller: dict[int, str], wanted: set[st
         if not parts[0].isdecimal() or parts[6] not in wanted:
             continue
         job = Job(int(parts[0]), parts[1].partition(" ")[0], "", _time(parts[4]), _number(parts[3]), exit_code_of(parts[2]))
+        job.from_accounting = True
         held = found.setdefault(parts[6], {})
         if job.id not in held or (held[job.id][0].state in ENDED and job.state in ENDED):
             held[job.id] = (job, parts[5] or (held[job.id][1] if job.id in held else ""))
@@ -284,11 +281,12 @@ def _number(text: str) -> float | None:
     return float(text) if text.isdecimal() else None
 
 
-def document_fields(verdict: Verdict) -> dict[str, Any]:
+def document_fields(verdict: Verdict, seen: Seen) -> dict[str, Any]:
     """What a row of status.json says of the jobs themselves."""
     job = verdict.job
     return {
         "slurm_job_id": str(job.id) if job else None,
         "chain": [str(number) for number in verdict.chain],
         "expected_start": job.start if job and job.state in WAITING else None,
+        "waiting_successor": any(_is_waiting(one) for one in seen.jobs.values()),
     }

@@ -107,7 +107,8 @@ class Watch:
     def _session(self, interactive: bool) -> Iterator[LogPiece | Asked]:
         cluster, token = self.question.cluster, secrets.token_hex(8)
         argv = remote.command(cluster, interactive)
-        self._process = process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        pipe, env = subprocess.PIPE, remote.environment(cluster)
+        self._process = process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
         self._say(f"TOKEN={token}\n{self._script()}")
         if self._stopped or not self.asks:
             self._say("stop")

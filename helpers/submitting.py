@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import shutil
 import subprocess
@@ -172,6 +173,11 @@ def only_one(run: Path | None) -> Iterator[None]:
         except BlockingIOError:
             console.info(f"another terminal is submitting {run.name}: waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                raise StepFailed(f"cannot lock {shown(run / '.lock')}: {error.strerror}; then give the same command") from error
+            # Some cluster filesystems are mounted without locks. On Slurm a lock on the cluster guards all the same.
+            console.notice(f"{shown(run.parent)} lies on a filesystem without locks: submit a run from one terminal at a time")
         yield
 
 

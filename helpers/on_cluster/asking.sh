@@ -23,7 +23,7 @@ ask() {
       if lives "$state"; then
         # A successor that waits does not count: it is still there when the task is done, on many clusters for ever.
         [[ $state == PENDING && ($reason == Dependency* || $waits_for == after*) ]] || alive[$name]=1
-      elif [[ $account != *"$id|"* ]]; then
+      elif [[ $'\n'$account != *$'\n'"$id|"* ]]; then
         # Of a job that accounting does not know, the controller tells the exit code as long as it remembers the job.
         frame scontrol "$id" "$(slurm scontrol --oneliner show job "$id" 2> /dev/null)"
       fi
@@ -74,9 +74,11 @@ look_at() {
   if [ -e artifacts/results.yml ]; then
     lines+="results yes"$'\n'
   elif [ -z "${alive[$name]-}" ]; then
-    # A file that a node has just written may take its time to show here; listing its folder asks an NFS server anew.
-    ls artifacts > /dev/null 2>&1
+    # A file that a node has just written may take its time to show here: a new file in its folder makes an NFS client look at the folder
+    # anew, opening a file at the file.
+    { : > "artifacts/.look.$$"; rm -f "artifacts/.look.$$"; } 2> /dev/null
     newest 'logs/slurm-*.log'
+    [ -z "$newest" ] || { : < "$newest"; } 2> /dev/null
     if [ -n "$newest" ] && number=$(RUNDIR=. age "$newest") && ((number < LATE_SECONDS)); then late=1; lines+="late yes"$'\n'; fi
   fi
   for kind in client server slurm; do

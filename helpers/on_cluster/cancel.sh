@@ -4,16 +4,21 @@
 #   TAKE_BACK                 1: the jobs are of a submission that was never recorded; a later one submits the tasks anew
 # shellcheck disable=SC2154
 main() {
-  local index id round ids
+  local index id ids
+  # A submission that was interrupted may have an sbatch in flight: its job would come after we have looked.
+  [ ! -d "$RUNDIR" ] || lock
   learn_folders
-  for round in 1 2 3 4; do
+  for index in "${!NAMES[@]}"; do read_submitted "${DIRS[index]}"; done
+  for _ in 1 2 3 4; do
     if ! look_up "$DAYS"; then
       frame no-queue - "$queue"
       finish
     fi
     ids=()
     for id in ${found_ids[@]+"${found_ids[@]}"}; do
-      if [ "$TAKE_BACK" = 1 ] && ((round == 1)); then
+      if [ "$TAKE_BACK" = 1 ] && [ -z "${is_void[$id]-}" ]; then
+        # shellcheck disable=SC2004 # an associative array
+        is_void[$id]=1
         for index in "${!NAMES[@]}"; do
           [ "${NAMES[index]}" != "${job_name[$id]}" ] || note_submitted "${DIRS[index]}" "void $id"
         done

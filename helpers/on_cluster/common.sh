@@ -4,6 +4,8 @@
 # shellcheck disable=SC2034,SC2153,SC2154 # variables are set by Python, or used by the script that follows
 
 set -u
+# What a person's shell on the cluster presets for Slurm's commands would override the job scripts and filter the answers.
+for name in ${!SBATCH_@} ${!SQUEUE_@} ${!SACCT_@} ${!SCANCEL_@} ${!SINFO_@} SLURM_TIME_FORMAT; do unset "$name"; done
 # Byte counts and Slurm's words in one language; a job gets what was there before.
 was_lc_all=${LC_ALL-}
 declare +x LC_ALL
@@ -62,6 +64,8 @@ look_up() {
   while IFS='|' read -r id state name dir reason; do
     [[ $id =~ ^[0-9]+$ && -n $name ]] || continue
     belongs "$name" "$dir" || continue
+    # Accounting may never have heard of the end of a job: what runs is in the queue.
+    if ((queue_code == 0)) && [[ $state =~ ^(RUNNING|COMPLETING|SUSPENDED) && $'\n'$queue != *$'\n'"$id|"* ]]; then continue; fi
     [ -n "${job_state[$id]-}" ] || found_ids+=("$id")
     : "${job_state[$id]:=${state%% *}}"
     job_name[$id]=$name

@@ -21,6 +21,7 @@ queue_one() {
     first=$(grep -oE '^[0-9]+' <<< "$said" | tail -n 1)
     ((code)) || [ -z "$first" ] || return 0
     first=
+    case $code in 124 | 137) said="sbatch did not answer within 60 s: Socket timed out" ;; esac
     # The answer may have been lost after the job was queued.
     until look_up "$DAYS"; do
       if ((SECONDS > end)); then
@@ -32,7 +33,11 @@ queue_one() {
     done
     "$2" "$1"
     [ -z "$first" ] || return 0
-    ((SECONDS < end)) && [[ $said =~ $passing ]] || return 1
+    if ((SECONDS >= end)) || [[ ! $said =~ $passing ]]; then
+      # One that hung may still be at work.
+      case $code in 124 | 137) unsure=$said ;; esac
+      return 1
+    fi
     sleep 2
   done
 }

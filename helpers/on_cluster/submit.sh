@@ -48,13 +48,25 @@ main() {
     fi
   done
   if [ -n "$refused" ] && [ "$KEEP_PARTIAL" != 1 ] && ((${#jobs[@]})); then
+    # All that has the tasks' names is void from now on, also if this ends here: the jobs, and the successors that those which started meanwhile
+    # have queued. They go first, and none of them is taken for a task's job later.
     for index in "${!NAMES[@]}"; do
       first_job "$index"
-      [ -z "$first" ] || note_submitted "${DIRS[index]}" "void $first"
+      if [ -n "$first" ]; then
+        note_submitted "${DIRS[index]}" "void $first"
+        # shellcheck disable=SC2004 # an associative array
+        is_void[$first]=1
+      fi
     done
-    # Successors that a job which started meanwhile has queued go too.
     look_up "$DAYS"
     for id in ${found_ids[@]+"${found_ids[@]}"}; do
+      for index in "${!NAMES[@]}"; do
+        if [ "${NAMES[index]}" = "${job_name[$id]}" ] && [ -z "${is_void[$id]-}" ]; then
+          note_submitted "${DIRS[index]}" "void $id"
+          # shellcheck disable=SC2004 # an associative array
+          is_void[$id]=1
+        fi
+      done
       if lives "${job_state[$id]}" && [[ " ${jobs[*]} " != *" $id "* ]]; then jobs=("$id" "${jobs[@]}"); fi
     done
     if cancel_jobs "${jobs[@]}"; then

@@ -203,7 +203,7 @@ def test_the_controller_stops_in_the_middle_of_a_submission_and_comes_back(pipel
         with faults.stopped(pipeline.bed, "slurmctld"):
             held.open()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=12)
+                process.communicate(timeout=20)
         text, _ = process.communicate(timeout=120)
         assert process.returncode == 0 or re.search(r"does not say which jobs there are.*\n.*Error 3", text), text
     run = pipeline.run

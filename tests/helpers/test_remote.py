@@ -681,3 +681,20 @@ def test_what_rsync_says_is_told_and_a_line_that_breaks_is_tried_twice(
     with pytest.raises(error, match=told):
         remote.upload(HERE, [tmp_path], "/x/")
     assert len((tmp_path / "calls").read_text().split()) == (2 if error is ConnectionLost else 1)
+
+
+def test_what_a_shell_on_the_cluster_presets_for_slurm_s_commands_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, scripts: Path, slurm: Path
+) -> None:
+    (scripts / "shown.sh").write_text('main() { frame env - "$(env | grep -E "^(SBATCH|SQUEUE|SACCT|SLURM)_" | sort)"; finish; }\n')
+    monkeypatch.setattr(
+        remote, "environment", lambda _: {**os.environ, "SBATCH_PARTITION": "x", "SQUEUE_ACCOUNT": "x", "SLURM_CONF": "kept"}
+    )
+    (frame,) = remote.run(Cluster("here", tunnel="local"), remote.script("shown"))
+    assert frame.text == "SLURM_CONF=kept"
+
+
+def test_on_a_login_node_itself_no_secret_of_ours_gets_into_a_job_s_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "planted")
+    assert "HF_TOKEN" not in (remote.environment(Cluster("here", tunnel="local")) or {})
+    assert remote.environment(Cluster("there")) is None

@@ -213,3 +213,14 @@ def test_what_is_asked_reaches_back_to_the_oldest_of_the_submissions(tmp_path: P
 
 def _refuse(*_: object) -> None:
     raise Unreachable("not there")
+
+
+def test_a_job_that_only_accounting_still_calls_running_is_not_waited_for(slurm: SlurmDouble, tmp_path: Path) -> None:
+    """Slurm's "runaway jobs": accounting was away when the job ended, and the controller has forgotten it since."""
+    one = submission(tmp_path, "a", "b")
+    for index in range(2):
+        show(slurm, one, index, "RUNNING")
+    (Path(one["jobs"][0]["remote_dir"]) / "artifacts/results.yml").write_text(SCORES)
+    assert [row["state"] for row in status.ask(one)["jobs"]] == ["RUNNING", "RUNNING"]
+    slurm.fault("squeue", "", code=0)
+    assert [row["state"] for row in status.ask(one)["jobs"]] == ["SUCCEEDED", "FAILED"]

