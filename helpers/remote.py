@@ -38,7 +38,7 @@ CONNECT_SECONDS = 20
 # A silent line is given up after 3 × 15 seconds: long enough for a Wi-Fi that changes, short enough for a person who waits.
 ALIVE_SECONDS, ALIVE_COUNT = 15, 3
 # How long sessions that the server refuses (MaxSessions, 10 of its own accord) are tried again.
-REFUSED_SECONDS = 30
+REFUSED, REFUSED_SECONDS = "Session open refused by peer", 30
 LOST = 255  # ssh's own exit code
 SCRIPTS = Path(__file__).parent / "on_cluster"
 # What a script needs beside common.sh.
@@ -190,7 +190,7 @@ def _run_once(cluster: Cluster, text: str, timeout: float, interactive: bool) ->
 
 def answer(cluster: Cluster, stdout: bytes, stderr: str, code: int, token: str) -> list[Frame]:
     """The frames of an answer. Raises ConnectionLost for one that breaks off, Unreachable for a cluster without Slurm, StepFailed else."""
-    if "Session open refused by peer" in stderr:
+    if REFUSED in stderr:
         raise _Refused
     _, mark, rest = stdout.partition(f"@@{token}\n".encode())
     (frames, _), whole = split_frames(rest), False
@@ -441,7 +441,9 @@ RSYNC_LOST = (10, 12, 30, 35, LOST)
 def _rsync(cluster: Cluster, words: list[str], timeout: float, options: list[str], interactive: bool = True) -> None:
     import sh
 
-    for attempt in (1, 2):
+    began, attempt = time.monotonic(), 0
+    while True:
+        attempt += 1
         open_connection(cluster, interactive)
         try:
             done = sh.Command("rsync")(
@@ -463,6 +465,10 @@ def _rsync(cluster: Cluster, words: list[str], timeout: float, options: list[str
         said, code = done.stderr.decode("utf-8", "replace"), int(done.exit_code)
         if not code:
             return
+        if REFUSED in said and time.monotonic() - began < REFUSED_SECONDS:
+            attempt -= 1
+            time.sleep(0.5)
+            continue
         if "command not found" in said or "rsync: not found" in said:
             raise StepFailed(f"there is no rsync command on {cluster}; have it installed there")
         if re.search(r"is your shell clean|protocol incompatibility", said):

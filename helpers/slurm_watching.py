@@ -55,7 +55,7 @@ class Watch:
 
         Raises Unreachable when the first connection cannot be made.
         """
-        connected, wait, told = False, WAIT_SECONDS, 0.0
+        connected, wait, told, began = False, WAIT_SECONDS, 0.0, time.monotonic()
         while True:
             try:
                 for event in self._session(interactive=not connected):
@@ -65,6 +65,9 @@ class Watch:
                         connected, wait, told = True, WAIT_SECONDS, 0.0
                     yield event
             except Unreachable as error:
+                if not connected and remote.REFUSED in str(error) and time.monotonic() - began < remote.REFUSED_SECONDS:
+                    time.sleep(WAIT_SECONDS / 2)
+                    continue
                 if not connected:
                     raise
                 if not told or time.monotonic() - told > 60:  # noqa: PLR2004  seconds: once a minute is enough

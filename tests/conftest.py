@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
+from xdist.workermanage import WorkerController
 
 ROOT = Path(__file__).resolve().parent.parent
 CLUSTER = ROOT / "tests" / "cluster"
@@ -136,6 +137,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     others = [item for item in items if not item.path.is_relative_to(CLUSTER)]
     if on_cluster and not os.environ.get("CI") and (why := cluster_is_missing()):
         config.stash[NOT_RUN] = f"{len(on_cluster)} tests on the test cluster did not run: {why}; `make test-deps test` as root runs them"
+        if hasattr(config, "workeroutput"):  # a worker's way to tell the process that prints
+            config.workeroutput["not_run"] = config.stash[NOT_RUN]
         config.hook.pytest_deselected(items=on_cluster)
         on_cluster = []
     items[:] = [*on_cluster, *others]
@@ -144,12 +147,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 NOT_RUN = pytest.StashKey[str]()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say what did not run, in the last lines."""
-    text = config.stash.get(NOT_RUN, "")
-    if not text and not os.environ.get("CI") and config.getoption("numprocesses", None):
-        # With workers only they collect; what they left out is told again here.
-        why = cluster_is_missing()
-        text = f"the tests on the test cluster did not run: {why}; `make test-deps test` as root runs them" if why else ""
-    if text:
+def pytest_testnodedown(node: WorkerController) -> None:
+    """What a worker left out is told by the process that prints."""
+    if text := getattr(node, "workeroutput", {}).get("not_run"):
+        node.config.stash[NOT_RUN] = text
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
+    """Say what did not run in the last lines, below the list of failures: pytest prints that after all summaries but an outermost one."""
+    yield
+    if text := config.stash.get(NOT_RUN, ""):
         terminalreporter.write_line(text, yellow=True)

@@ -13,7 +13,9 @@ from cluster.testbed import Bed, DownError, until
 
 @pytest.fixture
 def idle(cluster: Bed) -> None:
-    """A test begins with an empty queue and all nodes up."""
+    """A test begins with an empty queue, all nodes up, and no fault that a killed session left behind."""
+    for left in (cluster.folder / "faults").iterdir():
+        left.unlink()
     cluster.cancel_all()
     until(lambda: set(cluster.slurm("sinfo", "-h", "-N", "-p", "batch", "-o", "%t").split()) == {"idle"}, 30)
 

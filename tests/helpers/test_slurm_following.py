@@ -10,6 +10,8 @@ import psutil
 import pytest
 from test_slurm_asking import LOCAL, show, submission
 
+from helpers import remote
+from helpers.remote import ConnectionLost
 from helpers.slurm_asking import Cluster, Question
 from helpers.slurm_following import Lines
 from helpers.slurm_watching import Asked, LogPiece, Watch
@@ -86,3 +88,22 @@ def test_a_watch_whose_session_is_killed_goes_on_and_shows_each_byte_once(slurm:
     assert killed
     assert asked
     assert seen == b"first\nsecond \xff\nthird"
+
+
+def test_a_watch_waits_for_a_session_that_the_server_refuses_at_first(
+    slurm: SlurmDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = submission(tmp_path, "a")
+    show(slurm, one, 0, "RUNNING")
+    refusal = ["bash", "-c", "echo 'mux_client_request_session: session request failed: Session open refused by peer' >&2; exit 255"]
+    commands = [refusal, refusal, ["bash", "-s"]]
+    monkeypatch.setattr(remote, "command", lambda *_: commands.pop(0))
+    watch = Watch(Question(Cluster(**LOCAL), [one]), "client")
+    for event in watch.events():
+        assert isinstance(event, Asked)
+        watch.stop()
+    assert commands == []
+    monkeypatch.setattr(remote, "REFUSED_SECONDS", 0)
+    monkeypatch.setattr(remote, "command", lambda *_: refusal)
+    with pytest.raises(ConnectionLost, match="Session open refused by peer"):
+        next(Watch(Question(Cluster(**LOCAL), [one]), "client").events())
