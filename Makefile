@@ -173,6 +173,9 @@ resume: | $(installed)/pipeline ## run tasks again that ended without results, i
 queue: | $(installed)/pipeline ## the queue of a cluster's partition, your jobs marked (PROFILE=)
 	@$(PY) scripts/show_queue.py $(call option,PROFILE,--profile)
 
+clean-images: | $(installed)/pipeline ## remove squashed images of a cluster that no run here uses: lists, asks (PROFILE=, YES=1)
+	@$(PY) scripts/clean_images.py $(call option,PROFILE,--profile) $(call option,YES,--yes)
+
 results: | $(installed)/pipeline ## the scores of a run, as far as there are any
 	@$(PY) scripts/collect_results.py --submission=$(R)/submission.json --out=$(R)/results.json --partial
 
@@ -238,4 +241,4 @@ clean: ## remove .venv and caches; runs are kept
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 FORCE:
-.PHONY: FORCE setup eval batch dry-run compile status logs cancel resume queue results explain runs tasks profiles new help test test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean
+.PHONY: FORCE setup eval batch dry-run compile status logs cancel resume queue clean-images results explain runs tasks profiles new help test test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean

@@ -111,7 +111,8 @@ def why(failed: Failed, image: Image, folder: str, platform: str) -> str:
         if re.search(pattern, text):
             return mend.format(**names, version=failed.version or "there", credentials=_credentials(image))
     if word == "failed":
-        return f"enroot failed with code {rest}: {one_line(failed.log[-1]) if failed.log else 'it says nothing'}"
+        own_words = [line for line in failed.log if not line.startswith(("srun:", "slurmstepd:"))]
+        return f"enroot failed with code {rest}: {one_line(own_words[-1]) if own_words else 'it says nothing'}"
     states = ", ".join(dict.fromkeys(failed.states)) or "gone"
     return f"its job ended ({states}) before it was done: see the log, and give the same command again"
 

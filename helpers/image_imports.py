@@ -120,7 +120,7 @@ def _quiet() -> Iterator[None]:
 
 @dataclass
 class Import:
-    """One image on its way into the cache. `old`: the import whose file it is to replace. `state`, when done: imported or adopted."""
+    """One image on its way into the cache. `old`: imports that do not count, since it is forced. `state`, when done: imported or adopted."""
 
     wanted: Wanted
     stem: str
@@ -150,7 +150,7 @@ def begin(wanted: Wanted, store: Store, force: bool) -> Import:
     key = wanted.key(store.platform)
     old, stem = "", images.stem(wanted.image, key)
     if wanted.hit and force:
-        old = wanted.hit.import_id
+        old = " ".join(kept.import_id for kept in store.stored if kept.sidecar["key"] == images.short_key(key))
         if wanted.hit.path.rpartition("/")[0] == store.folder and wanted.hit.sidecar["key"] == images.short_key(key):
             stem = wanted.hit.path.rpartition("/")[2].removesuffix(".sqsh")  # another tag of it: the same file is replaced
     return Import(wanted, stem, images.short_key(key), secrets.token_hex(6), old)

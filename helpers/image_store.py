@@ -124,6 +124,13 @@ def _store_of(cluster: Cluster, frames: list[Frame]) -> Store:
     if "not-ours" in of:
         path, _, words = of["not-ours"].partition("\n")
         store.notices.append(f"{path} on {cluster} is not ours to write to ({one_line(words)}): new images go to {store.folder}")
+    store.stored = sidecars(frames)
+    return store
+
+
+def sidecars(frames: list[Frame]) -> list[Stored]:
+    """The images that count: those whose sidecar can be read and says as many bytes as the file has."""
+    found = []
     for frame in frames:
         if frame.kind != "sidecar":
             continue
@@ -135,8 +142,8 @@ def _store_of(cluster: Cluster, frames: list[Frame]) -> Store:
         except (ValueError, KeyError, TypeError):
             continue  # torn, or somebody else's file
         if whole:
-            store.stored.append(Stored(path.removesuffix(".json") + ".sqsh", sidecar))
-    return store
+            found.append(Stored(path.removesuffix(".json") + ".sqsh", sidecar))
+    return found
 
 
 def _answer(frame: Frame, frames: list[Frame]) -> Answer:

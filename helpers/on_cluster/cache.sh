@@ -32,12 +32,15 @@ open_to_users() {
   chmod "$mode" -- "$@"
 }
 
-# finished KEY OLD: whether an image of the key is there whose import is not OLD; its sidecar in $sidecar, its text in $text, its size
+# finished KEY OLDS: whether an image of the key is there that none of these imports made; its sidecar in $sidecar, its text in $text, its size
 finished() {
+  local made
   for sidecar in "$FOLDER"/*-"$1".json; do
     [ -r "$sidecar" ] || continue
     read -r -d '' text < "$sidecar"
-    [ -z "$2" ] || [[ $text != *"\"import\": \"$2\""* ]] || continue
+    [[ $text =~ \"import\":\ \"([0-9a-f]+)\" ]] || continue
+    made=${BASH_REMATCH[1]}
+    [[ " $2 " != *" $made "* ]] || continue
     size=$(stat -c %s -- "${sidecar%.json}.sqsh" 2> /dev/null) || continue
     [[ $text == *"\"bytes\": $size,"* ]] || continue
     return 0

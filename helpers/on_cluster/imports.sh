@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Where the imports of some images stand, and begins those that nobody has begun. Given again at any time, it begins none twice.
 #   FOLDER            the cache folder
-#   KEYS STEMS OLDS   of each image: its 12 hex digits, its file's name, and the import that made the file which is to be replaced, or empty
+#   KEYS STEMS OLDS   of each image: its 12 hex digits, its file's name, and the imports that do not count, since it is to be made anew
 #   TOKENS            the name under which we would hold its lock; the job's name ends in it
 #   STARTS            1: it is begun if nobody is at it
 #   WATCHED           whose import was seen at work the last time, or empty

@@ -71,7 +71,7 @@ ask_registry() {
         auth=(--config -)
       fi
     fi
-    if ((${#auth[@]})); then fetch "$out" --head "${auth[@]}" --header "Accept: $accept" -- "$url" <<< "$secret"; fi
+    if ((${#auth[@]})); then fetch "$out" --head ${auth[@]+"${auth[@]}"} --header "Accept: $accept" -- "$url" <<< "$secret"; fi
   fi
   header "$out" content-type
   type=${value%%;*}
