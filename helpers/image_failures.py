@@ -20,6 +20,10 @@ WORDS = [
         "it was killed for memory: give the profile more mem, or another build_partition",
     ),
     (
+        r"checksum mismatch|Digest did not match|digest.*does not match|unexpected EOF|invalid checksum",
+        "a layer is damaged in the registry, or on its way here: push the image again, or try again",
+    ),
+    (
         r"Could not resolve host|Connection refused|timed out|Network is unreachable|no such host|i/o timeout|Failed to connect",
         "the compute node does not reach {registry}: give a build_partition whose nodes do, or a registry that they reach",
     ),
@@ -28,7 +32,7 @@ WORDS = [
         "{registry} answers no more for now (its rate limit): wait, or log in with a line in " + CREDENTIALS + " there",
     ),
     (
-        r"\b40[13]\b|[Uu]nauthorized|UNAUTHORIZED|authentication required|denied",
+        r"\b40[13]\b|unauthorized|authentication required|access to the resource is denied",
         "{registry} refuses it (401): {credentials}, or check the name",
     ),
     (
@@ -36,10 +40,6 @@ WORDS = [
         "{registry} has no {name} (404): check name and tag",
     ),
     (r"no image found .*for architecture|no matching manifest", "it has no {platform}, which the nodes are: name another image or tag"),
-    (
-        r"[Cc]hecksum mismatch|Digest did not match|digest.*does not match|unexpected EOF|invalid checksum",
-        "a layer is damaged in the registry, or on its way here: push the image again, or try again",
-    ),
     (
         r"whiteout|ovlfs|Operation not supported|Function not implemented",
         "the filesystem of {folder} cannot hold layers, and the node has no disk: give another remote_job_dir or build_partition",
@@ -103,12 +103,12 @@ def why(failed: Failed, image: Image, folder: str, platform: str) -> str:
     }
     if word in own:
         return own[word]
-    for state in failed.states:
-        if state in STATES:
-            return STATES[state]
+    # OUT_OF_MEMORY may be a step's, behind the job's own FAILED.
+    if state := next((state for state in failed.states if state in STATES), ""):
+        return STATES[state]
     text = "\n".join(failed.log)
     for pattern, mend in WORDS:
-        if re.search(pattern, text):
+        if re.search(pattern, text, re.IGNORECASE):
             return mend.format(**names, version=failed.version or "there", credentials=_credentials(image))
     if word == "failed":
         own_words = [line for line in failed.log if not line.startswith(("srun:", "slurmstepd:"))]

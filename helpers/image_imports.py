@@ -22,6 +22,8 @@ from helpers.slurm_verdict import Job, reason_of
 # The job beats every 5 s; an NFS client may show a file's time a minute late.
 STALE_SECONDS, GIVEN_UP_SECONDS = 90, 600
 ASK_FIRST, ASK_MOST = 1.0, 10.0
+# An import that ended so is begun anew, up to so many times.
+NOT_ITS_FAULT, TRIES = {"NODE_FAIL", "BOOT_FAIL", "PREEMPTED"}, 3
 # How long Slurm's controller may not answer before it is given up: jobs go on meanwhile.
 SILENT_SECONDS = 180
 LOG_LINES = 12
@@ -92,7 +94,8 @@ def sbatch_script(resources: Resources, name: str) -> str:
         packager=Packager(),
         job_details=SlurmJobDetails(job_name=name, folder="."),
         # Without a walltime of ours Slurm's own counts, not nemo-run's ten minutes.
-        additional_parameters={"output": "slurm.out"},
+        # Slurm would let a job whose node died wait for two minutes; we begin another at once.
+        additional_parameters={"output": "slurm.out", "no_requeue": True},
     )
     executor.job_dir = ""
     executor.time = resources.time  # type: ignore[assignment]  # None is left out
@@ -126,6 +129,8 @@ class Import:
     stem: str
     key: str
     token: str
+    script: str = ""
+    payload: str = ""
     old: str = ""
     state: str = ""
     path: str = ""
@@ -137,6 +142,7 @@ class Import:
     watched: str = ""
     begun: bool = False
     line: str = ""
+    tries: int = 1
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -167,14 +173,14 @@ class Importing:
 
     def run(self) -> None:
         """Import all; each Import then says what came of it. Raises NoImports, Unreachable; interrupted, the jobs go on."""
-        scripts = {one.key: sbatch_script(self.resources, self._name(one)) for one in self.imports}
-        jobs = {one.key: self._job(one) for one in self.imports}
+        for one in self.imports:
+            self._prepare(one)
         pause, last, silent = ASK_FIRST, "", time.monotonic()
         try:
             with self._display() as show:
                 while waiting := [one for one in self.imports if not one.is_done]:
                     try:
-                        self._ask(waiting, scripts, jobs)
+                        self._ask(waiting)
                         silent = time.monotonic()
                     except Unreachable:
                         if time.monotonic() - silent > SILENT_SECONDS:
@@ -192,10 +198,11 @@ class Importing:
                 console.info(f"the imports go on: {', '.join(left)}; the same command finds them")
             raise
 
-    def _name(self, one: Import) -> str:
-        return f"{self.resources.account}-evalmake.import-{one.stem}.{one.token}"
+    def _prepare(self, one: Import) -> None:
+        name = f"{self.resources.account}-evalmake.import-{one.stem}.{one.token}"
+        one.script, one.payload = sbatch_script(self.resources, name), self._payload(one)
 
-    def _job(self, one: Import) -> str:
+    def _payload(self, one: Import) -> str:
         image, wanted = one.wanted.image, one.wanted
         three, four = image.forms(wanted.digest) if image.kind not in images.ARCHIVES else ("", "")
         values = remote.assigned(
@@ -207,7 +214,7 @@ class Importing:
         )  # fmt: skip
         return values + remote.text_of("registry", "cache", "import_job")
 
-    def _ask(self, waiting: list[Import], scripts: dict[str, str], jobs: dict[str, str]) -> None:
+    def _ask(self, waiting: list[Import]) -> None:
         free = self.at_once - sum(one.begun for one in waiting)
         starts = []
         for one in waiting:
@@ -223,8 +230,8 @@ class Importing:
             TOKENS=[one.token for one in waiting],
             STARTS=[str(int(start)) for start in starts],
             WATCHED=[one.watched for one in waiting],
-            SUBS=[scripts[one.key] if start else "" for one, start in zip(waiting, starts, strict=True)],
-            JOBS=[jobs[one.key] if start else "" for one, start in zip(waiting, starts, strict=True)],
+            SUBS=[one.script if start else "" for one, start in zip(waiting, starts, strict=True)],
+            JOBS=[one.payload if start else "" for one, start in zip(waiting, starts, strict=True)],
             STALE=STALE_SECONDS,
             GIVEN_UP=GIVEN_UP_SECONDS,
         )
@@ -249,12 +256,18 @@ class Importing:
             if failed.token != one.token and failed.verdict in ("", "stopped", "ended"):
                 # Somebody else's job died: the next look begins another.
                 one.watched, one.line = "", f"{name}: job {failed.job} of another command died, beginning anew"
+            elif NOT_ITS_FAULT & set(failed.states) and one.tries < TRIES:
+                one.line = f"{name}: job {failed.job} ended {' '.join(NOT_ITS_FAULT & set(failed.states))}, beginning anew"
+                one.tries, one.token, one.watched, one.begun = one.tries + 1, secrets.token_hex(6), "", False
+                self._prepare(one)
             else:
                 one.failed, one.job, one.line = failed, failed.job or None, f"{name}: failed"
         elif frame.kind in ("full", "refused", "stuck"):
             one.trouble, one.line = self._trouble(frame), f"{name}: failed"
         elif frame.kind == "unsure":
             one.line = f"{name}: Slurm does not answer, trying again"
+        elif frame.kind == "ending":
+            one.line = f"{name}: job {frame.text.partition(chr(10))[2]} is ending"
         elif frame.kind == "free":
             one.line = f"{name}: waits, since {self.at_once} are at work (IMPORTS)"
 

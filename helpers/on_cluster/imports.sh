@@ -35,20 +35,28 @@ holder_of() {
   for path in "$1"/*; do [ ! -d "$path" ] || token=${path##*/}; done
 }
 
-# ending ID: what Slurm says of how a job ended
+# ending ID: what Slurm says of how a job ended, as $states, its own state first. Fails while the job is still about to end.
 ending() {
-  local state=${job_is[$1]-}
-  [ -n "$state" ] || state=$(slurm squeue --noheader --states=all --jobs="$1" -o '%T|%r' 2> /dev/null)
-  printf '%s\n' "${state%%|*}"
-  slurm sacct -P -n --jobs="$1" -o State 2> /dev/null
+  states=
+  [ -n "$1" ] || return 0
+  states=$(slurm squeue --noheader --states=all --jobs="$1" -o %T 2> /dev/null)
+  ! lives "${states:-gone}" || return 1
+  # Of its steps one may have been killed for memory, of which the job itself says FAILED.
+  states+=" $(slurm sacct -X -P -n --jobs="$1" -o State 2> /dev/null | cut -d' ' -f1)"
+  states+=" $(slurm sacct -P -n --jobs="$1" -o State 2> /dev/null | grep -o OUT_OF_MEMORY | head -n 1)"
+  states=${states//$'\n'/ }
 }
 
 # failed KEY TOKEN: an import that has failed: its job, how that ended, the verdict of import_job.sh, and the end of its log
 failed() {
-  local dir=$FOLDER/.failed.$2 id='' verdict=''
+  local dir=$FOLDER/.failed.$2 id='' verdict='' states
   { read -r id < "$dir/id"; } 2> /dev/null
   { read -r verdict < "$dir/verdict"; } 2> /dev/null
-  frame failed "$1" "$2"$'\n'"$id"$'\n'"$(ending "${id:-0}" | sort -u | tr '\n' ' ')"$'\n'"$verdict"$'\n'"$(cat "$dir/enroot" 2> /dev/null)"$'\n'"$(
+  if ! ending "$id"; then
+    frame ending "$1" "$2"$'\n'"$id"
+    return 0
+  fi
+  frame failed "$1" "$2"$'\n'"$id"$'\n'"$states"$'\n'"$verdict"$'\n'"$(cat "$dir/enroot" 2> /dev/null)"$'\n'"$(
     tail -c 6000 -- "$dir/log" 2> /dev/null | tr '\r' '\n' | tr -d '\0'
     tail -qc 2000 -- "$dir"/slurm.out 2> /dev/null | grep -E 'error|slurmstepd' | tr -d '\0'
   )"
