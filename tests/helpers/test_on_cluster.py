@@ -23,24 +23,6 @@ HOST = os.uname().nodename
 
 
 @pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmDouble:
-    double = SlurmDouble(tmp_path / "double")
-    monkeypatch.setenv("PATH", f"{double.bin}:{os.environ['PATH']}")
-    return double
-
-
-@pytest.fixture
-def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of scripts with room for some of the test's own."""
-    folder = tmp_path / "on_cluster"
-    folder.mkdir()
-    for path in remote.SCRIPTS.glob("*.sh"):
-        (folder / path.name).symlink_to(path)
-    monkeypatch.setattr(remote, "SCRIPTS", folder)
-    return folder
-
-
-@pytest.fixture
 def rundir(tmp_path: Path) -> Path:
     """A run's folder on the cluster with three tasks in it."""
     folder = tmp_path / "run"

@@ -42,17 +42,6 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of scripts with room for one of the test's own."""
-    folder = tmp_path / "on_cluster"
-    folder.mkdir()
-    for path in remote.SCRIPTS.glob("*.sh"):
-        (folder / path.name).symlink_to(path)
-    monkeypatch.setattr(remote, "SCRIPTS", folder)
-    return folder
-
-
 # ---- Frames ----------------------------------------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,6 @@ from local_jobs import SCORES
 from slurm_double import SlurmDouble
 
 LOCAL = {"host": "here", "user": None, "port": None, "identity": None, "tunnel": "local"}
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmDouble:
-    double = SlurmDouble(tmp_path / "double")
-    monkeypatch.setenv("PATH", f"{double.bin}:{os.environ['PATH']}")
-    return double
 
 
 def submission(folder: Path, *tasks: str, cluster: dict[str, Any] = LOCAL, run: str = "run") -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 
@@ -18,13 +17,6 @@ from helpers.slurm_watching import Asked, LogPiece, Watch
 from slurm_double import SlurmDouble
 
 NAMES = {"0.0": "mmlu", "0.1": "ifeval"}
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmDouble:
-    double = SlurmDouble(tmp_path / "double")
-    monkeypatch.setenv("PATH", f"{double.bin}:{os.environ['PATH']}")
-    return double
 
 
 def test_pieces_become_whole_lines_behind_their_tasks_and_a_second_file_is_announced() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,6 @@ from helpers.remote import Cluster, Frame
 from slurm_double import SlurmDouble
 
 HERE = Cluster(**LOCAL)
-
-
-@pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmDouble:
-    double = SlurmDouble(tmp_path / "double")
-    monkeypatch.setenv("PATH", f"{double.bin}:{os.environ['PATH']}")
-    return double
 
 
 @pytest.fixture
