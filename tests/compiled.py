@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from conftest import ROOT
+from checkout import ROOT
 from helpers import compiling, profiles
 from helpers.compiling import Compiled, Wanted
 

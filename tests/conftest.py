@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,9 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
-ROOT = Path(__file__).resolve().parent.parent
+from checkout import PERSONAL, ROOT, Make, copy_project, make_in, stop_all
+
 CLUSTER = ROOT / "tests" / "cluster"
-# What a person's shell may hold that would change what a test sees.
-PERSONAL = ("WANDB_", "EVALMAKE_", "NEMO_EVALUATOR_", "NEMOTRON_", "OPENAI_", "NO_COLOR", "MAKE", "MFLAGS", "CI")
 
 
 @pytest.fixture(autouse=True)
@@ -40,55 +38,12 @@ def clean_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]
     return dict(os.environ)
 
 
-def copy_project(copy: Path) -> Path:
-    """A copy of the project's files (as git knows them), without .venv, at this path."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
-    ).stdout
-    for name in listed.decode().split("\0"):
-        if name and (ROOT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copy / name)
-    return copy
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A copy of the project with the real .venv: runs made in it are gone with the test."""
     copy = copy_project(tmp_path / "project")
     (copy / ".venv").symlink_to(ROOT / ".venv")
     return copy
-
-
-Make = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def make_in(project: Path, environment: dict[str, str]) -> Make:
-    """Run Make in this copy of the project: `make("eval", "QUICK=1", env={...})` gives the completed process, both streams as text."""
-
-    def run(
-        *arguments: str, env: dict[str, str] | None = None, timeout: float = 240, prefix: tuple[str, ...] = ()
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*prefix, "make", *arguments],
-            cwd=project,
-            env={**environment, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-
-    return run
-
-
-def stop_all(project: Path) -> None:
-    """Stop whatever a test left running in this copy, by its own record, never by name."""
-    from helpers import process_jobs
-
-    for plan in project.glob("runs/*/jobs/plan.json"):
-        process_jobs.cancel(plan.parent)
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from checkout import ROOT
 from compiled import HOSTED, PROFILE, SLURM
-from conftest import ROOT
 from helpers import errors
 
 SECRET = "hf_" + "abcdefghijklmnopqrstuvwxyz"

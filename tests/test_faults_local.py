@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from conftest import Make
+from checkout import Make
 from helpers import process_jobs
 from local_jobs import left, plan_of, served_by, supervisor_pid, until
 

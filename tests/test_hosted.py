@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from conftest import Make
+from checkout import Make
 from endpoint import Endpoint
 from local_jobs import left
 

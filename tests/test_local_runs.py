@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from conftest import Make
+from checkout import Make, copy_project
 from helpers import process_jobs
 from local_jobs import left, served_by, states, until
 from test_faults_local import Start, begin, configure, jobs_of, run_folder  # noqa: F401  begin is a fixture
@@ -78,8 +78,6 @@ def the_stock_launcher_reads(run: Path, project: Path, env: dict[str, str]) -> N
 @pytest.fixture
 def project(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """The project's copy, in a folder with an awkward name for the tests that ask for it."""
-    from conftest import copy_project
-
     copy = copy_project(tmp_path / (getattr(request, "param", "project")))
     (copy / ".venv").symlink_to(Path(__file__).resolve().parent.parent / ".venv")
     return copy

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import PERSONAL, ROOT, Make, copy_project, make_in, stop_all
+from checkout import PERSONAL, ROOT, Make, copy_project, make_in, stop_all
 from helpers import files, lineage, run_folder, variables
 
 SMALL = ("QUICK=1", "TASKS=opposites")

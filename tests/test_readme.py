@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, Make
+from checkout import ROOT, Make
 from helpers import readme, variables
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ import yaml
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
+from checkout import ROOT
 from compiled import fenced
-from conftest import ROOT
 from helpers import composing, derived_schemas, env_check, files, profiles, schema_keys
 from helpers.errors import BadInput
 

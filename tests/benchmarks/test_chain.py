@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import ROOT, Make
+from checkout import ROOT, Make
 from helpers import ports
 
 CHAIN_LIMIT, LOOK_LIMIT = 6.0, 1.0  # seconds

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import yaml
 
+from checkout import ROOT, Make
 from compiled import SLURM, compile_text
-from conftest import ROOT, Make
 
 MANY, SOME, LIMIT_MANY, LIMIT_SOME, LIMIT_LAUNCHER = 400, 20, 2.0, 1.3, 1 / 15
 

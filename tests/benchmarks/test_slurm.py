@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from checkout import ROOT, copy_project, make_in
 from cluster.conftest import cluster
 from cluster.testbed import Bed
-from conftest import ROOT, copy_project, make_in
 
 __all__ = ["cluster"]
 LAUNCHER = Path(sys.executable).with_name("nemo-evaluator-launcher")

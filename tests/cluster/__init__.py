@@ -1,1 +1,1 @@
-"""The test cluster: a package, so that its conftest does not stand in for the one above."""
+"""The test cluster: a package, since several folders of tests have a conftest.py."""

@@ -22,8 +22,8 @@ from typing import Any
 
 import yaml
 
+from checkout import PERSONAL, ROOT, copy_project
 from cluster.testbed import Bed, until
-from conftest import PERSONAL, ROOT, copy_project
 
 # A job that stays in the queue until it is released: nothing is started, no successor comes, and cancelling it takes no time.
 HELD = "+execution.sbatch_extra_flags.hold=true"

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from checkout import ROOT
 from cluster.gates import gate, waiting_for_the_lock
 from cluster.pipeline import HELD, Pipeline, exit_code, said
 from cluster.testbed import Bed, until
-from conftest import ROOT
 
 THREE = ["toy.sums.0", "toy.differences.1", "toy.sums.2"]
 # Each character that some shell on the way would do something with.

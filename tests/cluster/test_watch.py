@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from checkout import ROOT
 from cluster.pipeline import HELD, Pipeline, exit_code, said
 from cluster.testbed import Bed, until
 from cluster.watching import MODEL, alive, at_work, numbered, odd_config, sharing, statuses, until_row
-from conftest import ROOT
 
 Done = subprocess.CompletedProcess[str]
 

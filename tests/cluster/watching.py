@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from checkout import ROOT
 from cluster import faults
 from cluster.pipeline import Pipeline
 from cluster.testbed import HERE, Bed, until
-from conftest import ROOT
 
 MODEL = "python3 /opt/toy/toy_model.py --port ${deployment.port}"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from checkout import ROOT
 from compiled import HOSTED, PROFILE, SLURM, at, compile_text, launcher_dry_run
-from conftest import ROOT
 from helpers.errors import BadInput
 
 OURS: dict[str, dict[str, Any]] = {

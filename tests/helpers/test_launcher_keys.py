@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from conftest import ROOT
+from checkout import ROOT
 from helpers import launcher_keys, schema_keys
 
 COMMITTED = json.loads(launcher_keys.OUTPUT.read_text())

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from conftest import ROOT
+from checkout import ROOT
 from helpers import stopping_points, variables
 
 CODE = """

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from checkout import ROOT
 from compiled import PROFILE, SLURM, compile_text
-from conftest import ROOT
 from helpers import compiling, profiles
 from helpers.compiling import Compiled, Wanted
 from helpers.tracing import leaves, source_name, source_path

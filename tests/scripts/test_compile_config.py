@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from checkout import ROOT
 from compiled import HOSTED, PROFILE, SLURM
-from conftest import ROOT
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import ROOT
+from checkout import ROOT
 from helpers import files
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
