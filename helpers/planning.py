@@ -8,22 +8,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers import console, files, launcher_config, tasks, walltime
+from helpers import console, files, images, launcher_config, squashing, tasks, walltime
 from helpers.console import Cell
 from helpers.errors import BadInput
 
 
-def show(config_path: str, with_scripts: bool) -> None:
-    """Print the plan for a compiled config on stdout; `with_scripts` adds the sbatch script of each task. Contacts nothing."""
+def show(config_path: str, with_scripts: bool, remote: bool = False) -> None:
+    """Print the plan for a compiled config on stdout; `with_scripts` adds the sbatch script of each task.
+
+    Contacts nothing; with `remote` the cluster is asked which images it has.
+    """
     config, _, _ = files.read_yaml(config_path, "config")
     rows: list[list[str | Cell]] = []
     for entry in config["evaluation"]["tasks"]:
         task = tasks.define(entry)
-        rows.append([entry["name"], task.harness, tasks.endpoint_type(entry, task), _image(config, entry) or "none"])
+        rows.append([entry["name"], task.harness, tasks.endpoint_type(entry, task), images.of_task(config, entry) or "none"])
     console.print_table("Tasks", ["task", "harness", "endpoint", "image"], rows)
-    if wanted := images(config):
+    if wanted := squashing.foresee(config, remote):
         print()
-        console.print_table("Images", ["image", "for"], [[image, ", ".join(users)] for image, users in wanted.items()])
+        console.print_table("Images", ["image", "for", "what becomes of it"], [list(row) for row in wanted])
     _show_credentials(Path(config_path).with_name("credentials.json"))
     print(f"\n{cost(config)}")
     if with_scripts:
@@ -33,7 +36,8 @@ def show(config_path: str, with_scripts: bool) -> None:
         launcher_config.make(config, None)
     except BadInput as error:
         console.notice(f"eval would stop here: {error}")
-    console.say("Dry run: nothing was contacted. `make eval` with the same variables does it.")
+    asked = "the cluster was asked, and nothing changed there" if remote else "nothing was contacted"
+    console.say(f"Dry run: {asked}. `make eval` with the same variables does it.")
 
 
 def cost(config: dict[str, Any]) -> str:
@@ -67,31 +71,6 @@ def gpus_per_node(execution: dict[str, Any]) -> int:
     return 0
 
 
-def images(config: dict[str, Any]) -> dict[str, list[str]]:
-    """Every container image that the run will use, with what uses it. A process uses none."""
-    if config["execution"]["type"] == "process":
-        return {}
-    found: dict[str, list[str]] = {}
-
-    def add(image: Any, user: str) -> None:
-        if image:
-            found.setdefault(str(image), []).append(user)
-
-    if config["deployment"]["type"] != "none":
-        add(config["deployment"].get("image"), "deployment")
-    for entry in config["evaluation"]["tasks"]:
-        add(_image(config, entry), f"task {entry['name']}")
-    for name, one in (config.get("auxiliary_deployments") or {}).items():
-        add((one or {}).get("image"), f"auxiliary deployment {name}")
-    execution = config["execution"]
-    if (execution.get("num_instances") or 1) > 1:
-        add((execution.get("proxy") or {}).get("image"), "proxy")
-    export = execution.get("auto_export") or {}
-    if execution["type"] == "slurm" and export.get("destinations") and export.get("enabled") is not False:
-        add(export.get("export_image") or "python:3.12.7-slim", "auto-export")
-    return found
-
-
 def sbatch_scripts(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The sbatch script that the launcher would submit for each task. Values of host: variables are replaced before it sees them."""
     if config["execution"]["type"] != "slurm":
@@ -110,12 +89,6 @@ def sbatch_scripts(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _image(config: dict[str, Any], entry: dict[str, Any]) -> str | None:
-    if config["execution"]["type"] == "process":
-        return None
-    return entry.get("container") or tasks.define(entry).container
 
 
 def _show_credentials(path: Path) -> None:

@@ -42,7 +42,8 @@ REFUSED, REFUSED_SECONDS = "Session open refused by peer", 30
 LOST = 255  # ssh's own exit code
 SCRIPTS = Path(__file__).parent / "on_cluster"
 # What a script needs beside common.sh.
-SHARED = {"ask": ("asking",), "watch": ("asking",), "submit": ("queueing",), "resume": ("queueing",)}
+SHARED: dict[str, tuple[str, ...]] = {"ask": ("asking",), "watch": ("asking",), "submit": ("queueing",), "resume": ("queueing",)}
+SHARED |= {"images": ("registry", "cache"), "imports": ("queueing", "cache"), "clean_images": ("cache",)}
 # A master that is gone must not be replaced in silence by a connection of its own: this one can go nowhere.
 ONLY_THROUGH_MASTER = ("-o", "ControlMaster=no", "-o", "ProxyCommand=false", "-T", "-o", "RemoteCommand=none")
 # What a command on a login node itself gets of our environment: as little as over ssh, so that no secret of ours gets into a job.
@@ -125,9 +126,17 @@ def of_submission(submission: Mapping[str, Any]) -> Cluster:
 
 def script(name: str, **values: str | int | Sequence[str]) -> str:
     """helpers/on_cluster/NAME.sh with what it shares with others before it, and these values as bash variables and arrays."""
-    assignments = "".join(f"{key}={_quoted(value)}\n" for key, value in values.items())
-    parts = [(SCRIPTS / f"{part}.sh").read_text(encoding="utf-8") for part in ("common", *SHARED.get(name, ()), name)]
-    return f"{assignments}{''.join(parts)}main; exit\n"
+    return f"{assigned(**values)}{text_of('common', *SHARED.get(name, ()), name)}main; exit\n"
+
+
+def assigned(**values: str | int | Sequence[str]) -> str:
+    """Lines of bash that give variables and arrays these values, each quoted."""
+    return "".join(f"{key}={_quoted(value)}\n" for key, value in values.items())
+
+
+def text_of(*names: str) -> str:
+    """The text of these scripts of helpers/on_cluster, one after another."""
+    return "".join((SCRIPTS / f"{name}.sh").read_text(encoding="utf-8") for name in names)
 
 
 def _quoted(value: str | int | Sequence[str]) -> str:

@@ -214,7 +214,7 @@ class Submitting:
             rest = f"{len(ids)} of {len(self.folders)} tasks are queued and stay ({stay}); the same command{run} submits the rest"
         else:
             rest = "nothing was queued"
-        raise StepFailed(f"Slurm refused {task}: {said}{_mend(said)}; {rest}")
+        raise StepFailed(f"Slurm refused {task}: {said}{mend_of(said)}; {rest}")
 
 
 def definition(stock: Callable[..., Any]) -> Callable[..., Any]:
@@ -265,7 +265,7 @@ def refuse_problems(cluster: Cluster, output: str, frames: list[Frame]) -> None:
             if frame.key not in ("0", "124", "137"):
                 if SILENT.search(said):
                     raise Unreachable(f"Slurm on {cluster} does not answer ({one_line(said)}); nothing was submitted, try again later")
-                problems.append(f"Slurm would refuse the job: {one_line(said)}{_mend(said)}")
+                problems.append(f"Slurm would refuse the job: {one_line(said)}{mend_of(said)}")
             elif frame.key == "0" and (start := re.search(r"to start at (\S+) .*?(on nodes? \S+|in partition \S+)", said)):
                 console.info(f"Slurm would start it at {start[1]} {start[2]} (by the cluster's clock)")
             elif frame.key != "0":
@@ -284,7 +284,8 @@ def _slurms_words(text: str) -> str:
     return " ".join(line.removeprefix("sbatch: ").removeprefix("error: ") for line in text.splitlines())
 
 
-def _mend(said: str) -> str:
+def mend_of(said: str) -> str:
+    """`; ` and the mend for Slurm's words about a script that it will not take; empty for words that are not known."""
     return next((f"; {mend}" for pattern, mend in REFUSALS if re.search(pattern, said)), "")
 
 

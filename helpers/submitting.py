@@ -18,6 +18,7 @@ from helpers import (
     console,
     credentials,
     files,
+    images,
     launcher,
     launcher_config,
     lineage,
@@ -28,6 +29,7 @@ from helpers import (
     run_folder,
     slurm_config,
     slurm_executor,
+    squashing,
     stopping_points,
 )
 from helpers.errors import BadInput, StepFailed, Unreachable
@@ -46,7 +48,7 @@ def prepare(config_path: str, out: str) -> None:
     made_from = {"config.yaml": seal}
     if out != "-" and Path(out).exists() and files.read_yaml(out, "launcher")[2] == made_from:
         return
-    data = launcher_config.make(config, run_folder.run_of(config_path))
+    data = launcher_config.make(config, run_folder.run_of(config_path), squashing.paths_of(config_path))
     why = "the project was moved, or evalmake changed since"
     lineage.refuse_other(out, files.yaml_seal(data, MADE_BY, made_from), why)
     files.write_yaml(out, data, "launcher", MADE_BY, made_from)
@@ -82,8 +84,8 @@ def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = 
             files.make_folder(log.parent)
         submitting = None
         if data["execution"]["type"] == "slurm":
-            cluster, images = remote.of_config(config), list(planning.images(config))
-            submitting = slurm_executor.Submitting(cluster, run, seal, keep_partial, images)
+            cluster, named = remote.of_config(config), list(images.users(data))
+            submitting = slurm_executor.Submitting(cluster, run, seal, keep_partial, named)
             console.say(planning.cost(config))
         # The process executor goes on with its own invocation: killed half-way, its jobs may not be running yet. On Slurm each job that is
         # there is found on the cluster.

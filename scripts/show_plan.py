@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import planning
+from helpers import console, planning
 from helpers.errors import run_main
 
 
@@ -24,8 +24,9 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
     parser.add_argument("--scripts", action="store_true", help="add the sbatch script of each task")
+    parser.add_argument("--remote", default="0", metavar="1", help="ask the cluster which images it has")
     options = parser.parse_args(arguments)
-    planning.show(options.config, options.scripts)
+    planning.show(options.config, options.scripts, console.is_yes(options.remote))
 
 
 if __name__ == "__main__":

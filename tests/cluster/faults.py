@@ -5,6 +5,7 @@ with frozen(bed, "slurmctld"): ...             there, but it does not answer
 with node_killed(bed, "n1"): ...               a power cut: its jobs are gone, and Slurm finds out in SLURMD_TIMEOUT seconds
 with node_drained(bed, "n1"): ...              takes no new jobs; Slurm's word for it at once
 with sbatch_fails(bed, call=2): ...            the second sbatch from now on fails, before or after it queued the job
+with enroot_is(bed, "download", "5"): ...     an import waits so many seconds there, or fails ("fail"); or at "squash", with half a file
 with disk_full(bed) as folder: ...             nothing fits into bed/small any more
 with network(bed, latency=0.1) as line: ...    all ssh goes through a line that is slow, cut (line.cut()), or dead (line.dead = True)
 kill_sessions(bed)                             every login session ends, as when the login node reboots
@@ -114,6 +115,17 @@ def sbatch_fails(
     finally:
         plan.unlink(missing_ok=True)
         calls.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def enroot_is(bed: Bed, point: str, what: str) -> Iterator[None]:
+    """Imports wait at `download` or `squash` so many seconds, or fail there."""
+    plan = bed.folder / f"faults/enroot-{point}"
+    plan.write_text(what)
+    try:
+        yield
+    finally:
+        plan.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -244,7 +244,7 @@ PrintLastLog no
 UseDNS no
 LogLevel VERBOSE
 Subsystem sftp $sftp
-SetEnv SLURM_CONF=$B/etc/slurm.conf PATH=$B/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+SetEnv SLURM_CONF=$B/etc/slurm.conf PATH=$B/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin ENROOT_ALLOW_HTTP=yes
 CONF
 alive sshd || as_login /usr/sbin/sshd -f "$B/etc/sshd_config" -E "$B/log/sshd.log"
 
@@ -293,6 +293,7 @@ cat > "$BED/login-env.sh" << CONF
 # The login node's side, for tunnel = "local": Slurm's clients find the cluster, and sbatch can be made to fail as it can over ssh.
 export PATH=$B/bin:\$PATH
 export SLURM_CONF=$B/etc/slurm.conf
+export ENROOT_ALLOW_HTTP=yes
 CONF
 
 # ---- Accounting --------------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+"""Remove squashed images from a cluster's cache that no run here uses: lists them, asks, removes.
+
+    scripts/clean_images.py --profile MY-CLUSTER
+
+Exit codes: 0 done, or nothing to do; 1 something could not be removed; 2 no such profile, or nobody to ask; 3 the cluster does not answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import console, image_cleaning
+from helpers.errors import run_main
+
+
+def main(arguments: list[str]) -> None:
+    """List, ask, remove."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", help="the cluster, a profile of env.toml")
+    parser.add_argument("--yes", default="0", metavar="1", help="remove what is listed, without asking")
+    options = parser.parse_args(arguments)
+    image_cleaning.clean(options.profile, console.is_yes(options.yes))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Have every container image of a run as a .sqsh file on the cluster, and write images.json: where each lies, and how it came there.
+
+    scripts/squash_image.py --config runs/ID/config.yaml --out runs/ID/images.json
+    scripts/squash_image.py --reference docker://nvcr.io/nvidia/nemo:25.11 --profile MY-CLUSTER
+
+Exit codes: 0 all are there (or left as they are, said by name), 1 an import failed, 2 a reference or profile is wrong, 3 the cluster does
+not answer, 130 interrupted: imports that were begun go on, and the same command finds them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import console, run_folder, squashing
+from helpers.errors import BadInput, interruptible, run_main
+
+
+def main(arguments: list[str]) -> None:
+    """Squash the images of a run, or one by hand."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", help="config.yaml of the run, or - for stdin")
+    parser.add_argument("--reference", help="one image, instead of those of a config")
+    parser.add_argument("--profile", help="with --reference: the cluster, a profile of env.toml")
+    parser.add_argument("--out", default="-", help="images.json to write, or - for stdout")
+    parser.add_argument(
+        "--force", default="0", metavar="1", help="import anew what is there; the old file stays until the new one is whole"
+    )
+    parser.add_argument("--imports", default=str(squashing.AT_ONCE), metavar="N", help="how many imports at a time (%(default)s)")
+    options = parser.parse_args(arguments)
+    if bool(options.config) == bool(options.reference):
+        raise BadInput("one of --config and --reference says which images are meant")
+    if not options.imports.isdecimal() or int(options.imports) < 1:
+        raise BadInput(f"IMPORTS={options.imports}: a number, 1 or more, was expected")
+    interruptible()
+    force, at_once = console.is_yes(options.force), int(options.imports)
+    with run_folder.step(run_folder.run_of(options.out), "squash_image"):
+        if options.reference:
+            squashing.by_hand(options.reference, options.profile, options.out, force, at_once)
+        else:
+            squashing.squash(options.config, options.out, force, at_once)
+
+
+if __name__ == "__main__":
+    run_main(main)

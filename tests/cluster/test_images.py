@@ -1,0 +1,351 @@
+"""Container images on the test cluster: imported once for all, known by digest, whole or not there; and every failure said by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import faults
+from cluster.image_cases import Images, push, registry, run, settings
+from cluster.testbed import Bed, until
+from helpers import images as rules
+
+USER, PASSWORD = "reader", "s3cret-of-the-registry"
+
+
+@pytest.fixture
+def store(cluster: Bed, tmp_path: Path, idle: None) -> Images:
+    """An empty cache on the cluster."""
+    job_dir = cluster.name / "jobs" / f"images-{secrets.token_hex(4)}"
+    job_dir.mkdir()
+    return Images(cluster, tmp_path, str(job_dir))
+
+
+@pytest.fixture
+def tiny(cluster: Bed) -> str:
+    return f"{registry(cluster)}/evalmake/tiny:1"
+
+
+@pytest.fixture
+def private(cluster: Bed, tmp_path: Path) -> Iterator[str]:
+    """A registry that asks for a password; its HOST:PORT."""
+    port, login = settings(cluster)
+    address = f"{login}:{port + 6}"
+    code = f"import crypt; print('{USER}:' + crypt.crypt('{PASSWORD}', '$2y$05$' + 'a' * 22))"
+    (tmp_path / "htpasswd").write_text(run("/usr/bin/python3", "-W", "ignore", "-c", code))
+    (tmp_path / "private.yml").write_text(
+        f"version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/private}}}}\n"
+        f'http: {{addr: "{address}"}}\nauth: {{htpasswd: {{realm: basic, path: {tmp_path}/htpasswd}}}}\n'
+    )
+    with (tmp_path / "private.log").open("w") as log:
+        server = subprocess.Popen(["docker-registry", "serve", tmp_path / "private.yml"], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+    until(
+        lambda: subprocess.run(["curl", "-s", "--noproxy", "*", f"http://{address}/v2/"], capture_output=True, check=False).returncode == 0
+    )
+    yield address
+    server.terminate()
+    server.wait(10)
+
+
+@pytest.fixture
+def credentials(cluster: Bed) -> Iterator[Path]:
+    """~/.config/enroot/.credentials on the cluster, which is not there."""
+    path = cluster.folder / "remote-home/.config/enroot/.credentials"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yield path
+    path.unlink(missing_ok=True)
+
+
+class OtherUser:
+    """Somebody else who uses the same remote_job_dir, logged in on the login node (tunnel = local)."""
+
+    def __init__(self, store: Images) -> None:
+        bed, home = store.bed, Path(store.job_dir) / "home"
+        home.mkdir()
+        os.chown(home, 65534, 65534)
+        self.images = Images(bed, home, store.job_dir, {"tunnel": "local"})
+        self.env = {name: value for name, value in self.images.env().items() if "proxy" not in name.lower() and not name.startswith("BED")}
+        self.env |= {"SLURM_CONF": str(bed.name / "etc/slurm.conf"), "PATH": f"{bed.name}/bin:{self.env['PATH']}", "HOME": str(home)}
+        self.env |= {"USER": "nobody", "ENROOT_ALLOW_HTTP": "yes", "TMPDIR": str(home)}
+
+    def squash(self, reference: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """As nobody, who may read this checkout and its Python wherever they lie."""
+        argv = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--inh-caps=+dac_read_search"]
+        argv += ["--ambient-caps=+dac_read_search", *self.images.argv(reference, *words)]
+        done = subprocess.run(
+            argv, env=self.env, cwd=self.images.folder, capture_output=True, text=True, check=False, timeout=90, stdin=subprocess.DEVNULL
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+
+def test_the_first_imports_and_the_second_finds_it_with_one_ssh_command(store: Images, tiny: str) -> None:
+    row, said = store.squash(f"docker://{tiny}")
+    assert row["state"] == "imported"
+    path = Path(row["path"])
+    assert path.parent == store.cache
+    before = (path.read_bytes(), path.stat().st_mtime_ns)
+    assert path.stat().st_mode & 0o440 == 0o440
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    assert sidecar["digest"] == row["digest"]
+    assert (sidecar["job"], sidecar["bytes"], sidecar["by"]) == (row["job"], len(before[0]), "root@login")
+    (store.folder / "ssh.log").unlink()
+    again, _ = store.squash(tiny)
+    assert (again["state"], again["path"], again["job"]) == ("hit", row["path"], row["job"])
+    assert len([line for line in (store.folder / "ssh.log").read_text().splitlines() if "bash -s" in line]) == 1
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    other, _ = store.squash(tiny.replace(":1", ":latest"))  # another tag of the same image
+    assert (other["state"], other["path"]) == ("hit", row["path"])
+    assert len(store.jobs()) == 1
+    assert store.files() == [path.with_suffix(".json").name, path.name]
+
+
+def test_a_tag_that_moved_is_imported_anew_and_the_old_file_stays(store: Images, cluster: Bed, tmp_path: Path) -> None:
+    first, _ = store.squash(push(cluster, tmp_path, "evalmake/moving:1", secrets.token_hex(4)))
+    second, _ = store.squash(push(cluster, tmp_path, "evalmake/moving:1", secrets.token_hex(4)))
+    assert (first["state"], second["state"]) == ("imported", "imported")
+    assert first["path"] != second["path"]
+    assert Path(first["path"]).exists()
+
+
+def test_names_that_look_alike_are_two_files(store: Images, cluster: Bed, tmp_path: Path) -> None:
+    rows = [store.squash(push(cluster, tmp_path, f"evalmake/{name}", mark))[0] for name, mark in (("a.b:1", "dot"), ("a-b:1", "dash"))]
+    assert len({row["path"] for row in rows}) == 2
+
+
+def test_eight_at_once_are_one_import(store: Images, cluster: Bed, tmp_path: Path) -> None:
+    reference = push(cluster, tmp_path, "evalmake/eight:1", secrets.token_hex(4), megabytes=8)
+    env, out = store.env(), []
+    with faults.enroot_is(cluster, "download", "3"):
+        commands = [
+            subprocess.Popen(
+                store.argv(reference), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+            )
+            for _ in range(8)
+        ]
+        for command in commands:
+            stdout, stderr = command.communicate(timeout=120)
+            assert command.returncode == 0, stderr
+            out.append(json.loads(stdout)["images"][0])
+    assert sorted(row["state"] for row in out) == ["adopted"] * 7 + ["imported"]
+    assert len({row["path"] for row in out}) == 1
+    assert len(store.jobs()) == 1
+
+
+def test_of_two_users_one_imports_and_the_other_waits_for_it(store: Images, cluster: Bed, tmp_path: Path) -> None:
+    """The other logs in on the login node itself (tunnel = local)."""
+    Path(store.job_dir).chmod(0o777)
+    reference = push(cluster, tmp_path, "evalmake/both:1", secrets.token_hex(4), megabytes=4)
+    other = OtherUser(store)
+    with faults.enroot_is(cluster, "download", "5"), store.at_work(reference) as ours:
+        store.under_way("Querying")
+        theirs = other.squash(reference)
+        mine, said = ours.communicate(timeout=60)
+    assert theirs.returncode == 0, theirs.stderr
+    assert "of root@login, waiting for it" in theirs.stderr
+    rows = [json.loads(mine)["images"][0], json.loads(theirs.stdout)["images"][0]]
+    assert [row["state"] for row in rows] == ["imported", "adopted"]
+    assert rows[0]["path"] == rows[1]["path"]
+    assert len(store.jobs()) == 1
+
+
+def test_a_cache_that_is_not_ours_to_write_to_is_read_and_new_images_go_beside_it(store: Images, cluster: Bed, tiny: str) -> None:
+    row, _ = store.squash(tiny)
+    Path(store.job_dir).chmod(0o777)
+    (store.cache).chmod(0o755)
+    other = OtherUser(store)
+
+    hit = json.loads(other.squash(tiny).stdout)["images"][0]
+    assert (hit["state"], hit["path"]) == ("hit", row["path"])
+    done = other.squash(tiny, "--force=1")
+    forced = json.loads(done.stdout)["images"][0]
+    assert Path(forced["path"]).parent.name == "containers-nobody"
+    assert "not ours to write to" in done.stderr
+
+
+@pytest.mark.parametrize("point", ["download", "squash"])
+def test_a_job_that_is_killed_leaves_nothing_that_counts_and_the_next_run_is_good(
+    store: Images, cluster: Bed, tmp_path: Path, point: str
+) -> None:
+    reference = push(cluster, tmp_path, "evalmake/killed:1", secrets.token_hex(4))
+    with faults.enroot_is(cluster, point, "60"), store.at_work(reference) as command:
+        job = store.under_way("Querying" if point == "download" else "Creating")
+        cluster.slurm("scancel", "--signal=KILL", "--full", job)
+        _, said = command.communicate(timeout=60)
+    assert command.returncode == 1
+    assert f"(job {job})" in said
+    assert not [name for name in store.files() if name.endswith((".sqsh", ".json", ".lock"))]
+    row, _ = store.squash(reference)
+    assert row["state"] == "imported"
+    run("unsquashfs", "-s", row["path"])
+
+
+def test_the_node_of_an_import_loses_power(store: Images, cluster: Bed, tmp_path: Path) -> None:
+    reference = push(cluster, tmp_path, "evalmake/power:1", secrets.token_hex(4))
+    with faults.enroot_is(cluster, "download", "60"), store.at_work(reference) as command:
+        job = store.under_way("Querying")
+        node = cluster.slurm("squeue", "-h", "-j", job, "-o", "%N").strip()
+        with faults.node_killed(cluster, node):
+            (cluster.folder / "faults/enroot-download").unlink()
+            cluster.slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=power")
+            out, said = command.communicate(timeout=60)
+    assert command.returncode == 0, said
+    assert json.loads(out)["images"][0]["state"] == "imported"
+    assert not [name for name in store.files() if name.endswith(".lock")]
+
+
+def test_interrupted_the_import_goes_on_and_the_next_run_adopts_it(store: Images, cluster: Bed, tmp_path: Path) -> None:
+    reference = push(cluster, tmp_path, "evalmake/interrupted:1", secrets.token_hex(4))
+    with faults.enroot_is(cluster, "download", "6"):
+        with store.at_work(reference) as command:
+            job = store.under_way("Querying")
+            time.sleep(1)
+            command.send_signal(signal.SIGINT)
+            _, said = command.communicate(timeout=20)
+        assert command.returncode == 130
+        assert f"the imports go on: {reference} (job {job})" in said
+        row, _ = store.squash(reference)
+    assert (row["state"], row["job"]) == ("adopted", job)
+    assert len(store.jobs()) == 1
+
+
+@pytest.mark.parametrize("point", ["download", "squash"])
+def test_a_force_that_fails_half_way_leaves_the_good_image(store: Images, cluster: Bed, tiny: str, point: str) -> None:
+    row, _ = store.squash(tiny)
+    before = Path(row["path"]).read_bytes()
+    with faults.enroot_is(cluster, point, "fail"):
+        _, said = store.squash(tiny, "--force=1", code=1)
+    assert "failed at" in said
+    assert Path(row["path"]).read_bytes() == before
+    assert store.squash(tiny)[0]["state"] == "hit"
+    forced, _ = store.squash(tiny, "--force=1")
+    assert (forced["state"], forced["path"]) == ("imported", row["path"])
+    assert forced["job"] != row["job"]
+
+
+def test_a_full_disk_is_named_with_its_path(store: Images, cluster: Bed, tmp_path: Path) -> None:
+    reference = push(cluster, tmp_path, "evalmake/large:1", secrets.token_hex(4), megabytes=24)
+    store.job_dir = f"{cluster.name}/small/{secrets.token_hex(3)}"
+    _, said = store.squash(reference, code=1)
+    assert f"no space left in {store.job_dir}/containers" in said.replace("there is ", "")
+    assert not [name for name in store.files() if name.endswith((".sqsh", ".lock"))]
+    with faults.disk_full(cluster):
+        _, said = store.squash(reference, code=1)
+    assert "cannot be written" in said
+    subprocess.run(["rm", "-rf", store.job_dir], check=True)
+
+
+def test_a_broken_layer_is_named(store: Images, cluster: Bed, tmp_path: Path) -> None:
+    mark = secrets.token_hex(4)
+    reference = push(cluster, tmp_path, "evalmake/broken:1", mark, megabytes=1)
+    blobs = (cluster.folder / "registry/docker/registry/v2/blobs").glob("sha256/*/*/data")
+    layer = max(blobs, key=lambda path: path.stat().st_mtime_ns if path.stat().st_size > 1 << 20 else 0)
+    data = bytearray(layer.read_bytes())
+    data[len(data) // 2] ^= 1
+    layer.write_bytes(data)
+    _, said = store.squash(reference, code=1)
+    assert "a layer is damaged" in said
+
+
+def test_a_private_registry_is_asked_with_the_users_own_credentials(
+    store: Images, cluster: Bed, private: str, credentials: Path, tmp_path: Path
+) -> None:
+    reference = push(cluster, tmp_path, "team/model:1", secrets.token_hex(4), to=private, login=f"{USER}:{PASSWORD}")
+    host = private.partition(":")[0]
+    _, said = store.squash(reference, code=1)
+    assert f"`machine {host} login … password …`" in said
+    assert store.jobs() == []  # said before anything was queued
+    credentials.write_text(f"machine {host} login {USER} password wrong\n")
+    credentials.chmod(0o600)
+    assert "are refused: renew them" in store.squash(reference, code=1)[1]
+    credentials.write_text(f"machine {host} login {USER} password {PASSWORD}\n")
+    row, said = store.squash(reference)
+    assert row["state"] == "imported"
+    assert row["digest"]
+    assert store.squash(reference)[0]["state"] == "hit"
+    everything = [path.read_bytes() for path in Path(store.job_dir).rglob("*") if path.is_file()]
+    assert PASSWORD not in said
+    assert not any(PASSWORD.encode() in content for content in everything)
+    missing = reference.replace(":1", ":none") if reference.endswith(":1") else reference
+    assert "404" in store.squash(missing, code=1)[1]
+
+
+@pytest.mark.parametrize("reference", ["a:1;touch PLANTED", "a:$(touch PLANTED)", "a:`touch PLANTED`", "a b", "-o/x"])
+def test_a_hostile_reference_is_refused_before_anything_is_contacted(store: Images, reference: str) -> None:
+    _, said = store.squash(reference, code=2)
+    assert said.startswith("error: image ")
+    assert not (store.folder / "ssh.log").exists()
+
+
+def test_what_the_registry_does_not_have_is_said_before_anything_is_queued(store: Images, tiny: str) -> None:
+    _, said = store.squash(tiny.replace(":1", ":9"), code=1)
+    assert "404" in said
+    assert store.jobs() == []
+
+
+def test_a_registry_that_nobody_can_ask_lets_the_reference_stand_for_the_image(store: Images, cluster: Bed, tiny: str) -> None:
+    with faults.stopped(cluster, "registry"):
+        _, said = store.squash(tiny, code=1)
+        assert "the reference itself stands for it" in said
+        assert "does not reach" in said
+    row, _ = store.squash(tiny)
+    assert row["state"] == "imported"
+    with faults.stopped(cluster, "registry"):
+        row, said = store.squash(tiny)
+    assert row["state"] == "hit"
+    assert "its digest could not be asked" in said
+
+
+def test_a_walltime_that_is_too_short_is_named(store: Images, cluster: Bed, tiny: str) -> None:
+    store.fields = {"build_time": "00:01:00"}
+    with faults.enroot_is(cluster, "download", "300"), store.at_work(tiny) as command:
+        job = store.under_way()
+        cluster.slurm("scontrol", "update", f"jobid={job}", "timelimit=1")
+        _, said = command.communicate(timeout=150)
+    assert command.returncode == 1
+    assert "longer build_time" in said
+
+
+def test_a_node_without_enroot_leaves_images_as_they_are(store: Images, cluster: Bed, tiny: str) -> None:
+    enroot = cluster.folder / "bin/enroot"
+    away = enroot.with_name("enroot.away")
+    enroot.rename(away)
+    try:
+        row, said = store.squash(tiny)
+    finally:
+        away.rename(enroot)
+    assert (row["state"], row["path"]) == ("left", None)
+    assert "there is no enroot on n" in row["why"]
+    assert "each job pulls them from their registry" in said
+
+
+def test_a_path_with_spaces(store: Images, tiny: str) -> None:
+    store.job_dir += " and a space"
+    row, _ = store.squash(tiny)
+    assert Path(row["path"]).exists()
+    assert store.squash(tiny)[0]["state"] == "hit"
+
+
+def test_an_archive_on_the_cluster(store: Images, cluster: Bed, tiny: str) -> None:
+    archive = Path(store.job_dir) / "tiny.tar"
+    run("skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{tiny}", f"docker-archive:{archive}:tiny:1")
+    row, _ = store.squash(f"docker-archive:{archive}")
+    assert row["state"] == "imported"
+    assert "etc/environment" in run("unsquashfs", "-l", row["path"])
+    assert store.squash(f"docker-archive:{archive}")[0]["state"] == "hit"
+    archive.touch()
+    os.utime(archive, (1, 1))
+    assert store.squash(f"docker-archive:{archive}")[0]["state"] == "imported"
+
+
+def test_the_file_is_named_by_what_a_person_recognises(store: Images, tiny: str) -> None:
+    row, _ = store.squash(tiny)
+    assert Path(row["path"]).name == f"tiny-1-{rules.short_key(row['digest'])}.sqsh"
