@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.testbed import Bed, until
-from conftest import ROOT
+from checkout import ROOT
 
 SCRIPT = ROOT / "scripts" / "squash_image.py"
 
