@@ -49,7 +49,7 @@ ONLY_THROUGH_MASTER = ("-o", "ControlMaster=no", "-o", "ProxyCommand=false", "-T
 # What a command on a login node itself gets of our environment: as little as over ssh, so that no secret of ours gets into a job.
 LOCAL_ENVIRONMENT = (
     "HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "LC_ALL", "TMPDIR", "SLURM_CONF", "LD_LIBRARY_PATH", "MODULEPATH", "KRB5CCNAME",
-    "XDG_RUNTIME_DIR",
+    "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "ENROOT_CONFIG_PATH", "ENROOT_SYSCONF_PATH", "ENROOT_ALLOW_HTTP",
 )  # fmt: skip
 
 
