@@ -159,7 +159,7 @@ def begin(wanted: Wanted, store: Store, force: bool) -> Import:
         old = " ".join(kept.import_id for kept in store.stored if kept.sidecar["key"] == images.short_key(key))
         if wanted.hit.path.rpartition("/")[0] == store.folder and wanted.hit.sidecar["key"] == images.short_key(key):
             stem = wanted.hit.path.rpartition("/")[2].removesuffix(".sqsh")  # another tag of it: the same file is replaced
-    return Import(wanted, stem, images.short_key(key), secrets.token_hex(6), old)
+    return Import(wanted, stem, images.short_key(key), secrets.token_hex(6), old=old)
 
 
 class Importing:

@@ -13,8 +13,8 @@ from helpers import tasks
 from helpers.errors import BadInput
 
 HUB, HUB_REGISTRY = "docker.io", "registry-1.docker.io"
-# The launcher's own image for the job that exports results (execution.auto_export.export_image).
-EXPORT_IMAGE = "python:3.12.7-slim"
+# The launcher's own images, where the config names none: of the job that exports results, and of the proxy (its executors/slurm/executor.py).
+EXPORT_IMAGE, PROXY_IMAGE = "python:3.12.7-slim", "haproxy:latest"
 # `uname -m` and Slurm's Arch, in the words of container images.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 DAEMONS = ("dockerd", "podman")
@@ -157,11 +157,13 @@ def uses(config: Mapping[str, Any]) -> Iterator[Use]:
     for index, entry in enumerate(config["evaluation"]["tasks"]):
         if image := of_task(config, entry):
             yield Use(image, f"task {entry['name']}", ("evaluation", "tasks", index, "container"))
-    for name, one in (config.get("auxiliary_deployments") or {}).items():
-        if (one or {}).get("image"):
+    auxiliary = {name: one for name, one in (config.get("auxiliary_deployments") or {}).items() if (one or {}).get("type", "none") != "none"}
+    for name, one in auxiliary.items():
+        if one.get("image"):
             yield Use(str(one["image"]), f"auxiliary deployment {name}", ("auxiliary_deployments", name, "image"))
-    if (execution.get("num_instances") or 1) > 1 and (execution.get("proxy") or {}).get("image"):
-        yield Use(str(execution["proxy"]["image"]), "proxy", ("execution", "proxy", "image"))
+    # HAProxy stands before several instances, of the model or of an auxiliary deployment.
+    if execution["type"] == "slurm" and any((one.get("num_instances") or 1) > 1 for one in [execution, *auxiliary.values()]):
+        yield Use(str((execution.get("proxy") or {}).get("image") or PROXY_IMAGE), "proxy", ("execution", "proxy", "image"))
     export = execution.get("auto_export") or {}
     if execution["type"] == "slurm" and export.get("destinations") and export.get("enabled") is not False:
         image = str(export.get("export_image") or EXPORT_IMAGE)
@@ -189,6 +191,8 @@ def put_paths(data: dict[str, Any], paths: Mapping[str, str]) -> None:
         if use.reference in paths:
             node: Any = data
             for part in use.key[:-1]:
+                if isinstance(node, dict) and node.get(part) is None:
+                    node[part] = {}  # the launcher's own image, which the config does not name
                 node = node[part]
             node[use.key[-1]] = paths[use.reference]
 
