@@ -224,7 +224,7 @@ def test_a_server_that_dies_half_way_gives_no_score_and_says_why(make: Make, pro
 
 
 def test_two_evaluations_at_once_never_share_a_port(make: Make, project: Path) -> None:
-    config = configure(project, SLOW)
+    config = configure(project, served_by("--delay", "4"))  # 40 seconds a task: the first is still at work when the second is
     for _ in range(2):
         assert make("batch", config).returncode == 0
     plans = list(project.glob("runs/*/jobs/plan.json"))
@@ -233,7 +233,7 @@ def test_two_evaluations_at_once_never_share_a_port(make: Make, project: Path) -
         until(lambda plan=plan: started(plan.parent, "opposites.0"))
         invocation = plan_of(plan.parent)["invocation_id"]
         for job, variable in ((f"{invocation}.server", "PORT"), (f"{invocation}.0", "ADAPTER_PORT")):
-            ports.add(process_jobs.processes(job, process_jobs.JOB_MARK)[0].environ()[variable])
+            ports.add(until(lambda job=job: process_jobs.processes(job, process_jobs.JOB_MARK))[0].environ()[variable])
     assert len(ports) == 4
     for plan in plans:
         assert process_jobs.cancel(plan.parent) > 0
