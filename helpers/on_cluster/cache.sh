@@ -2,21 +2,24 @@
 # The cache folder of squashed images, and the locks in it. For images.sh, imports.sh and import_job.sh.
 # An image is STEM.sqsh with its sidecar STEM.json beside it; STEM ends in -KEY, 12 hex digits. It counts only while the sidecar's bytes are
 # the file's. The import of a key holds .KEY.lock, a folder with one folder in it, named by the holder's token, in which it works. What is
-# being made becomes the lock by a rename, which succeeds only while there is none, or an empty one. A lock is broken by renaming the
-# holder's folder away, which succeeds for one alone; whoever held it finds its paths gone, and can finish nothing.
+# being made becomes the lock by a rename, which succeeds only while there is none, or an empty one. A lock is broken by a rename too, which
+# succeeds for one alone; whoever held it finds its paths gone, and can finish nothing.
 # shellcheck disable=SC2034,SC2154
 
 # Who may use remote_job_dir may use its images: files and folders get from us what the folder above gives its group and others.
 make_cache() { # make_cache FOLDER: made if need be, and written to; fails with its words
   local mode group=0 others=0
   if [ ! -d "$1" ]; then
-    mkdir -p -- "${1%/*}" && mkdir -p -- "$1" || return 1
-    mode=$(stat -c %a -- "${1%/*}") || return 1
+    mkdir -p -- "${1%/*}" && mode=$(stat -c %a -- "${1%/*}") || return 1
     mode=$((8#$mode))
     ((!(mode & 8#020))) || group=$((8#2020)) # what others of the group make stays the group's
     others=$((mode & 8#1007))
-    chgrp --reference="${1%/*}" -- "$1" 2> /dev/null
-    chmod "$(printf %o $((8#750 | group | others)))" -- "$1"
+    mode=$((8#750 | group | others))
+    # At once with these rights: another user may look at it the next moment.
+    if (umask "$(printf %04o $((8#777 & ~mode)))" && mkdir -- "$1") 2> /dev/null; then
+      chgrp --reference="${1%/*}" -- "$1" 2> /dev/null
+      chmod "$(printf %o "$mode")" -- "$1"
+    fi
   fi
   # 1 MiB: an empty file fits on a full disk.
   { head -c 1048576 /dev/zero > "$1/.probe.$$"; } 2>&1 || { rm -f -- "$1/.probe.$$"; return 1; }
@@ -49,8 +52,15 @@ finished() {
 }
 
 # set_aside LOCK TOKEN: break a lock: the holder's folder becomes .failed.TOKEN, without what is large in it. Fails when it is gone.
+# Another user's folder cannot be moved out of its parent (that would write into it), but the lock as a whole can be renamed. Should somebody
+# else have come to hold it just then, it is put back; if even that is too late, there are two imports, of which the last one counts.
 set_aside() {
-  mv -T -- "$1/$2" "$FOLDER/.failed.$2" 2> /dev/null || return 1
+  if ! mv -T -- "$1/$2" "$FOLDER/.failed.$2" 2> /dev/null; then
+    [ -d "$1/$2" ] && mv -T -- "$1" "$FOLDER/.failed.$2" 2> /dev/null || return 1
+    [ ! -d "$FOLDER/.failed.$2/$2" ] || return 0
+    mv -T -- "$FOLDER/.failed.$2" "$1" 2> /dev/null
+    return 1
+  fi
   rmdir -- "$1" 2> /dev/null
   rm -rf -- "$FOLDER/.failed.$2"/{image.sqsh,tmp,data,run} 2> /dev/null
   return 0

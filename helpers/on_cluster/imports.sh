@@ -50,6 +50,7 @@ ending() {
 # failed KEY TOKEN: an import that has failed: its job, how that ended, the verdict of import_job.sh, and the end of its log
 failed() {
   local dir=$FOLDER/.failed.$2 id='' verdict='' states
+  [ ! -d "$dir/$2" ] || dir=$dir/$2
   { read -r id < "$dir/id"; } 2> /dev/null
   { read -r verdict < "$dir/verdict"; } 2> /dev/null
   if ! ending "$id"; then

@@ -119,7 +119,7 @@ def sbatch_fails(
 
 @contextlib.contextmanager
 def enroot_is(bed: Bed, point: str, what: str) -> Iterator[None]:
-    """Imports wait at `download` or `squash` so many seconds, or fail there."""
+    """Imports wait at `download` or `squash` so many seconds, or fail there; at `generation` 4, they are those of enroot 4."""
     plan = bed.folder / f"faults/enroot-{point}"
     plan.write_text(what)
     try:

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from cluster import faults
-from cluster.image_cases import Images, push, registry, run, settings
+from cluster.gates import gate
+from cluster.image_cases import Images, push, registry, run, settings, wait_until_free
 from cluster.testbed import Bed, until
 from helpers import images as rules
 
@@ -64,27 +66,28 @@ def credentials(cluster: Bed) -> Iterator[Path]:
     path.unlink(missing_ok=True)
 
 
-class OtherUser:
-    """Somebody else who uses the same remote_job_dir, logged in on the login node (tunnel = local)."""
+class OtherUser(Images):
+    """Somebody else who uses the same remote_job_dir, logged in on the login node (tunnel = local).
+
+    As nobody, who may read this checkout and its Python wherever they lie.
+    """
 
     def __init__(self, store: Images) -> None:
-        bed, home = store.bed, Path(store.job_dir) / "home"
+        home = Path(store.job_dir) / "home"
         home.mkdir()
         os.chown(home, 65534, 65534)
-        self.images = Images(bed, home, store.job_dir, {"tunnel": "local"})
-        self.env = {name: value for name, value in self.images.env().items() if "proxy" not in name.lower() and not name.startswith("BED")}
-        self.env |= {"SLURM_CONF": str(bed.name / "etc/slurm.conf"), "PATH": f"{bed.name}/bin:{self.env['PATH']}", "HOME": str(home)}
-        self.env |= {"USER": "nobody", "ENROOT_ALLOW_HTTP": "yes", "TMPDIR": str(home)}
+        super().__init__(store.bed, home, store.job_dir, {"tunnel": "local"})
 
-    def squash(self, reference: str, *words: str) -> subprocess.CompletedProcess[str]:
-        """As nobody, who may read this checkout and its Python wherever they lie."""
-        argv = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--inh-caps=+dac_read_search"]
-        argv += ["--ambient-caps=+dac_read_search", *self.images.argv(reference, *words)]
-        done = subprocess.run(
-            argv, env=self.env, cwd=self.images.folder, capture_output=True, text=True, check=False, timeout=90, stdin=subprocess.DEVNULL
-        )
-        assert done.returncode == 0, done.stderr
-        return done
+    def env(self) -> dict[str, str]:
+        """The login node's, and a home of their own."""
+        env = {name: value for name, value in super().env().items() if "proxy" not in name.lower() and not name.startswith("BED")}
+        env |= {"SLURM_CONF": str(self.bed.name / "etc/slurm.conf"), "PATH": f"{self.bed.name}/bin:{env['PATH']}", "HOME": str(self.folder)}
+        return {**env, "USER": "nobody", "ENROOT_ALLOW_HTTP": "yes", "TMPDIR": str(self.folder)}
+
+    def argv(self, reference: str, *words: str) -> list[str]:
+        """The same, as nobody."""
+        who = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--inh-caps=+dac_read_search"]
+        return [*who, "--ambient-caps=+dac_read_search", *super().argv(reference, *words)]
 
 
 def test_the_first_imports_and_the_second_finds_it_with_one_ssh_command(store: Images, tiny: str) -> None:
@@ -121,16 +124,12 @@ def test_names_that_look_alike_are_two_files(store: Images, cluster: Bed, tmp_pa
     assert len({row["path"] for row in rows}) == 2
 
 
-def test_eight_at_once_are_one_import(store: Images, cluster: Bed, tmp_path: Path) -> None:
+def test_eight_at_once_of_two_users_are_one_import(store: Images, cluster: Bed, tmp_path: Path) -> None:
+    Path(store.job_dir).chmod(0o777)
     reference = push(cluster, tmp_path, "evalmake/eight:1", secrets.token_hex(4), megabytes=8)
-    env, out = store.env(), []
-    with faults.enroot_is(cluster, "download", "3"):
-        commands = [
-            subprocess.Popen(
-                store.argv(reference), env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
-            )
-            for _ in range(8)
-        ]
+    other, out = OtherUser(store), []
+    with faults.enroot_is(cluster, "download", "3"), ExitStack() as stack:
+        commands = [stack.enter_context(user.at_work(reference)) for user in [store] * 4 + [other] * 4]
         for command in commands:
             stdout, stderr = command.communicate(timeout=120)
             assert command.returncode == 0, stderr
@@ -147,11 +146,10 @@ def test_of_two_users_one_imports_and_the_other_waits_for_it(store: Images, clus
     other = OtherUser(store)
     with faults.enroot_is(cluster, "download", "5"), store.at_work(reference) as ours:
         store.under_way("Querying")
-        theirs = other.squash(reference)
-        mine, said = ours.communicate(timeout=60)
-    assert theirs.returncode == 0, theirs.stderr
-    assert "of root@login, waiting for it" in theirs.stderr
-    rows = [json.loads(mine)["images"][0], json.loads(theirs.stdout)["images"][0]]
+        theirs, heard = other.squash(reference)
+        mine, _ = ours.communicate(timeout=60)
+    assert "of root@login, waiting for it" in heard
+    rows = [json.loads(mine)["images"][0], theirs]
     assert [row["state"] for row in rows] == ["imported", "adopted"]
     assert rows[0]["path"] == rows[1]["path"]
     assert len(store.jobs()) == 1
@@ -163,12 +161,89 @@ def test_a_cache_that_is_not_ours_to_write_to_is_read_and_new_images_go_beside_i
     (store.cache).chmod(0o755)
     other = OtherUser(store)
 
-    hit = json.loads(other.squash(tiny).stdout)["images"][0]
+    hit, _ = other.squash(tiny)
     assert (hit["state"], hit["path"]) == ("hit", row["path"])
-    done = other.squash(tiny, "--force=1")
-    forced = json.loads(done.stdout)["images"][0]
+    forced, heard = other.squash(tiny, "--force=1")
     assert Path(forced["path"]).parent.name == "containers-nobody"
-    assert "not ours to write to" in done.stderr
+    assert "not ours to write to" in heard
+
+
+def test_the_lock_of_another_user_whose_import_is_dead_is_taken_over(store: Images, cluster: Bed, tiny: str) -> None:
+    """Nobody can see the other's job, so its beat counts: here it is made to look two minutes old."""
+    Path(store.job_dir).chmod(0o777)
+    other = OtherUser(store)
+    with faults.enroot_is(cluster, "download", "60"), store.at_work(tiny) as command:
+        job = store.under_way("Querying")
+        node = cluster.slurm("squeue", "-h", "-j", job, "-o", "%N").strip()
+        os.killpg(command.pid, signal.SIGKILL)
+        faults.kill_sessions(cluster)
+        with faults.node_killed(cluster, node):
+            cluster.slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=power")
+            wait_until_free(cluster)
+    (beat,) = store.cache.glob(".*.lock/*/beat")
+    with other.at_work(tiny) as theirs:
+        time.sleep(3)
+        assert theirs.poll() is None, "so long as it beats, it may be at work"
+        past = time.time() - 120
+        os.utime(beat, (past, past))
+        out, said = theirs.communicate(timeout=60)
+    assert theirs.returncode == 0, said
+    assert f"job {job} of another command died, beginning anew" in said
+    assert json.loads(out)["images"][0]["state"] == "imported"
+    assert not [name for name in store.files() if name.endswith(".lock")]
+
+
+def test_killed_while_the_job_is_being_queued_the_next_command_finds_it(store: Images, cluster: Bed, tiny: str) -> None:
+    with gate(cluster, "sbatch") as held, store.at_work(tiny) as command:
+        until(held.reached)
+        os.killpg(command.pid, signal.SIGKILL)
+        held.open()
+        row, _ = store.squash(tiny)
+    assert row["state"] in ("adopted", "hit")
+    assert len(store.jobs()) == 1
+
+
+def test_an_image_without_its_sidecar_does_not_count(store: Images, tiny: str) -> None:
+    """An import writes the sidecar last: killed before, it leaves this."""
+    row, _ = store.squash(tiny)
+    path = Path(row["path"])
+    path.write_bytes(path.read_bytes()[:1000])
+    assert store.squash(tiny)[0]["state"] == "imported", "the sidecar says how many bytes there are"
+    path.with_suffix(".json").unlink()
+    assert store.squash(tiny)[0]["state"] == "imported"
+    run("unsquashfs", "-s", row["path"])
+
+
+def test_enroot_4_is_told_the_digest_that_was_asked(store: Images, cluster: Bed, tmp_path: Path) -> None:
+    """So a tag that moves meanwhile makes no difference."""
+    reference = push(cluster, tmp_path, "evalmake/four:1", secrets.token_hex(4))
+    with faults.enroot_is(cluster, "generation", "4"), faults.enroot_is(cluster, "download", "4"), store.at_work(reference) as command:
+        store.under_way("Querying")
+        push(cluster, tmp_path, "evalmake/four:1", secrets.token_hex(4))
+        out, said = command.communicate(timeout=60)
+    assert command.returncode == 0, said
+    row = json.loads(out)["images"][0]
+    assert json.loads(Path(row["path"]).with_suffix(".json").read_text())["enroot"] == "4.5.0"
+    assert store.squash(f"{reference.rpartition(':')[0]}@{row['digest']}")[0]["state"] == "hit"
+
+
+def test_a_tag_that_moves_while_enroot_3_imports_it_is_said(store: Images, cluster: Bed, tmp_path: Path) -> None:
+    reference = push(cluster, tmp_path, "evalmake/three:1", secrets.token_hex(4))
+    with faults.enroot_is(cluster, "download", "4"), store.at_work(reference) as command:
+        store.under_way("Querying")
+        push(cluster, tmp_path, "evalmake/three:1", secrets.token_hex(4))
+        _, said = command.communicate(timeout=60)
+    assert command.returncode == 1
+    assert "the tag moved" in said
+    assert store.squash(reference)[0]["state"] == "imported"
+
+
+def test_a_stale_token_of_an_earlier_import_is_not_believed(store: Images, cluster: Bed, tiny: str) -> None:
+    token = store.cache / ".layers-root" / ".tokens.0" / tiny.partition("/")[0]
+    token.parent.mkdir(parents=True)
+    token.write_text("long expired")
+    assert store.squash(tiny)[0]["state"] == "imported"
+    assert not token.exists()
 
 
 @pytest.mark.parametrize("point", ["download", "squash"])
