@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.testbed import Bed, until
 from checkout import ROOT
+from cluster.testbed import Bed, until
 
 SCRIPT = ROOT / "scripts" / "squash_image.py"
 
@@ -133,3 +136,36 @@ def wait_until_free(bed: Bed) -> None:
     """No job is in the queue."""
     until(lambda: not bed.slurm("squeue", "-h", "-o", "%i"), 30)
     time.sleep(0.1)
+
+
+@contextmanager
+def far_registry(bed: Bed, seconds: float) -> Iterator[str]:
+    """The bed's registry from far away: HOST:PORT of a relay that holds each call for so many seconds, as many at a time as there are."""
+    target = registry(bed)
+
+    class Relay(http.server.BaseHTTPRequestHandler):
+        def _relay(self) -> None:
+            time.sleep(seconds)
+            connection = http.client.HTTPConnection(target, timeout=30)
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+            connection.request(self.command, self.path, headers={**headers, "Host": target})
+            answer = connection.getresponse()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                self.send_header(name, value)
+            self.end_headers()
+            while data := answer.read(1 << 16):
+                self.wfile.write(data)
+            connection.close()
+
+        do_GET = do_HEAD = _relay
+
+        def log_message(self, *_: object) -> None:
+            """No line a call."""
+
+    with http.server.ThreadingHTTPServer((settings(bed)[1], 0), Relay) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"{settings(bed)[1]}:{server.server_port}"
+        finally:
+            server.shutdown()
