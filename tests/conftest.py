@@ -69,13 +69,16 @@ def cluster_is_missing() -> str:
 
 
 class ClusterAndFiles(LoadFileScheduling):
-    """The tests on the cluster share it, so one worker runs them all; every other file is run whole by one worker too.
+    """The tests on the cluster share it, so one worker runs them all, and one, with a cluster of its own, those of images, which take
+    as long as half of the others. Every other file is run whole by one worker too.
 
     Not xdist's groups: xdist 3.8 marks them by an attribute that pytest 9.2 does not read any more.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "cluster" if nodeid.startswith("tests/cluster/") else super()._split_scope(nodeid)
+        if not nodeid.startswith("tests/cluster/"):
+            return super()._split_scope(nodeid)
+        return "images" if nodeid.startswith("tests/cluster/test_images") else "cluster"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ClusterAndFiles:

@@ -22,8 +22,13 @@ def idle(cluster: Bed) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Bed]:
-    """The test cluster of BED (without it, .cluster). BED_KEEP=1 leaves it up, so that the next session starts in 0.2 s."""
-    bed = Bed()
+    """The test cluster of BED (without it, .cluster). BED_KEEP=1 leaves it up, so that the next session starts in 0.2 s.
+
+    Of several pytest workers each has its own, the first one that one; the others' are removed at the end.
+    """
+    bed, worker = Bed(), os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    if worker != "gw0":
+        bed = Bed(bed.folder.with_name(f"{bed.folder.name}-{worker}"))
     bed.folder.mkdir(exist_ok=True)
     ours = bed.folder / ".brought-up-by-tests"
     with (bed.folder / ".used-by-tests").open("w") as used:
@@ -42,4 +47,4 @@ def cluster() -> Iterator[Bed]:
             return  # another session still uses it
         if ours.exists() and not os.environ.get("BED_KEEP"):
             ours.unlink()
-            bed.down()
+            bed.down(purge=worker != "gw0")
