@@ -123,7 +123,7 @@ def _quiet() -> Iterator[None]:
 
 @dataclass
 class Import:
-    """One image on its way into the cache. `old`: imports that do not count, since it is forced. `state`, when done: imported or adopted."""
+    """One image on its way into the cache. `old`: imports that do not count, as it is forced. `state`: imported or adopted, once done."""
 
     wanted: Wanted
     stem: str

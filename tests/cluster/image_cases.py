@@ -111,7 +111,8 @@ class Images:
 
     def files(self) -> list[str]:
         """What lies in the cache folder: finished images, and everything that should not be there any more."""
-        return sorted(name for name in os.listdir(self.cache) if not name.startswith((".layers-", ".done."))) if self.cache.exists() else []
+        names = [path.name for path in self.cache.iterdir()] if self.cache.exists() else []
+        return sorted(name for name in names if not name.startswith((".layers-", ".done.")))
 
     def under_way(self, point: str = "") -> str:
         """The job of an import that is at work now, once its log has got to a point."""
