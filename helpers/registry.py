@@ -79,7 +79,10 @@ def _ask(image: Image) -> Answer:
 
 
 def _call(method: str, url: str, headers: dict[str, str]) -> tuple[int, Any, bytes]:
-    request = urllib.request.Request(url, method=method, headers=headers)  # noqa: S310  https, or what an https answer named
+    request = urllib.request.Request(url, method=method)  # noqa: S310  https, or what an https answer named
+    for name, value in headers.items():
+        # urllib would show what lets us in to every host that it is sent on to.
+        (request.add_unredirected_header if name == "Authorization" else request.add_header)(name, value)
     try:
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310
             return answer.status, answer.headers, answer.read()
