@@ -57,6 +57,11 @@ class SlurmDouble:
         with self.held() as data:
             data["faults"][command] = {"text": text, "code": code, "calls": calls, "when": when}
 
+    def nodes_are(self, machine: str) -> None:
+        """The architecture of the nodes, as `uname -m` says it; without it Slurm says none."""
+        with self.held() as data:
+            data["arch"] = machine
+
     def mended(self) -> None:
         """No command fails any more; calls are counted anew."""
         with self.held() as data:
@@ -159,7 +164,7 @@ def _sbatch(data: dict[str, Any], arguments: list[str]) -> int:
     if "--test-only" in arguments:
         return 0
     script = Path(arguments[-1]).read_text()
-    name = next(line.split()[2] for line in script.splitlines() if line.startswith("#SBATCH --job-name"))
+    name = next(re.split(r"[ =]", line)[2] for line in script.splitlines() if line.startswith("#SBATCH --job-name"))
     number = max([100, *(job["id"] for job in data["jobs"])]) + 1
     data["jobs"].append({"id": number, "state": "PENDING", "name": name, "dir": str(Path.cwd().resolve()), "reason": "Resources"})
     print(number)
@@ -174,6 +179,8 @@ def _scancel(data: dict[str, Any], arguments: list[str]) -> int:
 
 
 def _scontrol(data: dict[str, Any], arguments: list[str]) -> int:
+    if "node" in arguments:
+        print(f"NodeName=n1 Arch={data['arch']} CoresPerSocket=1" if data.get("arch") else "")
     for job in data["jobs"]:
         if str(job["id"]) == arguments[-1]:
             print(f"JobId={job['id']} JobName={job['name']} JobState={job['state']} ExitCode={job.get('exit', '0:0')} WorkDir={job['dir']}")

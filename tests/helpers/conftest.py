@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from helpers import remote
+from registry_double import RegistryDouble
 from slurm_double import SlurmDouble
 
 
@@ -28,3 +31,27 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / path.name).symlink_to(path)
     monkeypatch.setattr(remote, "SCRIPTS", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def _registry_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryDouble]:
+    double = RegistryDouble(tmp_path_factory.mktemp("registry"))
+    yield double
+    double.close()
+
+
+@pytest.fixture
+def registry(
+    _registry_server: RegistryDouble, clean_env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> RegistryDouble:
+    """A double of registries, empty, which this machine trusts, and so does a login node that is this machine."""
+    double = _registry_server
+    for kept in (double.manifests, double.rules, double.calls):
+        kept.clear()
+    (tmp_path / "home/.curlrc").write_text(double.curlrc())
+    monkeypatch.setenv("SSL_CERT_FILE", str(double.certificate))
+    monkeypatch.setenv("no_proxy", "*")
+    for name in ("DOCKER_CONFIG", "XDG_CONFIG_HOME", "ENROOT_CONFIG_PATH", "ENROOT_ALLOW_HTTP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the certificates that were trusted when it was made
+    return double
