@@ -195,15 +195,15 @@ def trouble_of(image: Image, answer: Answer) -> str:
     """Why a registry does not tell a digest, and the mend."""
     name, host = image.canonical, image.registry.partition(":")[0]
     if answer.status in REFUSED:
-        hosts = list(dict.fromkeys(["nvcr.io", "authn.nvidia.com"] if host == "nvcr.io" else [host, answer.realm or host]))
-        missing = [one for one, there in ((host, answer.host_line), (answer.realm, answer.realm_line)) if one and not there]
-        missing = [one for one in hosts if one in missing or one == "authn.nvidia.com"] if missing or host == "nvcr.io" else []
+        pairs = ((host, answer.host_line), (answer.realm, answer.realm_line))
+        missing = dict.fromkeys(one for one, there in pairs if one and not there)
         lines = " and ".join(f"`machine {one} login … password …`" for one in missing)
-        mend = (
-            f"add the lines {lines} to ~/.config/enroot/.credentials there"
-            if missing
-            else "its lines in ~/.config/enroot/.credentials there are refused: renew them"
-        )
+        if answer.here:
+            mend = f"the cluster cannot ask it, and this machine is not let in: `docker login {image.registry}` here"
+        elif missing:
+            mend = f"add the lines {lines} to ~/.config/enroot/.credentials there"
+        else:
+            mend = "its lines in ~/.config/enroot/.credentials there are refused: renew them"
         return f"{image.registry} refuses {name} ({answer.status}); {mend}, or check the name: some registries refuse what does not exist"
     if answer.status == NOT_FOUND:
         return f"{image.registry} has no {name} (404): check the name and the tag"

@@ -62,8 +62,10 @@ ask_registry() {
       realm=${answer#*://}
       realm=${realm%%[/:?]*}
       [[ $challenge =~ service=\"([^\"]*)\" ]] && service=${BASH_REMATCH[1]}
+      # nvcr.io sends on to authn.nvidia.com, for which the credentials must have a line too.
+      [ "$realm" != nvcr.io ] || realm=authn.nvidia.com
       [[ $challenge =~ scope=\"([^\"]*)\" ]] && scope=${BASH_REMATCH[1]}
-      if has_line "$realm"; then auth=(--netrc-file "$credentials"); fi
+      if has_line "$realm" || has_line "$host"; then auth=(--netrc-file "$credentials"); fi
       fetch "$out" --get ${auth[@]+"${auth[@]}"} --data-urlencode "service=${service-}" --data-urlencode "scope=${scope-}" -- "$answer"
       auth=()
       if [ "$status" = 200 ] && [[ $(< "$out.body") =~ \"(token|access_token)\"[[:space:]]*:[[:space:]]*\"([^\"]+)\" ]]; then
