@@ -213,7 +213,7 @@ def trouble_of(image: Image, answer: Answer) -> str:
         )
     if answer.status:
         return f"{image.registry} answers {answer.status} for {name}"
-    return f"{image.registry} does not answer, neither the cluster nor this machine ({one_line(answer.words) or 'no words'})"
+    return f"neither the cluster nor this machine could ask {image.registry} ({one_line(answer.words) or 'no words'})"
 
 
 def _lookup(store: Store, one: Wanted) -> Stored | None:

@@ -40,8 +40,9 @@ header() {
     fi
   done 2> /dev/null < "$1.head"
 }
-# has_line HOST: whether the credentials file has a line for it
-has_line() { grep -qsE "^[[:space:]]*machine[[:space:]]+${1//./\\.}([[:space:]]|$)" "$credentials"; }
+command='.*password[[:space:]].*\$[({A-Za-z_]'
+# has_line HOST [REST]: whether the credentials file has a line for it, which goes on so
+has_line() { grep -qsE "^[[:space:]]*machine[[:space:]]+${1//./\\.}([[:space:]]|$)${2-}" "$credentials"; }
 
 # ask_registry OUT HOST NAME TAG: status, digest, type, realm (the host that gives tokens) and words, as variables. Three calls at most.
 # HEAD: a GET of a manifest counts as a pull where pulls are counted (Docker Hub).
@@ -61,9 +62,9 @@ ask_registry() {
       answer=${BASH_REMATCH[1]}
       realm=${answer#*://}
       realm=${realm%%[/:?]*}
-      [[ $challenge =~ service=\"([^\"]*)\" ]] && service=${BASH_REMATCH[1]}
       # nvcr.io sends on to authn.nvidia.com, for which the credentials must have a line too.
       [ "$realm" != nvcr.io ] || realm=authn.nvidia.com
+      [[ $challenge =~ service=\"([^\"]*)\" ]] && service=${BASH_REMATCH[1]}
       [[ $challenge =~ scope=\"([^\"]*)\" ]] && scope=${BASH_REMATCH[1]}
       if has_line "$realm" || has_line "$host"; then auth=(--netrc-file "$credentials"); fi
       fetch "$out" --get ${auth[@]+"${auth[@]}"} --data-urlencode "service=${service-}" --data-urlencode "scope=${scope-}" -- "$answer"
@@ -84,6 +85,11 @@ ask_registry() {
     digest=sha256:$(sha256sum < "$out.body" | cut -d' ' -f1)
   fi
   words=$(tr -d '\0' < "$out.said" | tail -n 1)
+  # enroot runs what a line holds, as its documentation has $(aws ecr get-login-password). curl does not: its refusal says nothing.
+  if [[ $status == 40[13] ]] && { has_line "$host" "$command" || has_line "${realm:-.}" "$command"; }; then
+    status=000
+    words="the password in $credentials is made by a command, which enroot alone runs"
+  fi
 }
 # get_manifest OUT HOST NAME DIGEST: into OUT.body, with what ask_registry found to be let in with
 get_manifest() { fetch "$1" ${auth[@]+"${auth[@]}"} --header "Accept: $accept" -- "$scheme://$2/v2/$3/manifests/$4" <<< "$secret"; }
