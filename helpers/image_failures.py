@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from helpers.errors import one_line
-from helpers.images import Image
+from helpers.images import DAEMONS, Image
 
 CREDENTIALS = "~/.config/enroot/.credentials"
 # What the tools say (enroot, curl, skopeo, mksquashfs, the kernel), and what to do. The first that fits counts.
@@ -28,6 +28,10 @@ WORDS = [
         "the compute node does not reach {registry}: give a build_partition whose nodes do, or a registry that they reach",
     ),
     (
+        r"certificate problem|certificate verify failed",
+        "the compute node does not trust the certificate of {registry}: have its authority installed there, or take another registry",
+    ),
+    (
         r"toomanyrequests|\b429\b|rate limit",
         "{registry} answers no more for now (its rate limit): wait, or log in with a line in " + CREDENTIALS + " there",
     ),
@@ -36,21 +40,27 @@ WORDS = [
         "{registry} refuses it (401): {credentials}, or check the name",
     ),
     (
+        r"command not found",
+        "enroot lacks a program on the node (see the log): ask the cluster's administrators, or give another build_partition",
+    ),
+    (
         r"\b404\b|manifest unknown|MANIFEST_UNKNOWN|name unknown|NAME_UNKNOWN|not found",
         "{registry} has no {name} (404): check name and tag",
     ),
     (r"no image found .*for architecture|no matching manifest", "it has no {platform}, which the nodes are: name another image or tag"),
     (
-        r"whiteout|ovlfs|Operation not supported|Function not implemented",
-        "the filesystem of {folder} cannot hold layers, and the node has no disk: give another remote_job_dir or build_partition",
+        r"failed to set capabilities",
+        "enroot may not lay out layers on the node: have its package enroot+caps installed there, or give another build_partition",
     ),
     (
-        r"command not found|Command not found|checkcmd",
-        "enroot lacks a program on the node (see the log): ask the cluster's administrators, or give another build_partition",
+        r"failed to create ovlfs|whiteout|Operation not supported|Function not implemented",
+        "the filesystem of {folder} cannot hold layers, and the node has no disk: give another remote_job_dir or build_partition",
     ),
     (r"Invalid image reference", "enroot {version} cannot read this form of a reference: write HOST/NAME:TAG"),
     (r"Permission denied", "something in {folder} cannot be read or written: mend its permissions"),
 ]
+# What docker and podman say when they are not there, do not run, or lack an image of their own.
+NO_DAEMON = r"Command not found: (docker|podman)|connect to the Docker daemon|access denied|image not known|no such image|not found"
 # Slurm's words for how a job ended.
 STATES = {
     "TIMEOUT": "it took longer than its walltime: give the profile a longer build_time",
@@ -87,8 +97,8 @@ def read(text: str) -> Failed:
     return Failed(token, job, told, verdict, version, [line for line in log if line.strip()])
 
 
-def why(failed: Failed, image: Image, folder: str, platform: str) -> str:
-    """One sentence: what is wrong, and the mend."""
+def why(failed: Failed, image: Image, folder: str, platform: str, digest: str | None = None) -> str:
+    """One sentence: what is wrong, and the mend. `digest`: what the registry itself told of the image."""
     word, _, rest = failed.verdict.partition(" ")
     names = {"folder": folder, "name": image.canonical, "registry": image.registry or "the registry", "platform": platform}
     own = {
@@ -106,7 +116,16 @@ def why(failed: Failed, image: Image, folder: str, platform: str) -> str:
     # OUT_OF_MEMORY may be a step's, behind the job's own FAILED.
     if state := next((state for state in failed.states if state in STATES), ""):
         return STATES[state]
-    text = "\n".join(failed.log)
+    # The names of enroot's steps hold such words too.
+    text = "\n".join(line for line in failed.log if not line.startswith("[INFO]"))
+    if image.kind in DAEMONS and re.search(NO_DAEMON, text, re.IGNORECASE):
+        engine = image.kind.removesuffix("d")
+        return (
+            f"{engine} on the node has no {image.canonical.partition(':')[2]}, or does not run: name the image by its registry, docker://…"
+        )
+    if digest and re.search(r"returned error code: 404", text):
+        form = f"not in Docker's format, for which alone enroot {failed.version or 'there'} may ask (404)"
+        return f"{names['registry']} has it, but {form}: push it so (`skopeo copy --format v2s2`)"
     for pattern, mend in WORDS:
         if re.search(pattern, text, re.IGNORECASE):
             return mend.format(**names, version=failed.version or "there", credentials=_credentials(image))

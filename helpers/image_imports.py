@@ -346,7 +346,7 @@ def refuse_failed(imports: Sequence[Import], store: Store) -> None:
         elif one.failed:
             for line in one.failed.log[-LOG_LINES:]:
                 console.say(f"  > {one_line(line)[:200]}")
-            why = image_failures.why(one.failed, one.wanted.image, store.folder, store.platform)
+            why = image_failures.why(one.failed, one.wanted.image, store.folder, store.platform, one.wanted.digest)
             where = f"; its log: {store.folder}/.failed.{one.failed.token}/log" if one.failed.token else ""
             problems.append(f"{one.wanted.image.canonical} was not imported (job {one.failed.job or '?'}): {why}{where}")
     for problem in problems[1:]:
