@@ -106,7 +106,7 @@ import_with_enroot() {
       break
     done
     [ "$place" = "$work" ] || rm -rf -- "$place"
-    if ((!code)) || ! tail -n 30 "$log" | grep -qE 'ovlfs|whiteout|Operation not supported|not supported by'; then break; fi
+    if ((!code)) || ! tail -n 30 "$log" | grep -v '^\[INFO\]' | grep -qE 'ovlfs|whiteout|Operation not supported|not supported by'; then break; fi
     echo "[evalmake] $place cannot hold layers: trying another place" >> "$log"
   done < <(places)
   ((!code))
