@@ -13,7 +13,7 @@ from helpers import tasks
 from helpers.errors import BadInput
 
 HUB, HUB_REGISTRY = "docker.io", "registry-1.docker.io"
-# The launcher's own images, where the config names none: of the job that exports results, and of the proxy (its executors/slurm/executor.py).
+# The launcher's own, where the config names none: of the job that exports results, and of the proxy (its executors/slurm/executor.py).
 EXPORT_IMAGE, PROXY_IMAGE = "python:3.12.7-slim", "haproxy:latest"
 # `uname -m` and Slurm's Arch, in the words of container images.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -157,7 +157,8 @@ def uses(config: Mapping[str, Any]) -> Iterator[Use]:
     for index, entry in enumerate(config["evaluation"]["tasks"]):
         if image := of_task(config, entry):
             yield Use(image, f"task {entry['name']}", ("evaluation", "tasks", index, "container"))
-    auxiliary = {name: one for name, one in (config.get("auxiliary_deployments") or {}).items() if (one or {}).get("type", "none") != "none"}
+    listed = config.get("auxiliary_deployments") or {}
+    auxiliary = {name: one for name, one in listed.items() if (one or {}).get("type", "none") != "none"}
     for name, one in auxiliary.items():
         if one.get("image"):
             yield Use(str(one["image"]), f"auxiliary deployment {name}", ("auxiliary_deployments", name, "image"))

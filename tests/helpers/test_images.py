@@ -104,7 +104,7 @@ def slurm(**more: Any) -> dict[str, Any]:
             "auto_export": {"destinations": ["wandb"]},
         },
         "deployment": {"type": "vllm", "image": "vllm/vllm:1"},
-        "auxiliary_deployments": {"judge": {"image": "judge:1"}},
+        "auxiliary_deployments": {"judge": {"type": "vllm", "image": "judge:1"}, "off": {"type": "none", "image": "off:1"}},
         "evaluation": {"tasks": [{"name": "one", "container": "tasks:1"}, {"name": "two", "container": "vllm/vllm:1"}]},
         **more,
     }
@@ -131,3 +131,13 @@ def test_what_is_not_used_is_not_imported() -> None:
     assert list(images.users(config)) == ["tasks:1", "vllm/vllm:1"]
     config["execution"]["type"] = "process"
     assert images.users(config) == {}
+
+
+def test_what_the_launcher_takes_of_its_own_is_used_too_and_named_once_it_has_a_path() -> None:
+    """HAProxy stands before several instances, of an auxiliary deployment too."""
+    config = slurm(auxiliary_deployments={"judge": {"type": "vllm", "image": "judge:1", "num_instances": 2}})
+    config["execution"] = {"type": "slurm", "auto_export": {"destinations": ["wandb"]}}
+    assert images.users(config)[images.PROXY_IMAGE] == ["proxy"]
+    images.put_paths(config, {images.PROXY_IMAGE: "/c/proxy.sqsh", images.EXPORT_IMAGE: "/c/export.sqsh"})
+    assert config["execution"]["proxy"] == {"image": "/c/proxy.sqsh"}
+    assert config["execution"]["auto_export"]["export_image"] == "/c/export.sqsh"
