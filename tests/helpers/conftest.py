@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from compute_node import ComputeNode
 from helpers import remote
 from registry_double import RegistryDouble
 from slurm_double import SlurmDouble
@@ -55,3 +56,11 @@ def registry(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the certificates that were trusted when it was made
     return double
+
+
+@pytest.fixture
+def node(slurm: SlurmDouble, tmp_path: Path) -> Iterator[ComputeNode]:
+    """A double of the compute nodes: what is queued runs."""
+    double = ComputeNode(slurm, tmp_path / "node")
+    yield double
+    double.close()
