@@ -100,11 +100,15 @@ def _slurm_effects(profile: Profile, mode: str) -> Iterator[Effect]:
             yield Effect(("execution", "sbatch_extra_flags", flag), fields[field], field)
     if fields.get("remote_job_dir"):
         yield Effect(("execution", "output_dir"), f"{str(fields['remote_job_dir']).rstrip('/')}/evaluations", "remote_job_dir")
-    host = fields.get("host") or ("localhost" if fields.get("tunnel") == "local" else None)
-    if host:
+    if host := host_of(profile):
         yield Effect(("execution", "hostname"), host, "host" if fields.get("host") else "tunnel")
     if fields.get("user"):
         yield Effect(("execution", "username"), fields["user"], "user")
+
+
+def host_of(profile: Profile) -> str | None:
+    """The login node of a profile: its host, which a profile for the login node itself (tunnel = "local") need not name."""
+    return profile.fields.get("host") or ("localhost" if profile.fields.get("tunnel") == "local" else None)
 
 
 def of_cluster(name: str | None) -> Profile:
@@ -114,7 +118,7 @@ def of_cluster(name: str | None) -> Profile:
     if not name:
         raise BadInput(f"PROFILE is missing: name a Slurm cluster of env.toml ({', '.join(slurm) or 'there is none'})")
     profile = profiles.get(env, name)
-    if profile.fields["executor"] != "slurm" or not profile.fields.get("host"):
+    if profile.fields["executor"] != "slurm" or not host_of(profile):
         raise BadInput(f'PROFILE={name}: executor = "slurm" and a host were expected; there are {", ".join(slurm) or "none"}')
     return profile
 

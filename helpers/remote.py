@@ -29,7 +29,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from helpers import console
+from helpers import console, profile_fields
 from helpers.errors import BadInput, StepFailed, Unreachable, one_line
 from helpers.profiles import Profile
 
@@ -111,9 +111,9 @@ def of_config(config: Mapping[str, Any]) -> Cluster:
 
 
 def of_profile(profile: Profile) -> Cluster:
-    """The cluster of a profile that has a host. Raises as of_config does."""
-    fields = profile.fields
-    return of_config({"execution": {"hostname": fields["host"], "username": fields.get("user")}, "run": {"env": fields}})
+    """The cluster of a profile of one (profile_fields.of_cluster). Raises as of_config does."""
+    execution = {"hostname": profile_fields.host_of(profile), "username": profile.fields.get("user")}
+    return of_config({"execution": execution, "run": {"env": profile.fields}})
 
 
 def of_submission(submission: Mapping[str, Any]) -> Cluster:

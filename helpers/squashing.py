@@ -231,7 +231,7 @@ def by_hand(reference: str, profile_name: str | None, out: str, force: bool, at_
     fields = profile.fields
     execution = {
         "type": "slurm",
-        "hostname": fields.get("host"),
+        "hostname": profile_fields.host_of(profile),
         "username": fields.get("user"),
         "account": fields.get("account"),
         "partition": fields.get("run_partition") or fields.get("partition"),
