@@ -238,6 +238,7 @@ def test_a_stale_token_that_enroot_kept_is_thrown_away_once(job_dir: Path, node:
     node.fails("[ERROR] URL https://x returned error code: 401 Unauthorized\n", 1)
     assert bring(job_dir)[0]["state"] == "imported"
     assert len(node.lines("asked")) == 2
+    assert not list((job_dir / "containers").glob(".layers-*/.tokens.*"))
     node.fails("[ERROR] URL https://x returned error code: 401 Unauthorized\n")
     with pytest.raises(StepFailed, match="refuses it \\(401\\)"):
         bring(job_dir, force=True)
