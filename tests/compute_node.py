@@ -38,6 +38,7 @@ printf '%s\\n' "${*: -1}" >> "$state/asked"
 for name in "say.$(wc -l < "$state/asked")" say; do
   [ ! -e "$state/$name" ] || { cat "$state/$name" >&2; break; }
 done
+[ ! -e "$state/keeps-tokens" ] || { mkdir -p "$ENROOT_CACHE_PATH/.tokens.0" && : > "$ENROOT_CACHE_PATH/.tokens.0/host"; }
 for name in "fail.$(wc -l < "$state/asked")" fail; do
   [ ! -e "$state/$name" ] || { cat "$state/$name" >&2; exit 1; }
 done

@@ -226,19 +226,14 @@ def test_of_several_each_failure_is_said_and_what_was_imported_stays(
 
 
 def test_a_stale_token_that_enroot_kept_is_thrown_away_once(job_dir: Path, node: ComputeNode) -> None:
-    def keep_token() -> None:
-        folder = (
-            next((job_dir / "containers").glob(".layers-*"), None)
-            or job_dir / "containers" / f".layers-{os.popen('id -un').read().strip()}"
-        )
-        (folder / ".tokens.0").mkdir(parents=True, exist_ok=True)
-        (folder / ".tokens.0" / "registry.example").write_text("header")
-
-    node.before = keep_token
+    tokens = job_dir / "containers" / f".layers-{ME}" / ".tokens.0"
+    tokens.mkdir(parents=True)
+    (tokens / "registry.example").write_text("header")
     node.fails("[ERROR] URL https://x returned error code: 401 Unauthorized\n", 1)
     assert bring(job_dir)[0]["state"] == "imported"
     assert len(node.lines("asked")) == 2
-    assert not list((job_dir / "containers").glob(".layers-*/.tokens.*"))
+    assert not tokens.exists()
+    (node.state / "keeps-tokens").touch()
     node.fails("[ERROR] URL https://x returned error code: 401 Unauthorized\n")
     with pytest.raises(StepFailed, match="refuses it \\(401\\)"):
         bring(job_dir, force=True)
