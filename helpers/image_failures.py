@@ -9,6 +9,8 @@ from helpers.errors import one_line
 from helpers.images import DAEMONS, Image
 
 CREDENTIALS = "~/.config/enroot/.credentials"
+# Registries whose tokens come from another host, for which the credentials must have a line too.
+TOKENS = {"nvcr.io": "authn.nvidia.com", "registry-1.docker.io": "auth.docker.io"}
 # What the tools say (enroot, curl, skopeo, mksquashfs, the kernel), and what to do. The first that fits counts.
 WORDS = [
     (
@@ -138,5 +140,5 @@ def why(failed: Failed, image: Image, folder: str, platform: str, digest: str | 
 
 def _credentials(image: Image) -> str:
     host = image.registry.partition(":")[0]
-    lines = ["nvcr.io", "authn.nvidia.com"] if host == "nvcr.io" else ["auth.docker.io"] if host == "registry-1.docker.io" else [host]
+    lines = [host, *([TOKENS[host]] if host in TOKENS else [])]
     return f"{CREDENTIALS} there must have " + " and ".join(f"`machine {one} login … password …`" for one in lines)

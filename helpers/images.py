@@ -65,7 +65,8 @@ class Image:
             both = f"{self.kind}://{self.name}" + (f":{self.tag}" if self.tag else "")
             return both, both
         at = f"{self.user}@" if self.user else ""
-        place = f"docker://{at}{self.name}" if self.host == HUB else f"docker://{at}{self.host}#{self.name}"
+        # Of the Hub too the host is named: enroot looks for a user's line in its credentials by the host that it is given.
+        place = f"docker://{at}{self.registry}#{self.name}"
         by_tag = f"{place}:{self.tag}" if self.tag else ""
         pinned = digest or self.digest
         return by_tag, f"{place}@{pinned}" if pinned else by_tag

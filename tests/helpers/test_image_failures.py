@@ -89,7 +89,7 @@ def test_a_log_that_goes_through_every_step_blames_none_of_them() -> None:
     ("reference", "hosts"),
     [
         ("nvcr.io/nvidia/nemo:25.11", ["nvcr.io", "authn.nvidia.com"]),
-        ("python:3.12", ["auth.docker.io"]),
+        ("python:3.12", ["registry-1.docker.io", "auth.docker.io"]),
         ("10.0.0.1:5000/a/b:1", ["10.0.0.1"]),
     ],
 )

@@ -16,9 +16,14 @@ HEX = "0123456789abcdef" * 4
 @pytest.mark.parametrize(
     ("reference", "canonical", "three", "four"),
     [
-        ("python", "docker.io/library/python:latest", "docker://library/python:latest", "docker://library/python:latest"),
-        ("python:3.12.7-slim", "docker.io/library/python:3.12.7-slim", "docker://library/python:3.12.7-slim", None),
-        ("vllm/vllm-openai:v0.1", "docker.io/vllm/vllm-openai:v0.1", "docker://vllm/vllm-openai:v0.1", None),
+        (
+            "python",
+            "docker.io/library/python:latest",
+            "docker://registry-1.docker.io#library/python:latest",
+            "docker://registry-1.docker.io#library/python:latest",
+        ),
+        ("python:3.12.7-slim", "docker.io/library/python:3.12.7-slim", "docker://registry-1.docker.io#library/python:3.12.7-slim", None),
+        ("vllm/vllm-openai:v0.1", "docker.io/vllm/vllm-openai:v0.1", "docker://registry-1.docker.io#vllm/vllm-openai:v0.1", None),
         ("nvcr.io/nvidia/nemo:25.11", "nvcr.io/nvidia/nemo:25.11", "docker://nvcr.io#nvidia/nemo:25.11", None),
         ("docker://nvcr.io/nvidia/nemo:25.11", "nvcr.io/nvidia/nemo:25.11", "docker://nvcr.io#nvidia/nemo:25.11", None),
         ("docker://nvcr.io#nvidia/nemo:25.11", "nvcr.io/nvidia/nemo:25.11", "docker://nvcr.io#nvidia/nemo:25.11", None),
@@ -26,7 +31,7 @@ HEX = "0123456789abcdef" * 4
         ("docker://$oauthtoken@nvcr.io#a/b:1", "nvcr.io/a/b:1", "docker://$oauthtoken@nvcr.io#a/b:1", None),
         ("10.1.2.3:5000/a/b", "10.1.2.3:5000/a/b:latest", "docker://10.1.2.3:5000#a/b:latest", None),
         ("localhost/a", "localhost/a:latest", "docker://localhost#a:latest", None),
-        ("registry-1.docker.io/library/python:3", "docker.io/library/python:3", "docker://library/python:3", None),
+        ("registry-1.docker.io/library/python:3", "docker.io/library/python:3", "docker://registry-1.docker.io#library/python:3", None),
         (f"nvcr.io/a/b@sha256:{HEX}", f"nvcr.io/a/b@sha256:{HEX}", "", f"docker://nvcr.io#a/b@sha256:{HEX}"),
         (f"nvcr.io/a/b:1@sha256:{HEX}", f"nvcr.io/a/b:1@sha256:{HEX}", "docker://nvcr.io#a/b:1", f"docker://nvcr.io#a/b@sha256:{HEX}"),
         ("dockerd://a/b:1", "dockerd:a/b:1", "dockerd://a/b:1", None),
