@@ -55,14 +55,14 @@ WORDS = [
         "enroot may not lay out layers on the node: have its package enroot+caps installed there, or give another build_partition",
     ),
     (
-        r"failed to create ovlfs|whiteout|Operation not supported|Function not implemented",
+        r"whiteout|Operation not supported|Function not implemented",
         "the filesystem of {folder} cannot hold layers, and the node has no disk: give another remote_job_dir or build_partition",
     ),
     (r"Invalid image reference", "enroot {version} cannot read this form of a reference: write HOST/NAME:TAG"),
     (r"Permission denied", "something in {folder} cannot be read or written: mend its permissions"),
 ]
 # What docker and podman say when they are not there, do not run, or lack an image of their own.
-NO_DAEMON = r"Command not found: (docker|podman)|connect to the Docker daemon|access denied|image not known|no such image|not found"
+NO_DAEMON = r"Command not found: (docker|podman)|connect to the Docker daemon|access denied|image not known|no such image|manifest unknown"
 # Slurm's words for how a job ended.
 STATES = {
     "TIMEOUT": "it took longer than its walltime: give the profile a longer build_time",

@@ -124,6 +124,10 @@ def test_a_daemon_that_is_not_there_or_lacks_the_image_is_no_registry_s_fault(sc
     assert "machine" not in said
 
 
+def test_a_program_that_enroot_lacks_is_no_daemon_s_fault() -> None:
+    assert "enroot lacks a program" in why("[ERROR] Command not found: jq", image=images.parse("dockerd://a/b:1"))
+
+
 @pytest.mark.parametrize(
     ("verdict", "said"),
     [
