@@ -19,8 +19,8 @@ def is_fancy(stream: TextIO) -> bool:
 
 
 def is_yes(value: str | None) -> bool:
-    """Whether a variable that switches something on was given as such: any text but 0, no and false."""
-    return value is not None and value.strip().lower() not in {"", "0", "no", "false"}
+    """Whether a variable that switches something on was given as such: any text but 0, no, n, off and false."""
+    return value is not None and value.strip().lower() not in {"", "0", "no", "n", "off", "false"}
 
 
 def info(text: str) -> None:

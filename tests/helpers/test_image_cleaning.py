@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from helpers import files, image_cleaning, remote
+from helpers import console, files, image_cleaning, remote
 from helpers.errors import BadInput, StepFailed
 from helpers.image_cleaning import Removable
 from helpers.remote import Cluster
@@ -277,3 +277,11 @@ def test_names_outside_of_the_cache_or_of_no_image_are_not_removed(job_dir: Path
 def test_a_profile_without_a_cache_is_refused(profile: Path, name: str | None, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         image_cleaning.clean(name, yes=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "yes"), [("1", True), ("yes", True), ("y", True), ("0", False), ("no", False), ("N", False), ("off", False), ("", False)]
+)
+def test_a_no_is_no_yes(given: str, yes: bool) -> None:
+    """YES=n removes nothing."""
+    assert console.is_yes(given) is yes
