@@ -159,7 +159,7 @@ def far_registry(bed: Bed, seconds: float) -> Iterator[str]:
                 self.wfile.write(data)
             connection.close()
 
-        do_GET = do_HEAD = _relay
+        do_GET = do_HEAD = _relay  # noqa: N815  the names that http.server calls
 
         def log_message(self, *_: object) -> None:
             """No line a call."""

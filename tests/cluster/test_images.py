@@ -91,7 +91,7 @@ class OtherUser(Images):
 
 
 def test_the_first_imports_and_the_second_finds_it_with_one_ssh_command(store: Images, tiny: str) -> None:
-    row, said = store.squash(f"docker://{tiny}")
+    row, _ = store.squash(f"docker://{tiny}")
     assert row["state"] == "imported"
     path = Path(row["path"])
     assert path.parent == store.cache
