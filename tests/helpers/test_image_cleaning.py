@@ -20,7 +20,7 @@ from slurm_double import SlurmDouble
 
 HERE = Cluster("here", tunnel="local")
 ME = pwd.getpwuid(os.getuid()).pw_name
-NOW = time.time()
+
 DAYS = 86400
 RUN = "20261122T013512Z-local-7f3a"
 
@@ -44,7 +44,7 @@ def keep(folder: Path, stem: str, sidecar: bool = True, days: float = 3, **more:
     folder.mkdir(exist_ok=True)
     path = folder / f"{stem}.sqsh"
     path.write_bytes(b"x" * 2000)
-    os.utime(path, (NOW - days * DAYS,) * 2)
+    os.utime(path, (time.time() - days * DAYS,) * 2)
     if sidecar:
         fields = {
             "canonical": f"h/{stem[:-13]}", "key": stem[-12:], "platform": "linux/amd64", "bytes": 2000, "import": "aa11",
@@ -146,7 +146,7 @@ def test_layers_and_what_failed_may_go_when_nobody_wants_them(job_dir: Path, run
         (folder / name / "x").write_bytes(b"x" * 10_000)
     assert set(listed(job_dir, runs)) == {f".layers-{ME}"}, "a log of today may still be read"
     for name in (".failed.aa", ".done.bb"):
-        os.utime(folder / name, (NOW - 2 * DAYS,) * 2)
+        os.utime(folder / name, (time.time() - 2 * DAYS,) * 2)
     found = listed(job_dir, runs)
     assert {name: one.why for name, one in found.items()} == {
         f".layers-{ME}": "layers that enroot keeps for the next import",
@@ -165,7 +165,7 @@ def test_what_others_left_is_not_listed(job_dir: Path, runs: Path) -> None:
     else:
         left.mkdir()
         os.chown(left, 65534, 65534)
-        os.utime(left, (NOW - 9 * DAYS,) * 2)
+        os.utime(left, (time.time() - 9 * DAYS,) * 2)
     assert listed(job_dir, runs) == {}
 
 
