@@ -23,6 +23,7 @@ FILES = (
     "submission.json",
     "status.json",
     "results.json",
+    "exports.json",
 )
 
 

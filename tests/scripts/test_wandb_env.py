@@ -93,13 +93,15 @@ def test_the_seeds_sentence_and_the_file(desk: Desk) -> None:
         {"name": "WANDB_ENTITY", "source": "env.toml [wandb]", "wanted_by": ["execution.auto_export"]},
         {"name": "WANDB_PROJECT", "source": "env.toml [wandb]", "wanted_by": ["execution.auto_export"]},
     ]
-    assert (written["missing"], written["wandb"]) == ([], {"mode": "online", "export": True})
+    where = {"server": "https://api.wandb.ai", "entity": "my-team", "project": "nemotron"}
+    assert (written["missing"], written["wandb"]) == ([], {"mode": "online", "export": True, **where})
 
 
 def test_without_a_login_and_without_a_wish_nothing_is_said(desk: Desk) -> None:
     done = desk.start()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert files.read_json(desk.out, "credentials")["wandb"] == {"mode": "online", "export": False}
+    where = {"server": None, "entity": None, "project": None}
+    assert files.read_json(desk.out, "credentials")["wandb"] == {"mode": "online", "export": False, **where}
 
 
 def test_no_planted_secret_is_printed_or_written(desk: Desk) -> None:
