@@ -150,7 +150,7 @@ def announce(document: dict[str, Any], run: Path | None) -> None:
     elif document["reason"]:
         console.notice(f"W&B: {document['reason']}")
     for one in document["runs"]:
-        if one["state"] in ("missing", "wrong"):
+        if one["state"] in ("missing", "wrong") and one["reason"]:
             console.say(one_line(f"  ✗ {', '.join(one['tasks'])}: {one['reason']}"))
         elif one["url"]:
             console.say(f"  {', '.join(one['tasks'])}: {one['url']}")
@@ -172,7 +172,7 @@ def _export(run: Path, config: dict[str, Any], settings: dict[str, Any], wanted:
     document["server"] = found.document({})["wandb"]["server"]
     entries = {
         one.id: {"id": one.id, "name": one.name, "url": None, "tasks": one.tasks, "metrics": len(one.metrics)}
-        | {"state": "missing", "reason": "not brought there"}
+        | {"state": "missing", "reason": ""}
         for one in wanted
     }
     document["runs"] = list(entries.values())

@@ -26,9 +26,9 @@ def make(config: dict[str, Any], run: Path | None, wandb: dict[str, Any] | None 
         # A folder of this run alone: what lies in it says whether the run was submitted before.
         folder = Path(execution["output_dir"]).expanduser().resolve() / run.name if execution.get("output_dir") and run else run
         execution["output_dir"] = str((folder or Path.cwd()) / "jobs")
+    _complete_export(data, wandb or {})
     if execution["type"] == "slurm":
         slurm_config.complete(data, run)
-    _complete_export(data, wandb or {})
     return data
 
 

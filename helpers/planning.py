@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers import console, files, launcher_config, tasks, walltime
+from helpers import console, credentials, files, launcher_config, tasks, walltime
 from helpers.console import Cell
 from helpers.errors import BadInput
 
@@ -86,9 +86,9 @@ def images(config: dict[str, Any]) -> dict[str, list[str]]:
     execution = config["execution"]
     if (execution.get("num_instances") or 1) > 1:
         add((execution.get("proxy") or {}).get("image"), "proxy")
-    export = execution.get("auto_export") or {}
-    if execution["type"] == "slurm" and export.get("destinations") and export.get("enabled") is not False:
-        add(export.get("export_image") or "python:3.12.7-slim", "auto-export")
+    if execution["type"] == "slurm" and credentials.destinations(config):
+        export = execution["auto_export"]
+        add((export.get("export_image") if isinstance(export, dict) else None) or "python:3.12.7-slim", "auto-export")
     return found
 
 

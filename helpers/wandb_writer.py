@@ -14,7 +14,7 @@ from typing import Any
 from helpers.errors import one_line
 
 # Seconds, and tries of what did not work. Without them the SDK goes on for hours.
-FINISH_SECONDS, INIT_SECONDS, TRIES, WAIT_SECONDS = 60, 30, 3, 5
+FINISH_SECONDS, INIT_SECONDS, TRIES, WAIT_SECONDS = 60, 30, 2, 2
 
 
 def main() -> None:
