@@ -111,7 +111,7 @@ def export(submission_path: str, out: str, destination: str, auto: bool) -> None
     config = files.read_yaml(run / "config.yaml", "config")[0]
     if auto and not credentials.exports_to_wandb(config):
         return
-    if not auto or not (run / "results.json").exists():
+    if not (run / "results.json").exists():
         show.gather(submission_path, None, str(run / "results.json"), partial=False)
     found = files.read_json(run / "results.json", "results")
     settings = dict((config.get("export") or {}).get(WANDB) or {})
@@ -154,6 +154,8 @@ def announce(document: dict[str, Any], run: Path | None) -> None:
             console.say(one_line(f"  ✗ {', '.join(one['tasks'])}: {one['reason']}"))
         elif one["url"]:
             console.say(f"  {', '.join(one['tasks'])}: {one['url']}")
+            if one["reason"]:
+                console.notice(f"W&B: {', '.join(one['tasks'])}: the scores are there, and this went wrong: {one['reason']}")
 
 
 def refuse_other(destination: str, submission: dict[str, Any]) -> None:
@@ -229,7 +231,8 @@ def _write(run: Path, found: credentials.Credentials, settings: dict[str, Any], 
         for one in wanted:
             for old in (run / WANDB).glob(f"offline-run-*-{one.id}"):
                 shutil.rmtree(old, ignore_errors=True)
-    environ = dict(os.environ)
+    # What would make the SDK write to another run, as inside of a process that wandb watches.
+    environ = {name: value for name, value in os.environ.items() if name not in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SERVICE")}
     found.apply(environ)
     environ |= {"WANDB_DIR": str(run), "WANDB_DATA_DIR": str(run / WANDB / "data"), "WANDB_CACHE_DIR": str(run / WANDB / "cache")}
     mark = f"export-{run.name}"

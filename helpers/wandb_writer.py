@@ -7,6 +7,7 @@ goes to stderr.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ FINISH_SECONDS, INIT_SECONDS, TRIES, WAIT_SECONDS = 60, 30, 2, 2
 def main() -> None:
     """Write each run of the plan; one that fails does not stop the next."""
     plan = json.load(sys.stdin)
-    answers, sys.stdout = sys.stdout, sys.stderr  # what the SDK prints is no answer
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the SDK and its service print is no answer
     for one in plan["runs"]:
         try:
             answer = {"url": _write(plan, one)}
