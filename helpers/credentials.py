@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from helpers import console
-from helpers.errors import BadInput
-from helpers.files import read_text, shown
+from helpers import console, wandb_server
+from helpers.errors import BadInput, Unreachable
+from helpers.files import read_json, read_text, shown
+from helpers.wandb_server import WANDB
 
 KEY, PROJECT, ENTITY = "WANDB_API_KEY", "WANDB_PROJECT", "WANDB_ENTITY"
 MODE, SERVER, TOKEN_FILE = "WANDB_MODE", "WANDB_BASE_URL", "WANDB_IDENTITY_TOKEN_FILE"
@@ -71,6 +72,7 @@ class Credentials:
     loaded: list[str] = field(default_factory=list)
     overruled: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    server: str = ""
     _values: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def value(self, name: str) -> str | None:
@@ -101,6 +103,32 @@ class Credentials:
         exported = any(AUTO_EXPORT in m.wanted_by for m in self.missing)
         raise BadInput(f"missing credentials: {told}" + (f"; or switch the export to W&B off: {EXPORT_OFF}" if exported else ""))
 
+    def wandb_server(self) -> wandb_server.Server | None:
+        """The W&B server that results are exported to; None where they are not exported online, or with an identity token for a key."""
+        key = self.value(KEY)
+        if not (self.export and self.mode == "online" and key):
+            return None
+        return wandb_server.Server(self.server, key, next(one.source for one in self.variables if one.name == KEY))
+
+    def check(self, lenient: bool = False) -> str:
+        """Ask W&B whether the key is good and may write to the project; returns a sentence that says so.
+
+        The sentence is empty, and nothing is asked, where nothing is exported online. Raises BadInput when it is not. That W&B could not
+        be asked is raised as Unreachable, or with `lenient` told: an evaluation is worth more than its export, which can be made later.
+        """
+        server = self.wandb_server()
+        if server is None:
+            return ""
+        entity, project = self.value(ENTITY) or "", self.value(PROJECT) or ""
+        try:
+            who = server.check(entity, project)
+        except Unreachable as error:
+            if not lenient:
+                raise
+            console.notice(f"{error}: whether the key is good is not known; the evaluation goes on, and its export is verified at the end")
+            return ""
+        return f"W&B at {server}: the key is {who}'s and may write to {entity}/{project}"
+
     def document(self, made_from: Mapping[str, str]) -> dict[str, Any]:
         """The content of credentials.json, made from files with these seals: names and sources, never a value."""
         return {
@@ -108,13 +136,20 @@ class Credentials:
             "made_from": dict(made_from),
             "variables": [{"name": v.name, "source": v.source, "wanted_by": list(v.wanted_by)} for v in self.variables],
             "missing": [{"name": m.name, "wanted_by": list(m.wanted_by), "mend": m.mend} for m in self.missing],
-            "wandb": {"mode": self.mode, "export": self.export},
+            "wandb": {
+                "mode": self.mode,
+                "export": self.export,
+                "server": _address(self.server) if self.export else None,
+                "entity": self.value(ENTITY) if self.export else None,
+                "project": self.value(PROJECT) if self.export else None,
+            },
         }
 
 
-def gather(config: Mapping[str, Any], env_dir: Path | None, environ: Mapping[str, str]) -> Credentials:
+def gather(config: Mapping[str, Any], env_dir: Path | None, environ: Mapping[str, str], export: bool | None = None) -> Credentials:
     """The credentials that a compiled config needs, as found in `environ`, in `env_dir`/.env, in wandb's login and in the config.
 
+    `export`: whether results are exported to W&B, where that is not for the config to say.
     Contacts nothing, prints nothing, and changes neither `environ` nor os.environ. What is missing is listed, not raised: see `require`.
     Raises BadInput for a line of .env that is no assignment, a config key that names no variable, a WANDB_MODE that wandb does not know,
     and a WANDB_BASE_URL that is no server address. Not for several threads: wandb reads os.environ, which is exchanged meanwhile.
@@ -127,7 +162,7 @@ def gather(config: Mapping[str, Any], env_dir: Path | None, environ: Mapping[str
         values[name], sources[name] = dotenv[name], DOTENV
 
     wanted = wanted_variables(config)
-    export = exports_to_wandb(config)
+    export = exports_to_wandb(config) if export is None else export
     wandb_missing: dict[str, str] = {}
     server = ""
 
@@ -184,6 +219,7 @@ def gather(config: Mapping[str, Any], env_dir: Path | None, environ: Mapping[str
         loaded=loaded,
         overruled=[name for name in dotenv if name not in loaded],
         notices=notices,
+        server=values.get(SERVER, wandb_server.CLOUD),
         _values={v.name: values[v.name] for v in variables},
     )
 
@@ -214,8 +250,8 @@ def read_dotenv(folder: Path | None) -> tuple[dict[str, str], list[str]]:
     return {name: value for name, value in values.items() if value}, notices
 
 
-def exports_to_wandb(config: Mapping[str, Any]) -> bool:
-    """Whether the config asks for results to be exported to W&B after the evaluation.
+def destinations(config: Mapping[str, Any]) -> list[str]:
+    """Where the config asks for results to be exported to after the evaluation.
 
     `execution.auto_export` is a list of destinations or has one, as the launcher reads it; `enabled: false` switches it off, which the
     launcher itself does not know.
@@ -223,9 +259,32 @@ def exports_to_wandb(config: Mapping[str, Any]) -> bool:
     auto_export = _section(config, "execution").get("auto_export")
     if isinstance(auto_export, Mapping):
         if auto_export.get("enabled") is False:
-            return False
+            return []
         auto_export = auto_export.get("destinations")
-    return "wandb" in ([auto_export] if isinstance(auto_export, str) else auto_export or [])
+    return [auto_export] if isinstance(auto_export, str) else list(auto_export or [])
+
+
+def recorded(config_path: Path | str) -> dict[str, Any]:
+    """The `wandb` of the credentials.json beside a config.yaml: mode, server, entity and project; empty where there is none."""
+    beside = Path(config_path).with_name("credentials.json")
+    return dict(read_json(beside, "credentials")["wandb"]) if str(config_path) != "-" and beside.exists() else {}
+
+
+def by_launcher(config: Mapping[str, Any], mode: str) -> list[str]:
+    """Of these destinations those that the launcher's own export serves; the others are exported to from here (helpers/exporting.py).
+
+    `mode` is W&B's. Of one W&B run there is one writer: several jobs at once would undo each other. Offline, a job's files would stay on
+    the cluster.
+    """
+    wanted, kind = destinations(config), _section(config, "execution").get("type")
+    together = _section(_section(config, "export"), WANDB).get("log_mode") == "multi_task"
+    left = kind != "process" and (kind != "slurm" or together or mode != "online")
+    return [name for name in wanted if not (left and name == WANDB)]
+
+
+def exports_to_wandb(config: Mapping[str, Any]) -> bool:
+    """Whether the config asks for results to be exported to W&B after the evaluation."""
+    return WANDB in destinations(config)
 
 
 def wanted_variables(config: Mapping[str, Any]) -> dict[str, list[str]]:

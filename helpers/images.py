@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from helpers import tasks
+from helpers import credentials, tasks
 from helpers.errors import BadInput
 
 HUB, HUB_REGISTRY = "docker.io", "registry-1.docker.io"
@@ -148,8 +148,8 @@ class Use:
     key: tuple[str | int, ...]
 
 
-def uses(config: Mapping[str, Any]) -> Iterator[Use]:
-    """Every use of a container image in a run of this config. A process uses none."""
+def uses(config: Mapping[str, Any], wandb_mode: str = "online") -> Iterator[Use]:
+    """Every use of a container image in a run of this config. A process uses none, and an export that is made from here neither."""
     execution = config["execution"]
     if execution["type"] == "process":
         return
@@ -166,9 +166,9 @@ def uses(config: Mapping[str, Any]) -> Iterator[Use]:
     # HAProxy stands before several instances, of the model or of an auxiliary deployment.
     if execution["type"] == "slurm" and any((one.get("num_instances") or 1) > 1 for one in [execution, *auxiliary.values()]):
         yield Use(str((execution.get("proxy") or {}).get("image") or PROXY_IMAGE), "proxy", ("execution", "proxy", "image"))
-    export = execution.get("auto_export") or {}
-    if execution["type"] == "slurm" and export.get("destinations") and export.get("enabled") is not False:
-        image = str(export.get("export_image") or EXPORT_IMAGE)
+    if execution["type"] == "slurm" and credentials.by_launcher(config, wandb_mode):
+        export = execution["auto_export"]
+        image = str((export.get("export_image") if isinstance(export, dict) else None) or EXPORT_IMAGE)
         yield Use(image, "auto-export", ("execution", "auto_export", "export_image"))
 
 
@@ -179,10 +179,10 @@ def of_task(config: Mapping[str, Any], entry: Mapping[str, Any]) -> str | None:
     return entry.get("container") or tasks.define(dict(entry)).container
 
 
-def users(config: Mapping[str, Any]) -> dict[str, list[str]]:
+def users(config: Mapping[str, Any], wandb_mode: str = "online") -> dict[str, list[str]]:
     """Every image of a run, with what uses it."""
     found: dict[str, list[str]] = {}
-    for use in uses(config):
+    for use in uses(config, wandb_mode):
         found.setdefault(use.reference, []).append(use.user)
     return found
 

@@ -24,6 +24,7 @@ FILES = (
     "submission.json",
     "status.json",
     "results.json",
+    "exports.json",
 )
 
 

@@ -22,7 +22,7 @@ from nemo_evaluator_launcher.executors.local.executor import LocalExecutor
 from nemo_evaluator_launcher.executors.registry import register_executor
 from omegaconf import DictConfig, OmegaConf
 
-from helpers import process_jobs, process_start, tasks
+from helpers import credentials, process_jobs, process_start, tasks
 from helpers.errors import BadInput
 from helpers.files import ROOT, write_text
 from helpers.launcher import TELEMETRY
@@ -106,14 +106,12 @@ def make_plan(cfg: DictConfig, config: dict[str, Any], invocation_id: str) -> di
                 "script": script(entry, config["evaluation"]),
             }
         )
-    auto_export = execution.get("auto_export") or {}
-    wanted = auto_export.get("enabled") is not False
     return {
         "invocation_id": invocation_id,
         "deployment": server,
         "tasks": planned,
         "export": {
-            "destinations": list(auto_export.get("destinations") or []) if wanted else [],
+            "destinations": credentials.destinations(config),
             "config": {"export": config.get("export") or {}},
             "env": {**everywhere, **((config.get("export") or {}).get("env_vars") or {})},
         },

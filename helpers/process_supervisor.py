@@ -30,9 +30,10 @@ from typing import IO, Any
 import psutil
 import yaml
 
-from helpers import ports, process_jobs
+from helpers import ports, process_jobs, run_folder
 from helpers.errors import BadInput, EvalmakeError, Interrupted, StepFailed
 from helpers.files import ROOT, write_text
+from helpers.wandb_server import WANDB
 
 POLL_SECONDS = 0.1
 LOCK_SECONDS = 2.0  # how long the folder's lock is tried for: who asks whether we live holds it for an instant
@@ -116,10 +117,11 @@ def main(arguments: list[str]) -> None:
     plan = process_jobs.read(jobs / process_jobs.PLAN) or {}
     end_all(plan["invocation_id"])
     try:
-        end_with_owner(os.environ.pop(process_jobs.OWNER, None))
+        owner = os.environ.pop(process_jobs.OWNER, None)
+        end_with_owner(owner)
         os.environ[process_jobs.PROGRESS_URL] = take_progress()
         run(jobs, plan)
-        export(jobs, plan)
+        export(jobs, plan, bool(owner))
     except (Interrupted, KeyboardInterrupt):
         process_jobs.mark_stopped([jobs / task["dir"] for task in plan["tasks"]], process_jobs.INTERRUPTED_CODE)
     finally:
@@ -306,13 +308,23 @@ def environment(names: dict[str, str], extra: dict[str, str]) -> dict[str, str]:
     return child
 
 
-def export(jobs: Path, plan: dict[str, Any]) -> None:
-    """Export the tasks that succeeded to the plan's destinations with the launcher's own command; what it says is in export.log."""
+def export(jobs: Path, plan: dict[str, Any], is_owned: bool) -> None:
+    """Export the tasks that succeeded to the plan's destinations; what is said is in export.log.
+
+    W&B by our own exporter, unless an owner stays to the end and does it where a person sees it; others by the launcher's own command.
+    """
     done = [task["job_id"] for task in plan["tasks"] if process_jobs.exit_code(jobs / task["dir"]) == 0]
     for destination in plan["export"]["destinations"] if done else []:
+        command = [sys.executable, "-m", "nemo_evaluator_launcher.cli.main", "export", *done, "--dest", destination]
+        command += ["--config", str(jobs / "export.yml")]
+        if destination == WANDB:
+            # A run's jobs lie in it, or in a folder of its name elsewhere (execution.output_dir).
+            run = jobs.parent if (jobs.parent / "submission.json").exists() else run_folder.RUNS / jobs.parent.name
+            if is_owned or not (run / "submission.json").exists():
+                continue
+            script = ROOT / "scripts" / "export_results.py"
+            command = [sys.executable, str(script), f"--submission={run}/submission.json", f"--out={run}/exports.json", "--auto"]
         with (jobs / "export.log").open("ab") as log:
-            command = [sys.executable, "-m", "nemo_evaluator_launcher.cli.main", "export", *done, "--dest", destination]
-            command += ["--config", str(jobs / "export.yml")]
             subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,

@@ -23,10 +23,12 @@ FILES = {
     "submission.json": "submit_eval.py",
     "status.json": "status.py",
     "results.json": "collect_results.py",
+    "exports.json": "export_results.py",
 }
 OTHERS = {
     "jobs/": "a folder a task: run.sh (what was run), run_config.yml, logs/, artifacts/ (what the harness wrote)",
     "logs/": "what the launcher said",
+    "wandb/": "W&B runs that were not brought to the server yet (offline, or when that failed)",
     "events.jsonl": "every step: start, end, seconds, exit code",
 }
 

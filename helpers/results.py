@@ -20,15 +20,24 @@ def read_scores(path: Path) -> list[dict[str, Any]]:
 
     See rows_of.
     """
-    return rows_of(_load(path))
+    return rows_of(load(path))
 
 
 def rows_of(data: dict[str, Any] | None) -> list[dict[str, Any]]:
     """The same of a results.yml's content.
 
+    `part` is NAME of `named_rows` where there are several (mmlu and its subjects), else None.
+    """
+    rows = named_rows(data)
+    several = len({row["part"] for row in rows}) > 1
+    return [{**row, "part": row["part"] if several else None} for row in rows]
+
+
+def named_rows(data: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The rows of a results.yml's content, each with the harness's own name of its part: part, metric, score, value, stderr, n.
+
     The form is nemo-evaluator's EvaluationResult: results.{tasks,groups}.NAME.metrics.METRIC.scores.SCORE.{value, stats}; a group may
-    hold groups. `part` is NAME where there are several (mmlu and its subjects), else None. What a group repeats of a task is left out.
-    The order is that of the names, whatever the order in the file.
+    hold groups. `part` is NAME. What a group repeats of a task is left out. The order is that of the names, whatever the order in the file.
     """
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for part, holder in _holders((data or {}).get("results")):
@@ -43,10 +52,7 @@ def rows_of(data: dict[str, Any] | None) -> list[dict[str, Any]]:
                         "n": None if (count := _at_least_zero(stats.get("count"))) is None else int(count),
                     },
                 )
-    several = len({part for part, _, _ in found}) > 1
-    return [
-        {"part": part if several else None, "metric": metric, "score": score, **row} for (part, metric, score), row in sorted(found.items())
-    ]
+    return [{"part": part, "metric": metric, "score": score, **row} for (part, metric, score), row in sorted(found.items())]
 
 
 def has_scores(path: Path) -> bool:
@@ -136,7 +142,7 @@ def notices(results: dict[str, Any]) -> list[str]:
     ]
 
 
-def _load(path: Path) -> dict[str, Any] | None:
+def load(path: Path) -> dict[str, Any] | None:
     """A results.yml, or None when it is missing, torn, or no mapping."""
     try:
         return parse(path.read_bytes())
@@ -197,7 +203,7 @@ def _chance(harness: str, task: str) -> float | None:
 def _model(submission: dict[str, Any]) -> str | None:
     """The model as the endpoint calls it, from the first results.yml that names it."""
     for job in submission["jobs"]:
-        data = _load(Path(job["job_dir"] or ".") / "artifacts" / "results.yml") or {}
+        data = load(Path(job["job_dir"] or ".") / "artifacts" / "results.yml") or {}
         if name := _mapping(_mapping(data.get("target")).get("api_endpoint")).get("model_id"):
             return str(name)
     return None

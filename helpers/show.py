@@ -191,6 +191,11 @@ def verdict(path: str) -> None:
     found = files.read_json(path, "results")
     _print_results(found)
     console.say(f"Results: {shown(path)}")
+    exports = Path(path).with_name("exports.json")
+    if path != "-" and exports.exists() and (document := files.read_json(exports, "exports"))["results"] == found["seal"]:
+        from helpers import exporting
+
+        exporting.announce(document, run_folder.run_of(path))
     labels = task_rules.labels(found["tasks"])
     failed = [labels[entry["index"]] for entry in found["tasks"] if entry["state"] != "SUCCEEDED"]
     if failed:

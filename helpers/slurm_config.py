@@ -52,8 +52,12 @@ def _pasted(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for key in ("account", "partition", "cpu_partition", "gres", "subproject", "output_dir", "gpus_per_node"):
         if execution.get(key) is not None:
             yield f"execution.{key}", str(execution[key])
-    if "'" in str(execution.get("sbatch_comment") or ""):
-        yield "execution.sbatch_comment", "'"
+    export = execution.get("auto_export") or {}
+    yield "execution.auto_export.export_image", str(export.get("export_image") or "")
+    # These stand in single quotes.
+    for key, holder in (("sbatch_comment", execution), ("auto_export.launcher_install_cmd", export)):
+        if "'" in str(holder.get(key.rpartition(".")[2]) or ""):
+            yield f"execution.{key}", "'"
     for key in ("image", "checkpoint_path", "cache_path"):
         if deployment["type"] != "none" and deployment.get(key):
             yield f"deployment.{key}", str(deployment[key])

@@ -6,6 +6,7 @@ each held by a test (tests/helpers/test_slurm_executor.py):
 - `generate_invocation_id`, `get_timestamp_string`: the same for a run each time, so that its folder on the cluster is the same too;
 - `load_tasks_mapping`: our catalogue, read once; `get_task_definition_for_job` (in api/functional.py too): for a task
   of the catalogue, whatever its container;
+- `_generate_auto_export_section`: the W&B run that an export job writes to has an id of ours;
 - `generate_secrets_env`: values in single quotes, so that `$`, `"` and backticks arrive as they are;
 - `master_connection`, `_validate_remote_paths_exist`, `_make_remote_execution_output_dir`, `_rsync_upload_rundirs`,
   `_sbatch_remote_runsubs`: one connection, one look before anything is queued, and no job twice.
@@ -24,7 +25,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from helpers import catalogue, console, launcher, remote, run_folder, stopping_points, walltime
+from helpers import catalogue, console, launcher, remote, run_folder, stopping_points, walltime, wandb_server
 from helpers.errors import StepFailed, Unreachable, one_line
 from helpers.remote import Cluster, Frame
 
@@ -107,6 +108,7 @@ class Submitting:
             (executor, "generate_invocation_id", lambda: self.invocation_id),
             (executor, "get_timestamp_string", lambda **_: self.timestamp),
             (executor, "generate_secrets_env", quoted_secrets),
+            (executor, "_generate_auto_export_section", export_section(vars(executor)["_generate_auto_export_section"])),
             (executor, "master_connection", lambda **_: contextlib.nullcontext()),
             (executor, "_validate_remote_paths_exist", lambda *, paths, **_: self.paths.extend(paths)),
             (executor, "_make_remote_execution_output_dir", lambda **_: None),
@@ -227,6 +229,24 @@ def definition(stock: Callable[..., Any]) -> Callable[..., Any]:
         return stock(task_query=task_query, container=None if catalogue.is_known(task_query) else container, **others)
 
     return found
+
+
+def export_section(stock: Callable[..., str]) -> Callable[..., str]:
+    """The launcher's _generate_auto_export_section, with the W&B run's id in it: its exporter makes another run each time without one.
+
+    wandb's SDK takes the id from the environment.
+    """
+
+    def made(*, cfg: Any, job_id: str, remote_task_subdir: Path, **others: Any) -> str:
+        from omegaconf import OmegaConf
+
+        own = OmegaConf.merge(cfg, {})
+        known = shlex.quote(wandb_server.run_id(job_id.rpartition(".")[0], remote_task_subdir.name))
+        command = own.execution.auto_export.launcher_install_cmd
+        own.execution.auto_export.launcher_install_cmd = f"export WANDB_RUN_ID={known} WANDB_RESUME=allow\n    {command}"
+        return stock(cfg=own, job_id=job_id, remote_task_subdir=remote_task_subdir, **others)
+
+    return made
 
 
 def _aloud(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from helpers import console, files, images, run_folder
+from helpers import console, credentials, files, images, run_folder
 from helpers.errors import BadInput, StepFailed
 from helpers.images import Image
 
@@ -27,17 +27,18 @@ def squash(config_path: str, out: str, force: bool, at_once: int = AT_ONCE) -> N
     run = run_folder.run_of(out)
     if run and (run / "request.json").exists():
         force = force or files.read_json(run / "request.json", "request")["force_squash"]
-    made = retold(config, run / "launcher.yaml") if run and (run / "launcher.yaml").exists() else plan(config, force, at_once)
+    mode = credentials.recorded(config_path).get("mode", "online")
+    made = retold(config, run / "launcher.yaml", mode) if run and (run / "launcher.yaml").exists() else plan(config, mode, force, at_once)
     document = {"made_by": MADE_BY, "made_from": {"config.yaml": seal}, **made}
     files.write_json(out, document, "images")
 
 
-def retold(config: Mapping[str, Any], launcher_path: Path) -> dict[str, Any]:
+def retold(config: Mapping[str, Any], launcher_path: Path, wandb_mode: str) -> dict[str, Any]:
     """The same for a run whose images.json is gone: launcher.yaml was made from it, and is what is submitted. Contacts nothing."""
     used = {use.key: use.reference for use in images.uses(files.read_yaml(launcher_path, "launcher")[0])}
-    users, rows = images.users(config), {}
+    users, rows = images.users(config, wandb_mode), {}
     why = unmet(config)
-    for use in images.uses(config):
+    for use in images.uses(config, wandb_mode):
         row = left(users[use.reference], images.parse(use.reference), why)
         if used.get(use.key, use.reference) != use.reference:
             row |= {"path": used[use.key], "state": "hit", "why": "images.json was gone: its path is launcher.yaml's"}
@@ -45,9 +46,9 @@ def retold(config: Mapping[str, Any], launcher_path: Path) -> dict[str, Any]:
     return {"cluster": None, "folder": None, "images": list(rows.values())}
 
 
-def plan(config: Mapping[str, Any], force: bool, at_once: int) -> dict[str, Any]:
+def plan(config: Mapping[str, Any], wandb_mode: str, force: bool, at_once: int) -> dict[str, Any]:
     """cluster, folder and images, as images.json has them, after all was imported that can be."""
-    users = images.users(config)
+    users = images.users(config, wandb_mode)
     parsed = {reference: images.parse(reference) for reference in users}
     why = unmet(config)
     wanted = [image for image in parsed.values() if image.kind != "file"]
@@ -69,12 +70,12 @@ def plan(config: Mapping[str, Any], force: bool, at_once: int) -> dict[str, Any]
     return {"cluster": str(cluster), "folder": found.folder, "images": rows}
 
 
-def foresee(config: Mapping[str, Any], remote_too: bool) -> list[tuple[str, str, str]]:
+def foresee(config: Mapping[str, Any], wandb_mode: str, remote_too: bool) -> list[tuple[str, str, str]]:
     """What would become of each image: the reference, what uses it, and a few words. `remote_too`: the cluster is asked, and not changed.
 
     Without it nothing is contacted. Raises BadInput for a reference that is none, and with `remote_too` Unreachable.
     """
-    users = images.users(config)
+    users = images.users(config, wandb_mode)
     parsed = [images.parse(reference) for reference in users]
     why, words = unmet(config), {}
     wanted = [image for image in parsed if image.kind != "file"]

@@ -48,8 +48,9 @@ def prepare(config_path: str, out: str) -> None:
     made_from = {"config.yaml": seal}
     if out != "-" and Path(out).exists() and files.read_yaml(out, "launcher")[2] == made_from:
         return
-    data = launcher_config.make(config, run_folder.run_of(config_path), squashing.paths_of(config_path))
-    why = "the project was moved, or evalmake changed since"
+    run = run_folder.run_of(config_path)
+    data = launcher_config.make(config, run, squashing.paths_of(config_path), credentials.recorded(config_path))
+    why = "the project was moved, the W&B project of the environment is another, or evalmake changed since"
     lineage.refuse_other(out, files.yaml_seal(data, MADE_BY, made_from), why)
     files.write_yaml(out, data, "launcher", MADE_BY, made_from)
 
@@ -77,6 +78,7 @@ def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = 
         found.apply(_environment())
         before = submitted_before(data)
         if before is None:
+            found.check(lenient=True)
             check_executor(data)
         console.say("Starting evaluation...")
         log = run / "logs" / "launcher.log" if run else None

@@ -21,7 +21,7 @@ OTHER_ENVIRONMENT = {"CONFIG_PATH", "ENV_FILE", "DEBUG", "TEST_WEIGHTS", "STOP_A
 # Targets that make a run, or go on with the one that RUN= names.
 MAKING = {"eval", "batch", "dry-run"}
 # Targets that look at a run that is there: without RUN= they mean the last one.
-LOOKING = {"status", "logs", "cancel", "resume", "results", "explain"}
+LOOKING = {"status", "logs", "cancel", "resume", "results", "export", "explain"}
 # Those of them that take several runs at once.
 SEVERAL = {"status", "cancel"}
 

@@ -3,9 +3,11 @@
 
     scripts/wandb_env.py --config runs/20261122T013512Z-local-7f3a/config.yaml --out runs/20261122T013512Z-local-7f3a/credentials.json
     scripts/wandb_env.py --config - --out - --dry-run < config.yaml
+    scripts/wandb_env.py --config config.yaml --out - --check          # is the key good, and may it write to the project?
     WANDB_MODE=offline scripts/wandb_env.py --config config.yaml --out -
 
-Contacts nothing. Exit codes: 0 written or unchanged, 2 something is missing (not with --dry-run) or cannot be read.
+Contacts nothing but, with --check or --preflight, the W&B server. Exit codes: 0 written or unchanged, 2 something is missing (not with
+--dry-run), cannot be read, or is refused by W&B, 3 with --check: W&B could not be asked.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ def main(arguments: list[str]) -> None:
         "--env-dir", type=Path, metavar="DIR", help="folder of a .env file (default: the folder of the env.toml that counts)"
     )
     parser.add_argument("--dry-run", action="store_true", help="list what is missing, and go on")
+    parser.add_argument("--check", action="store_true", help="ask W&B whether the key is good and may write to the project")
+    parser.add_argument("--preflight", action="store_true", help="the same, and go on with a notice where W&B could not be asked")
     options = parser.parse_args(arguments)
     if options.env_dir and not options.env_dir.is_dir():
         raise BadInput(f"--env-dir {options.env_dir}: no such folder")
@@ -42,6 +46,8 @@ def main(arguments: list[str]) -> None:
                 console.notice(f"missing: {missing.name} (wanted by {', '.join(missing.wanted_by)}): {missing.mend}")
         else:
             found.require()
+            if (options.check or options.preflight) and (good := found.check(lenient=options.preflight)):
+                console.info(good)
         write(options.out, found.document({"config.yaml": seal}))
 
 

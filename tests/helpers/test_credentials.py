@@ -444,7 +444,8 @@ def test_no_text_form_shows_a_value_and_the_document_fits_its_schema(home: Path,
     for secret in (SECRET, NEW_KEY):
         assert secret not in everything
     written = files.read_json(out, "credentials")
-    assert written["wandb"] == {"mode": "online", "export": True}
+    where = {"server": "https://api.wandb.ai", "entity": "my-team", "project": "nemotron"}
+    assert written["wandb"] == {"mode": "online", "export": True, **where}
     assert {"name": "HF_TOKEN", "source": ".env", "wanted_by": []} in written["variables"]
     assert {"name": "API", "source": "environment", "wanted_by": ["env_vars.A"]} in written["variables"]
 

@@ -11,9 +11,11 @@ import os
 import re
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,12 @@ from nemo_evaluator_launcher.api import functional
 from nemo_evaluator_launcher.common import env_vars, execdb
 from nemo_evaluator_launcher.executors.slurm import executor
 
-from helpers import launcher, remote, run_folder, slurm_executor, stopping_points
+from helpers import launcher, launcher_config, remote, run_folder, slurm_executor, stopping_points
 from helpers.errors import StepFailed, Unreachable
 from helpers.remote import Cluster, Frame
 from helpers.slurm_executor import Submitting, refuse_problems
+from helpers.wandb_server import run_id
+from wandb_double import ENTITY, KEY, PROJECT, WandbDouble
 
 CLUSTER = Cluster("login.example", "ann")
 RUN = "20261122T013512Z-mine-7f3a"
@@ -139,7 +143,7 @@ def test_each_name_is_there_and_is_as_it_was_afterwards() -> None:
     assert {name for _, name in stock} == {
         "generate_invocation_id", "get_timestamp_string", "load_tasks_mapping", "get_task_definition_for_job", "generate_secrets_env",
         "master_connection", "_validate_remote_paths_exist", "_make_remote_execution_output_dir", "_rsync_upload_rundirs",
-        "_sbatch_remote_runsubs",
+        "_sbatch_remote_runsubs", "_generate_auto_export_section",
     }  # fmt: skip
     for (short, name), was in stock.items():
         assert vars({"executor": executor, "functional": functional}[short])[name] is was
@@ -558,3 +562,61 @@ def test_every_value_arrives_through_the_file_as_it_was(tmp_path: Path, monkeypa
 def test_without_values_the_file_is_empty_as_the_launcher_s() -> None:
     for groups in ({}, {"g": {}}, {"g": {"R": env_vars.EnvVarRuntime("X")}}):
         assert slurm_executor.quoted_secrets(groups).secrets_content == env_vars.generate_secrets_env(groups).secrets_content == ""
+
+
+# ---- The export job --------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_export_job_and_we_write_to_the_same_wandb_run_with_the_key_out_of_the_secrets_file(
+    cluster: ClusterDouble, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher's export.sbatch, run by a real bash with stand-ins for srun and pip, and its real exporter with the real SDK."""
+    lustre, tools, venv = tmp_path / "lustre", tmp_path / "bin", Path(sys.executable).parent
+    sections = config()
+    sections["execution"] |= {"output_dir": str(lustre), "auto_export": {"enabled": True, "destinations": ["wandb"]}}
+    with WandbDouble() as double:
+        values = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": double.url, "WANDB_ENTITY": ENTITY, "WANDB_PROJECT": PROJECT}
+        for name, value in {**values, "MY_TOKEN": "hf_$ecret", "MY_WORD": NASTY}.items():
+            monkeypatch.setenv(name, value)
+        wandb = {"mode": "online", "server": double.url, "entity": ENTITY, "project": PROJECT}
+        data = launcher_config.make({**sections, "run": {}}, run, wandb)
+        submitting = Submitting(CLUSTER, run, SEAL)
+        invocation = launcher.run_eval(data, None, submitting)
+        name = "hellaswag.2"
+        there = Path(submitting.remote_dir) / name
+        for file, content in cluster.sent.items():
+            if KEY.encode() in content:
+                assert file.endswith("/.secrets.env"), file
+            (Path(submitting.remote_dir) / file).parent.mkdir(parents=True, exist_ok=True)
+            (Path(submitting.remote_dir) / file).write_bytes(content)
+        script = cluster.sent[f"{name}/run.sub"].decode()
+        (sbatch,) = re.findall(r"<< 'EXPORT_EOF'\n(.*?)\nEXPORT_EOF\n", script, re.DOTALL)
+        (settings,) = re.findall(r"cat > export_config.yml << 'EOF'\n(.*?)\nEOF\n", script, re.DOTALL)
+        artifacts = there / "artifacts"
+        artifacts.mkdir()
+        (artifacts / "export_config.yml").write_text(settings)
+        scores = {"acc": {"scores": {"acc": {"value": 0.5, "stats": {"stderr": 0.25, "count": 4}}}}}
+        result = {"results": {"tasks": {"hellaswag": {"metrics": scores}}}, "config": {"type": "lm-eval.hellaswag"}}
+        result["target"] = {"api_endpoint": {"model_id": "m"}}
+        (artifacts / "results.yml").write_text(json.dumps(result))
+        (artifacts / "metadata.yaml").write_text(json.dumps({"launcher_resolved_config": data}))
+        (artifacts / "run_config.yml").write_text(json.dumps(result))
+        (artifacts / "eval_factory_metrics.json").write_text("{}")
+        tools.mkdir()
+        (tools / "srun").write_text('#!/bin/bash\nwhile [ "$1" != bash ]; do shift; done\nexec "$@"\n')
+        (tools / "pip").write_text(f'#!/bin/bash\nprintf "%s\\n" "$@" > {tmp_path}/installed\n')
+        for tool in tools.iterdir():
+            tool.chmod(0o755)
+        home = tmp_path / "elsewhere"
+        home.mkdir()
+        environ = {"PATH": f"{tools}:{venv}:{os.environ['PATH']}", "HOME": str(home), "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0"}
+        for _ in range(2):
+            done = subprocess.run(["bash", "-c", sbatch], env=environ, capture_output=True, text=True, timeout=120, check=False)
+            assert "'successful_jobs': 1" in done.stdout, done.stdout + done.stderr
+        assert f"wandb=={version('wandb')}" in (tmp_path / "installed").read_text().splitlines()
+        known = run_id(invocation, name)
+        held = double.run(known)
+        assert list(double.runs) == [(ENTITY, PROJECT, known)]
+        assert held.summary["hellaswag_acc"] == 0.5
+        assert "hellaswag_acc_stderr" not in held.summary, "what the launcher's exporter leaves out"
+        assert double.keys_seen() == {KEY, None}

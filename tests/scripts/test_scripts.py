@@ -25,6 +25,7 @@ MISSING = {
     "submit_eval.py": ("--config", "{}/config.yaml", "--launcher", "{}/launcher.yaml", "--out", "{}/submission.json"),
     "status.py": ("--submission", "{}/submission.json"),
     "collect_results.py": ("--submission", "{}/submission.json", "--out", "-"),
+    "export_results.py": ("--submission", "{}/submission.json", "--out", "{}/exports.json"),
     "show_logs.py": ("--submission", "{}/submission.json"),
     "cancel_run.py": ("--submission", "{}/submission.json"),
     "explain_value.py": ("--origins", "{}/origins.json"),

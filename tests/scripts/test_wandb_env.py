@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from helpers import files
+from wandb_double import WandbDouble
 
 SCRIPT = files.ROOT / "scripts" / "wandb_env.py"
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -36,6 +38,7 @@ class Desk:
         self.env_dir = folder / "project"
         self.run = folder / "runs" / "20261122T013512Z-local-7f3a"
         self.out = self.run / "credentials.json"
+        self.may_ask = False
         for made in (self.home, self.env_dir, self.run, folder / "site"):
             made.mkdir(parents=True)
         (folder / "site" / "sitecustomize.py").write_text(TRIPWIRE)
@@ -53,6 +56,8 @@ class Desk:
         options = arguments or ("--config", f"{self.run}/config.yaml", "--out", f"{self.out}", "--env-dir", f"{self.env_dir}")
         env = {"HOME": str(self.home), "PATH": os.environ["PATH"], "PYTHONPATH": str(self.folder / "site")}
         env |= {"TRIPWIRE": str(self.folder / "asked"), "HTTPS_PROXY": "http://127.0.0.1:9", **environ}
+        if self.may_ask:
+            del env["PYTHONPATH"]
         done = subprocess.run(
             [sys.executable, SCRIPT, *options],
             input=stdin,
@@ -93,13 +98,15 @@ def test_the_seeds_sentence_and_the_file(desk: Desk) -> None:
         {"name": "WANDB_ENTITY", "source": "env.toml [wandb]", "wanted_by": ["execution.auto_export"]},
         {"name": "WANDB_PROJECT", "source": "env.toml [wandb]", "wanted_by": ["execution.auto_export"]},
     ]
-    assert (written["missing"], written["wandb"]) == ([], {"mode": "online", "export": True})
+    where = {"server": "https://api.wandb.ai", "entity": "my-team", "project": "nemotron"}
+    assert (written["missing"], written["wandb"]) == ([], {"mode": "online", "export": True, **where})
 
 
 def test_without_a_login_and_without_a_wish_nothing_is_said(desk: Desk) -> None:
     done = desk.start()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert files.read_json(desk.out, "credentials")["wandb"] == {"mode": "online", "export": False}
+    where = {"server": None, "entity": None, "project": None}
+    assert files.read_json(desk.out, "credentials")["wandb"] == {"mode": "online", "export": False, **where}
 
 
 def test_no_planted_secret_is_printed_or_written(desk: Desk) -> None:
@@ -189,6 +196,59 @@ def test_the_step_is_recorded_without_a_value(desk: Desk) -> None:
     assert [(event["step"], event["event"]) for event in events] == [("wandb_env", "start"), ("wandb_env", "end")]
     assert events[1]["exit_code"] == 2
     assert "ABSENT" in events[1]["error"]
+
+
+# ---- Asking W&B -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def double(desk: Desk) -> Iterator[WandbDouble]:
+    """A server that the person is logged in to, and a config that exports to it."""
+    desk.may_ask = True
+    desk.configure(execution=EXPORT)
+    with WandbDouble() as double:
+        port = double.url.rpartition(":")[2]
+        (desk.home / ".netrc").write_text(f"machine 127.0.0.1:{port}\n  login user\n  password {KEY}\n")
+        yield double
+
+
+def test_a_check_asks_the_configured_server_once_whether_the_key_may_write(desk: Desk, double: WandbDouble) -> None:
+    done = desk.again("--check", WANDB_BASE_URL=double.url)
+    assert done.returncode == 0, done.stderr
+    assert f"[info] W&B at {double.url}: the key is me's and may write to my-team/nemotron\n" in done.stderr
+    assert [(call.key, call.operation) for call in double.calls] == [(KEY, "Check")]
+    where = {"server": double.url, "entity": "my-team", "project": "nemotron"}
+    assert files.read_json(desk.out, "credentials")["wandb"] == {"mode": "online", "export": True, **where}
+
+
+@pytest.mark.parametrize("option", ["--check", "--preflight"])
+def test_a_refused_key_stops_and_nothing_is_written(desk: Desk, double: WandbDouble, option: str) -> None:
+    double.expired.add(KEY)
+    done = desk.again(option, WANDB_BASE_URL=double.url)
+    assert done.returncode == 2
+    assert f"error: W&B at {double.url} refuses the key from netrc ({desk.home}/.netrc)" in done.stderr
+    assert KEY not in done.stderr
+    assert not desk.out.exists()
+
+
+def test_a_server_that_does_not_answer_is_exit_3_of_a_check_and_a_notice_of_a_preflight(desk: Desk, double: WandbDouble) -> None:
+    double.off()
+    assert desk.again("--check", WANDB_BASE_URL=double.url).returncode == 3
+    assert not desk.out.exists()
+    done = desk.again("--preflight", WANDB_BASE_URL=double.url)
+    assert done.returncode == 0
+    assert "[notice] W&B at " in done.stderr
+    assert "the evaluation goes on, and its export is verified at the end" in done.stderr
+    assert desk.out.exists()
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_nothing_is_asked_where_nothing_is_exported_online_and_never_in_a_dry_run(desk: Desk, double: WandbDouble, mode: str) -> None:
+    assert desk.again("--check", WANDB_BASE_URL=double.url, WANDB_MODE=mode).returncode == 0
+    assert desk.again("--preflight", "--dry-run", WANDB_BASE_URL=double.url).returncode == 0
+    desk.configure()
+    assert desk.again("--check", WANDB_BASE_URL=double.url).returncode == 0
+    assert double.calls == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,38 @@
+#!/usr/bin/env python3
+"""Bring the results of a run to W&B, and ask W&B whether it holds them: exports.json.
+
+    scripts/export_results.py --submission runs/ID/submission.json --out runs/ID/exports.json
+    scripts/export_results.py --submission runs/ID/submission.json --out runs/ID/exports.json --auto   # where the config asks for it
+
+What W&B holds already stays; giving it again changes nothing. With WANDB_MODE=offline the runs are written below runs/ID/wandb.
+Exit codes: 0 W&B holds the scores, or they lie on this machine (offline); with --auto also when the export failed, which exports.json says;
+1 W&B does not hold the scores, 2 credentials are missing or refused, or the run has not ended, 3 W&B could not be asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import exporting, run_folder
+from helpers.errors import run_main
+from helpers.wandb_server import WANDB
+
+
+def main(arguments: list[str]) -> None:
+    """Export one run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--submission", required=True, help="submission.json of the run")
+    parser.add_argument("--out", required=True, help="exports.json to write, or - for stdout")
+    parser.add_argument("--dest", default=WANDB, help="where to (wandb)")
+    parser.add_argument("--auto", action="store_true", help="only where the config asks for it; a failed export is recorded, not raised")
+    options = parser.parse_args(arguments)
+    with run_folder.step(run_folder.run_of(options.submission), "export_results"):
+        exporting.export(options.submission, options.out, options.dest, options.auto)
+
+
+if __name__ == "__main__":
+    run_main(main)
