@@ -19,7 +19,7 @@ EXPORT_LIMITS = ("leptonai<0.40",)
 
 
 def make(
-    config: dict[str, Any], run: Path | None, paths: Mapping[str, str] | None = None, wandb: Mapping[str, Any] | None = None
+    config: dict[str, Any], run: Path | None, *, paths: Mapping[str, str] | None = None, wandb: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """What the launcher is handed for a compiled config of the run folder `run`.
 

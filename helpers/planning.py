@@ -24,7 +24,7 @@ def show(config_path: str, with_scripts: bool, remote: bool = False) -> None:
         task = tasks.define(entry)
         rows.append([entry["name"], task.harness, tasks.endpoint_type(entry, task), images.of_task(config, entry) or "none"])
     console.print_table("Tasks", ["task", "harness", "endpoint", "image"], rows)
-    if wanted := squashing.foresee(config, credentials.recorded(config_path).get("mode", "online"), remote):
+    if wanted := squashing.foresee(config, remote, credentials.recorded(config_path).get("mode", "online")):
         print()
         console.print_table("Images", ["image", "for", "what becomes of it"], [list(row) for row in wanted])
     _show_credentials(Path(config_path).with_name("credentials.json"))

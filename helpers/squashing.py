@@ -28,7 +28,7 @@ def squash(config_path: str, out: str, force: bool, at_once: int = AT_ONCE) -> N
     if run and (run / "request.json").exists():
         force = force or files.read_json(run / "request.json", "request")["force_squash"]
     mode = credentials.recorded(config_path).get("mode", "online")
-    made = retold(config, run / "launcher.yaml", mode) if run and (run / "launcher.yaml").exists() else plan(config, mode, force, at_once)
+    made = retold(config, run / "launcher.yaml", mode) if run and (run / "launcher.yaml").exists() else plan(config, force, at_once, mode)
     document = {"made_by": MADE_BY, "made_from": {"config.yaml": seal}, **made}
     files.write_json(out, document, "images")
 
@@ -46,7 +46,7 @@ def retold(config: Mapping[str, Any], launcher_path: Path, wandb_mode: str) -> d
     return {"cluster": None, "folder": None, "images": list(rows.values())}
 
 
-def plan(config: Mapping[str, Any], wandb_mode: str, force: bool, at_once: int) -> dict[str, Any]:
+def plan(config: Mapping[str, Any], force: bool, at_once: int, wandb_mode: str = "online") -> dict[str, Any]:
     """cluster, folder and images, as images.json has them, after all was imported that can be."""
     users = images.users(config, wandb_mode)
     parsed = {reference: images.parse(reference) for reference in users}
@@ -70,7 +70,7 @@ def plan(config: Mapping[str, Any], wandb_mode: str, force: bool, at_once: int) 
     return {"cluster": str(cluster), "folder": found.folder, "images": rows}
 
 
-def foresee(config: Mapping[str, Any], wandb_mode: str, remote_too: bool) -> list[tuple[str, str, str]]:
+def foresee(config: Mapping[str, Any], remote_too: bool, wandb_mode: str = "online") -> list[tuple[str, str, str]]:
     """What would become of each image: the reference, what uses it, and a few words. `remote_too`: the cluster is asked, and not changed.
 
     Without it nothing is contacted. Raises BadInput for a reference that is none, and with `remote_too` Unreachable.

@@ -49,7 +49,7 @@ def prepare(config_path: str, out: str) -> None:
     if out != "-" and Path(out).exists() and files.read_yaml(out, "launcher")[2] == made_from:
         return
     run = run_folder.run_of(config_path)
-    data = launcher_config.make(config, run, squashing.paths_of(config_path), credentials.recorded(config_path))
+    data = launcher_config.make(config, run, paths=squashing.paths_of(config_path), wandb=credentials.recorded(config_path))
     why = "the project was moved, the W&B project of the environment is another, or evalmake changed since"
     lineage.refuse_other(out, files.yaml_seal(data, MADE_BY, made_from), why)
     files.write_yaml(out, data, "launcher", MADE_BY, made_from)

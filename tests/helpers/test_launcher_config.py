@@ -78,26 +78,26 @@ def exporting_config(kind: str, destinations: Any = ("wandb",), **wandb: Any) ->
 
 
 def test_a_job_on_the_cluster_exports_with_pinned_packages_and_variables_by_name(tmp_path: Path) -> None:
-    made = launcher_config.make(exporting_config("slurm", tags=["rl"]), tmp_path / RUN, WANDB)
+    made = launcher_config.make(exporting_config("slurm", tags=["rl"]), tmp_path / RUN, wandb=WANDB)
     command = made["execution"]["auto_export"]["launcher_install_cmd"]
     for package in ("nemo-evaluator-launcher[wandb]", "nemo-evaluator", "wandb"):
         assert f'"{package}=={version(package.partition("[")[0])}"' in command
     assert "'" not in command
     assert made["export"]["wandb"] == {"tags": ["rl"], "entity": "my-team", "project": "nemotron"}
     assert made["export"]["env_vars"] == {name: f"host:{name}" for name in ("WANDB_API_KEY", "WANDB_ENTITY", "WANDB_PROJECT")}
-    own = launcher_config.make(exporting_config("slurm"), tmp_path / RUN, WANDB | {"server": "https://wandb.example.com"})
+    own = launcher_config.make(exporting_config("slurm"), tmp_path / RUN, wandb=WANDB | {"server": "https://wandb.example.com"})
     assert own["export"]["env_vars"]["WANDB_BASE_URL"] == "host:WANDB_BASE_URL"
 
 
 def test_what_the_config_says_of_its_export_job_stays(tmp_path: Path) -> None:
     given = exporting_config("slurm", {"destinations": ["wandb"], "launcher_install_cmd": "true", "export_image": "/i.sqsh"})
     given["export"]["env_vars"] = {"WANDB_API_KEY": "host:MY_KEY"}
-    made = launcher_config.make(given, tmp_path / RUN, WANDB)
+    made = launcher_config.make(given, tmp_path / RUN, wandb=WANDB)
     assert made["execution"]["auto_export"] == {"destinations": ["wandb"], "launcher_install_cmd": "true", "export_image": "/i.sqsh"}
     assert made["export"]["env_vars"]["WANDB_API_KEY"] == "host:MY_KEY"
     given["execution"]["auto_export"]["launcher_install_cmd"] = "echo 'it breaks'"
     with pytest.raises(BadInput, match="launcher_install_cmd"):
-        launcher_config.make(given, tmp_path / RUN, WANDB)
+        launcher_config.make(given, tmp_path / RUN, wandb=WANDB)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_what_the_config_says_of_its_export_job_stays(tmp_path: Path) -> None:
 def test_to_the_launcher_is_left_what_is_its_own(
     tmp_path: Path, kind: str, destinations: Any, mode: str, log_mode: str, left: list[str] | None
 ) -> None:
-    made = launcher_config.make(exporting_config(kind, destinations, log_mode=log_mode), tmp_path / RUN, WANDB | {"mode": mode})
+    made = launcher_config.make(exporting_config(kind, destinations, log_mode=log_mode), tmp_path / RUN, wandb=WANDB | {"mode": mode})
     assert made["execution"].get("auto_export", {}).get("destinations") == left
     if left is None:
         assert "env_vars" not in made["export"]
