@@ -71,7 +71,8 @@ class Manifests:
         if version in there:
             return version
         if reference.version == artifacts.LATEST:
-            raise BadInput(f"{self._at(reference.name, 'latest')} says {version!r}, and there is no such version; it has {', '.join(there)}")
+            listed = ", ".join(there)
+            raise BadInput(f"{self._at(reference.name, 'latest')} says {version!r}, and there is no such version; it has {listed}")
         raise artifacts.no_version(key, reference, f"{self.where}: {reference.name}", there, [artifacts.LATEST])
 
     def _latest(self, name: str, shelf: Shelf) -> str:
@@ -94,7 +95,7 @@ class Manifests:
         return f"{self.root}/{name}/{version}" + (f" on {self.cluster}" if self.cluster else "")
 
     def _look(self, name: str | None) -> Shelf:
-        """The names and versions at the root; with a name also the documents of its versions. Raises BadInput for a root that is not there."""
+        """The names and versions at the root; with a name also its documents. Raises BadInput for a root that is not there."""
         return self._look_there(self.cluster, name) if self.cluster else self._look_here(name)
 
     def _look_there(self, cluster: Cluster, name: str | None) -> Shelf:
@@ -123,9 +124,8 @@ class Manifests:
         shelf = Shelf()
         try:
             system, root = fsspec.core.url_to_fs(self.root)
-            if not system.isdir(root):
-                raise self._no_root("no such folder")
-            for folder in _folders(system, root):
+            there = system.isdir(root)
+            for folder in _folders(system, root) if there else ():
                 one = folder.rpartition("/")[2]
                 shelf.versions[one] = []
                 if name in (None, one) and (text := _text(system, f"{folder}/latest")) is not None:
@@ -142,10 +142,10 @@ class Manifests:
             raise BadInput(f"artifacts: root {self.root} needs another package: {one_line(error)}; .venv/bin/pip install it") from error
         except ValueError as error:
             raise BadInput(f"artifacts: root {self.root}: {one_line(error)}; mend root in [artifacts] of env.toml") from error
-        except (BadInput, Unreachable):
-            raise
         except Exception as error:  # each of fsspec's filesystems has exceptions of its own for a network that fails
             raise Unreachable(f"artifacts: {self.root} could not be read ({type(error).__name__}: {one_line(error)}); try again") from error
+        if not there:
+            raise self._no_root("no such folder")
         return _sorted(shelf)
 
     def _no_root(self, why: str) -> BadInput:

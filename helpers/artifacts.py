@@ -1,11 +1,11 @@
 """Models named by artifact: what a reference means, where it is looked up, and what `${art:…}` in a config becomes.
 
-`run.model: rl:latest` names an artifact; `${art:model,path}` elsewhere in the config stands for its path, and `version`, `name`, `digest` and
-`metadata.KEY` for what else is recorded of it. A compiled config keeps the `${art:…}`: model.json holds what they are, with the concrete
-version, and launcher.yaml has the values. A config without one needs neither W&B nor a registry, and its model.json names no model.
+`run.model: rl:latest` names an artifact; `${art:model,path}` elsewhere in the config stands for its path, and `version`, `name`, `digest`
+and `metadata.KEY` for what else is recorded of it. A compiled config keeps the `${art:…}`: model.json holds what they are, with the
+concrete version, and launcher.yaml has the values. A config without one needs no registry, and its model.json names no model.
 
-An artifact is looked up in one place, W&B or a folder of manifests: v2 in one is not v2 in the other, since W&B counts from v0 and manifests
-from v1. The layout of that folder, and that W&B wins where both are configured, are those of the training recipes that write them
+An artifact is looked up in one place, W&B or a folder of manifests: v2 in one is not v2 in the other, since W&B counts from v0 and
+manifests from v1. The layout of that folder, and that W&B wins where both are configured, are those of the training recipes that write them
 (NVIDIA-NeMo/Nemotron, docs of nemo_runspec.artifacts).
 """
 
@@ -137,7 +137,7 @@ def place(config: Mapping[str, Any]) -> Place:
     backend = settings.get("backend") or ("wandb" if True in switches or (not root and False not in switches) else "file")
     if backend == "file" and not root:
         raise BadInput(
-            "artifacts: the file backend has no root; write `root = \"/path/to/artifacts\"` into [artifacts] of env.toml, "
+            'artifacts: the file backend has no root; write `root = "/path/to/artifacts"` into [artifacts] of env.toml, '
             'or SET="run.artifacts.backend=wandb"'
         )
     return Place(backend, str(root) if root and backend == "file" else None)
@@ -163,7 +163,7 @@ def parse(key: str, text: str, known: Mapping[str, str]) -> Reference:
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raise BadInput, with the dotted key first, for what no lookup could answer: a field that there is not, or a reference that is none."""
+    """Raise BadInput, with the dotted key first, for what no lookup could answer: an unknown field, or a reference that is none."""
     for key, value in leaves({name: section for name, section in config.items() if name != "run"}):
         if isinstance(value, str) and "${art:" in USE.sub("", value):
             raise BadInput(f"{key}: {value}: ${{art:model,path}} was expected: a key of `run`, then one of {_fields()}")
@@ -197,7 +197,7 @@ def asks_wandb(config: Mapping[str, Any]) -> dict[str, bool]:
 def recorded(config: Mapping[str, Any], registry: Registry, where: Place) -> dict[str, dict[str, Any]]:
     """The `models` of model.json: for each key of `run` that the config uses, the artifact with its concrete version.
 
-    Metadata is recorded as far as the config uses it. Raises BadInput for what does not exist, and Unreachable when that could not be asked.
+    Metadata is recorded as far as the config uses it. Raises BadInput for what does not exist, Unreachable when that could not be asked.
     """
     models = {}
     for key, reference in references(config).items():
@@ -206,7 +206,7 @@ def recorded(config: Mapping[str, Any], registry: Registry, where: Place) -> dic
         keys = list(dict.fromkeys(use.field.removeprefix(METADATA) for use in wanted if use.field.startswith(METADATA)))
         for name in keys:
             if not isinstance(found.metadata.get(name), (str, int, float)):
-                listed = ", ".join(sorted(one for one, value in found.metadata.items() if isinstance(value, (str, int, float)))) or "nothing"
+                listed = ", ".join(sorted(one for one, said in found.metadata.items() if isinstance(said, (str, int, float)))) or "nothing"
                 raise BadInput(
                     f"run.{key}={reference.text}: the metadata of {found.name}:{found.version} has no {name}"
                     f"{nearest(name, found.metadata)}; it has {listed}"
@@ -258,7 +258,7 @@ def _value(found: re.Match[str], models: Mapping[str, Mapping[str, Any]]) -> str
     model = models.get(found[1], {})
     value = model.get("metadata", {}).get(wanted.removeprefix(METADATA)) if wanted.startswith(METADATA) else model.get(wanted)
     if value is None:
-        raise BadInput(f"{found[0]} is not resolved: model.json does not have it; `make eval` makes that file, scripts/resolve_model.py does")
+        raise BadInput(f"{found[0]} is not resolved: model.json does not have it; scripts/resolve_model.py makes that file")
     return str(value)
 
 

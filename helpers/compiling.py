@@ -257,7 +257,10 @@ def _require_all(config: dict[str, Any], trace: Trace, path: Path) -> None:
 
 
 def _check_artifacts(config: dict[str, Any], trace: Trace) -> None:
-    """Write out what short names mean, where a model is named by artifact. Raises BadInput, with the place, for what cannot be looked up."""
+    """Write out what short names mean, where a model is named by artifact.
+
+    Raises BadInput, with the place, for what cannot be looked up.
+    """
     try:
         artifacts.check(config)
     except BadInput as error:

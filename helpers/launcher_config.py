@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,8 @@ from helpers.errors import BadInput
 
 def make(config: dict[str, Any], run: Path | None, models: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
     """What the launcher is handed for a compiled config of the run folder `run`, with what model.json says for each `${art:…}`."""
-    data = {key: copy.deepcopy(value) for key, value in config.items() if key != "run" and value is not None}
-    refuse_unready(data)
-    data = artifacts.filled(data, models or {})
+    refuse_unready(config)
+    data = {key: artifacts.filled(value, models or {}) for key, value in config.items() if key != "run" and value is not None}
     execution = data["execution"]
     if execution["type"] in ("process", "local"):
         # A folder of this run alone: what lies in it says whether the run was submitted before.

@@ -40,8 +40,8 @@ DOCKER_TIMEOUT = 20  # seconds; a daemon that answers does so in well under one
 def prepare(config_path: str, model_path: str | None, out: str) -> None:
     """Write launcher.yaml: the compiled config without its run section, with the run's own output folder, ready for the launcher.
 
-    `model_path`: model.json, which says what each `${art:…}` is; None for a config that has none. Raises BadInput for an execution.type that
-    this project cannot run, and for a `${art:…}` that model.json does not have.
+    `model_path`: model.json, which says what each `${art:…}` is; None for a config that has none. Raises BadInput for an execution.type
+    that this project cannot run, and for a `${art:…}` that model.json does not have.
     """
     config, seal, _ = files.read_yaml(config_path, "config")
     made_from, models = {"config.yaml": seal}, {}
