@@ -124,8 +124,7 @@ class Manifests:
         shelf = Shelf()
         try:
             system, root = fsspec.core.url_to_fs(self.root)
-            there = system.isdir(root)
-            for folder in _folders(system, root) if there else ():
+            for folder in _folders(system, root):
                 one = folder.rpartition("/")[2]
                 shelf.versions[one] = []
                 if name in (None, one) and (text := _text(system, f"{folder}/latest")) is not None:
@@ -138,14 +137,14 @@ class Manifests:
                     for document in DOCUMENTS if name == one else ():
                         if (text := _text(system, f"{inner}/{document}")) is not None:
                             shelf.documents[one, version, document] = text
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self._no_root("no such folder") from error
         except ImportError as error:
             raise BadInput(f"artifacts: root {self.root} needs another package: {one_line(error)}; .venv/bin/pip install it") from error
         except ValueError as error:
             raise BadInput(f"artifacts: root {self.root}: {one_line(error)}; mend root in [artifacts] of env.toml") from error
         except Exception as error:  # each of fsspec's filesystems has exceptions of its own for a network that fails
             raise Unreachable(f"artifacts: {self.root} could not be read ({type(error).__name__}: {one_line(error)}); try again") from error
-        if not there:
-            raise self._no_root("no such folder")
         return _sorted(shelf)
 
     def _no_root(self, why: str) -> BadInput:

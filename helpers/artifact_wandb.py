@@ -37,7 +37,7 @@ class Registry:
         import wandb
 
         # Asked at once, and not by wandb-core's own tries, which last until a time-out and then say no more than that.
-        self.server = str(wandb.setup().settings.base_url).rstrip("/")
+        self.server = (os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)).rstrip("/")
         _knock(self.server)
         self.entity, self.project = os.environ.get("WANDB_ENTITY"), os.environ.get("WANDB_PROJECT")
         self.where = self.server
@@ -50,8 +50,8 @@ class Registry:
         try:
             with self._asking():
                 found = self._api.artifact(f"{project}/{reference.name}:{reference.version}")
-        except _NotThere:
-            raise self._missing(key, reference, project) from None
+        except _NotThere as error:
+            raise self._missing(key, reference, project, str(error)) from None
         name = f"{found.entity}/{found.project}/{found.source_name.partition(':')[0]}"
         path, why = artifacts.path_in(found.metadata)
         if path is None and with_path:
@@ -73,7 +73,10 @@ class Registry:
 
     def _names(self, project: str) -> list[tuple[str, str]]:
         with self._asking():
-            kinds = [kind for kind in self._api.artifact_types(project) if not kind.name.startswith(NO_MODELS)]
+            try:
+                kinds = [kind for kind in self._api.artifact_types(project) if not kind.name.startswith(NO_MODELS)]
+            except ValueError as error:  # the SDK cannot read an answer without a project
+                raise _NotThere(f"project {project}") from error
             return sorted((kind.name, one.name) for kind in kinds for one in kind.collections())
 
     def _listed(self, project: str, kind: str, name: str) -> Listed:
@@ -82,16 +85,15 @@ class Registry:
         aliases = {alias: one.version for one in versions for alias in one.aliases}
         return Listed(f"{project}/{name}", sorted((one.version for one in versions), key=lambda one: int(one[1:])), aliases)
 
-    def _missing(self, key: str, reference: Reference, project: str) -> BadInput:
-        """What to say of a reference that names nothing. Asks what there is."""
-        try:
-            there = {name: kind for kind, name in self._names(project)}
-            if reference.name not in there:
-                return artifacts.no_name(key, reference, f"W&B project {project}", there)
-            listed = self._listed(project, there[reference.name], reference.name)
-        except _NotThere:
+    def _missing(self, key: str, reference: Reference, project: str, said: str) -> BadInput:
+        """What to say of a reference that names nothing, when the SDK said so. Asks what there is."""
+        if said.startswith("project "):
             mend = "check [wandb] in env.toml, or name it whole: ENTITY/PROJECT/NAME:VERSION"
             return BadInput(f"{key}={reference.text}: W&B {self.server} has no project {project} that you may see; {mend}")
+        there = {name: kind for kind, name in self._names(project)}
+        if reference.name not in there:
+            return artifacts.no_name(key, reference, f"W&B project {project}", there)
+        listed = self._listed(project, there[reference.name], reference.name)
         return artifacts.no_version(key, reference, listed.name, listed.versions, listed.aliases)
 
     @contextmanager
