@@ -41,21 +41,21 @@ class Registry:
         _knock(self.server)
         self.entity, self.project = os.environ.get("WANDB_ENTITY"), os.environ.get("WANDB_PROJECT")
         self.where = self.server
-        with self._asking():
+        with asking(self.server):
             self._api = wandb.Api(timeout=ANSWER_SECONDS)
 
     def find(self, key: str, reference: Reference, with_path: bool) -> Found:
         """The artifact. Raises BadInput when there is none, Unreachable when the server could not be asked."""
         project = self._path(reference)
         try:
-            with self._asking():
+            with asking(self.server):
                 found = self._api.artifact(f"{project}/{reference.name}:{reference.version}")
-        except _NotThere as error:
+        except NotThere as error:
             raise self._missing(key, reference, project, str(error)) from None
         name = f"{found.entity}/{found.project}/{found.source_name.partition(':')[0]}"
         path, why = artifacts.path_in(found.metadata)
         if path is None and with_path:
-            with self._asking():
+            with asking(self.server):
                 path, why = _referred(found, why)
         return Found(name, found.source_version, found.digest, found.type, found.metadata, path, why)
 
@@ -64,7 +64,7 @@ class Registry:
         project = f"{self.entity}/{self.project}"
         try:
             return [self._listed(project, kind, name) for kind, name in self._names(project) if match.lower() in name.lower()]
-        except _NotThere as error:
+        except NotThere as error:
             raise BadInput(f"W&B {self.server} has no project {project} that you may see; check [wandb] in env.toml") from error
 
     def _path(self, reference: Reference) -> str:
@@ -72,15 +72,15 @@ class Registry:
         return f"{entity}/{project}" if entity else str(project)
 
     def _names(self, project: str) -> list[tuple[str, str]]:
-        with self._asking():
+        with asking(self.server):
             try:
                 kinds = [kind for kind in self._api.artifact_types(project) if not kind.name.startswith(NO_MODELS)]
             except ValueError as error:  # the SDK cannot read an answer without a project
-                raise _NotThere(f"project {project}") from error
+                raise NotThere(f"project {project}") from error
             return sorted((kind.name, one.name) for kind in kinds for one in kind.collections())
 
     def _listed(self, project: str, kind: str, name: str) -> Listed:
-        with self._asking():
+        with asking(self.server):
             versions = list(self._api.artifacts(kind, f"{project}/{name}"))
         aliases = {alias: one.version for one in versions for alias in one.aliases}
         return Listed(f"{project}/{name}", sorted((one.version for one in versions), key=lambda one: int(one[1:])), aliases)
@@ -96,30 +96,31 @@ class Registry:
         listed = self._listed(project, there[reference.name], reference.name)
         return artifacts.no_version(key, reference, listed.name, listed.versions, listed.aliases)
 
-    @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """The SDK's errors in ours: _NotThere for an answer that says so, BadInput for a refused key, Unreachable for none."""
-        from wandb.errors import CommError, UsageError
 
-        try:
-            yield
-        except CommError as error:
-            if isinstance(error.exc, ValueError):  # the SDK's own word for an answer that holds no such thing
-                raise _NotThere(str(error)) from error
-            said = one_line(error)
-            if getattr(getattr(error.__cause__, "response", None), "http_status", None) in REFUSED:
-                raise BadInput(
-                    f"W&B {self.server} refuses the key ({said}): `wandb login --relogin --host={self.server}`, or another WANDB_API_KEY"
-                ) from error
-            raise Unreachable(f"W&B {self.server} could not be asked ({said}); try again, the same command goes on") from error
-        except UsageError as error:
-            raise BadInput(f"W&B {self.server}: {one_line(error)}") from error
-        except (OSError, TimeoutError) as error:
-            raise Unreachable(f"W&B {self.server} could not be asked ({one_line(error)}); try again, the same command goes on") from error
-
-
-class _NotThere(Exception):
+class NotThere(Exception):
     """The server answered, and what was asked for is not there."""
+
+
+@contextmanager
+def asking(server: str) -> Iterator[None]:
+    """The SDK's errors in ours: NotThere for an answer that says so, BadInput for a refused key, Unreachable for no answer."""
+    from wandb.errors import CommError, UsageError
+
+    try:
+        yield
+    except CommError as error:
+        if isinstance(error.exc, ValueError):  # the SDK's own word for an answer that holds no such thing
+            raise NotThere(str(error)) from error
+        said = one_line(error)
+        if getattr(getattr(error.__cause__, "response", None), "http_status", None) in REFUSED:
+            raise BadInput(
+                f"W&B {server} refuses the key ({said}): `wandb login --relogin --host={server}`, or another WANDB_API_KEY"
+            ) from error
+        raise Unreachable(f"W&B {server} could not be asked ({said}); try again, the same command goes on") from error
+    except UsageError as error:
+        raise BadInput(f"W&B {server}: {one_line(error)}") from error
+    except (OSError, TimeoutError) as error:
+        raise Unreachable(f"W&B {server} could not be asked ({one_line(error)}); try again, the same command goes on") from error
 
 
 def _knock(server: str) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 from helpers import artifacts, console, credentials, files, lineage, remote, request
 from helpers.artifacts import Place, Registry
+from helpers.console import Cell
 from helpers.errors import BadInput
 from helpers.files import shown
 
 MADE_BY = "resolve_model.py"
+MOST_VERSIONS = 6  # in a row of the table
 
 
 def resolve(config_path: str, out: str, environ: MutableMapping[str, str]) -> None:
@@ -50,3 +52,23 @@ def registry(config: Mapping[str, Any], place: Place, env_folder: Path, environ:
     assert place.root
     on_cluster = config["execution"]["type"] == "slurm"
     return artifact_files.Manifests(place.root, remote.of_config(config) if on_cluster else None)
+
+
+def listing(config: Mapping[str, Any], match: str, env_folder: Path, environ: MutableMapping[str, str]) -> None:
+    """Print the models that `run.model` can name in this config. Raises BadInput when none matches, and as `registry` does."""
+    # What a config that names a model would ask for, whether this one does or not.
+    asked = {**config, "run": {**(config.get("run") or {}), "model": "any"}, "deployment": {"checkpoint_path": "${art:model,path}"}}
+    place = artifacts.place(asked)
+    where = registry(asked, place, env_folder, environ)
+    found = where.listing(match)
+    if not found:
+        raise BadInput(f"{where.where} has no model" + (f" with {match!r} in its name" if match else "") + "; training writes them there")
+    short = {name: one for one, name in artifacts.names(asked).items()}
+    rows: list[list[str | Cell]] = []
+    for one in found:
+        own = one.name.rpartition("/")[2]
+        newest = " ".join(reversed(one.versions[-MOST_VERSIONS:])) + (" …" if len(one.versions) > MOST_VERSIONS else "")
+        aliases = ", ".join(f"{alias} = {version}" for alias, version in sorted(one.aliases.items()))
+        rows.append([short.get(own, own), one.name, newest, aliases])
+    console.print_table(f"{len(found)} models in {where.where}", ["name", "artifact", "versions", "aliases"], rows)
+    console.say(f'`make eval MODEL={rows[0][0]}:{found[0].versions[-1]} …` evaluates one, `make sweep MODELS="…"` several')

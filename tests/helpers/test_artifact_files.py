@@ -31,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=["path", "uri", "cluster"])
-def registry(request: pytest.FixtureRequest, root: Path, slurm: SlurmDouble) -> Manifests:  # noqa: ARG001  Slurm's commands are on PATH
+def registry(request: pytest.FixtureRequest, root: Path, slurm: SlurmDouble) -> Manifests:
     """The same folder, however it is reached."""
     return Manifests(f"file://{root}" if request.param == "uri" else str(root), HERE if request.param == "cluster" else None)
 
@@ -48,7 +48,7 @@ def test_a_version_is_found_with_its_path_metadata_and_digest(registry: Manifest
     assert found.digest != registry.find("run.model", reference("rl:v1"), True).digest
 
 
-def test_the_digest_is_the_same_from_here_and_from_there(root: Path, slurm: SlurmDouble) -> None:  # noqa: ARG001
+def test_the_digest_is_the_same_from_here_and_from_there(root: Path, slurm: SlurmDouble) -> None:
     digests = {Manifests(str(root), where).find("run.model", reference("rl:v2"), True).digest for where in (None, HERE)}
     assert len(digests) == 1
 
@@ -95,7 +95,7 @@ def test_all_that_can_be_named_is_listed(registry: Manifests) -> None:
     assert [one.name for one in registry.listing("SFT")] == ["ModelArtifact-sft"]
 
 
-def test_a_root_that_is_not_there_is_told_with_where_it_was_looked_for(tmp_path: Path, slurm: SlurmDouble) -> None:  # noqa: ARG001
+def test_a_root_that_is_not_there_is_told_with_where_it_was_looked_for(tmp_path: Path, slurm: SlurmDouble) -> None:
     with pytest.raises(BadInput, match=r"none: no such folder; check root"):
         Manifests(f"{tmp_path}/none", None).listing("")
     with pytest.raises(BadInput, match=r"none on this login node: no such folder; check root"):
@@ -103,7 +103,7 @@ def test_a_root_that_is_not_there_is_told_with_where_it_was_looked_for(tmp_path:
 
 
 def test_a_root_that_cannot_be_asked_is_not_one_that_has_no_such_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadInput, match="mend root|another package"):
+    with pytest.raises(BadInput, match=r"mend root|another package"):
         Manifests("nosuch://x", None).find("run.model", reference("rl:v1"), True)
     with pytest.raises(Unreachable, match="could not be read"):
         Manifests("http://127.0.0.1:9/artifacts", None).find("run.model", reference("rl:v1"), True)

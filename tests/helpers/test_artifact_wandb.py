@@ -14,7 +14,7 @@ from wandb_double import WandbDouble
 
 
 @pytest.fixture
-def server(clean_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbDouble]:  # noqa: ARG001  no login of a person's own
+def server(clean_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbDouble]:
     """A self-hosted server, named by WANDB_BASE_URL, with two models and a result of an evaluation."""
     with WandbDouble() as server:
         for name, value in (("BASE_URL", server.url), ("API_KEY", server.key), ("ENTITY", "my-team"), ("PROJECT", "nemotron")):
