@@ -287,7 +287,7 @@ def no_name(key: str, reference: Reference, where: str, known: Iterable[str]) ->
     there = sorted(known)
     wanted = [reference.name, reference.text.partition(":")[0]]
     near = [one for word in wanted for one in get_close_matches(word, there, n=2, cutoff=0.6)]
-    short = get_close_matches(reference.text.partition(":")[0], SHORT_NAMES, n=1)
+    short = get_close_matches(reference.text.partition(":")[0], SHORT_NAMES, n=1, cutoff=0.5)  # lr: rl
     near += [SHORT_NAMES[one] for one in short if SHORT_NAMES[one] in there]
     hint = f" (did you mean {' or '.join(dict.fromkeys(near))}?)" if near else ""
     has = f"it has {_some(there)}" if there else "it has none"

@@ -81,6 +81,7 @@ def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = 
         found.apply(_environment())
         before = submitted_before(data)
         if before is None:
+            check_checkpoint(data)
             check_executor(data)
         console.say("Starting evaluation...")
         log = run / "logs" / "launcher.log" if run else None
@@ -141,6 +142,13 @@ def submitted_before(data: dict[str, Any]) -> str | None:
             "(`nemo-evaluator-launcher status " + invocation + "` shows them)"
         )
     return invocation
+
+
+def check_checkpoint(data: dict[str, Any]) -> None:
+    """Raise BadInput for a checkpoint that this machine is to serve and does not have. On a cluster helpers/on_cluster/prepare.sh looks."""
+    path = data["deployment"].get("checkpoint_path")
+    if data["execution"]["type"] in ("process", "local") and path and Path(path).is_absolute() and not Path(path).exists():
+        raise BadInput(f"deployment.checkpoint_path: {path} does not exist on this machine; check where the model is, or the PROFILE")
 
 
 def check_executor(data: dict[str, Any]) -> None:

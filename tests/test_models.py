@@ -104,7 +104,7 @@ def test_a_run_that_goes_on_has_the_version_that_was_recorded_though_latest_has_
     assert "model.json is gone and cannot be made again as it was" in gone.stderr
     assert "an alias such as latest moves" in gone.stderr
     (root / "ModelArtifact-rl/latest").write_text("v2")
-    assert "is gone" not in make("eval", "RUN=latest").stderr
+    assert "cannot be made again" not in make("eval", "RUN=latest").stderr
     assert (run / "model.json").read_bytes() == before
 
 
@@ -143,8 +143,8 @@ def test_a_model_of_w_and_b_is_evaluated_where_it_lies(make: Make, project: Path
     model = read(run_folder(project), "model.json")["models"]["model"]
     assert (model["name"], model["version"]) == ("my-team/nemotron/ModelArtifact-rl", "v0")
     assert (model["path"], model["found_in"]) == (str(WEIGHTS), server.url)
-    assert server.keys_seen() == {server.key}
-    assert server.unknown == []
+    assert {call.key for call in server.calls if call.operation} == {server.key}
+    assert [one for one in server.unknown if "otel" not in one] == []  # the SDK's own metrics of itself
     assert not [path for path in run_folder(project).rglob("*") if path.is_file() and server.key.encode() in path.read_bytes()]
 
 
@@ -192,7 +192,7 @@ def test_models_lists_what_can_be_named_in_both(make: Make, project: Path, root:
     done = make("models", by_artifact(project))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"1 models in {root}"
-    assert done.stdout.splitlines()[2].split(maxsplit=2) == ["rl", "ModelArtifact-rl", "v2 v1      latest = v2"]
+    assert done.stdout.splitlines()[2].split(maxsplit=2) == ["rl", "ModelArtifact-rl", "v2 v1     latest = v2"]
     with WandbDouble() as server:
         server.put_artifact("ModelArtifact-sft", ("best",))
         (project / "env.toml").write_text('[wandb]\nproject = "nemotron"\nentity = "my-team"\n')
