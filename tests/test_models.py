@@ -181,7 +181,9 @@ def test_a_dry_run_shows_the_reference_and_contacts_nothing(make: Make, project:
 
 def test_a_config_that_gives_its_checkpoint_needs_no_login_and_asks_nobody(make: Make, project: Path, server: WandbDouble) -> None:
     config = by_artifact(project, command=served_by(), served_model_name="m")
-    done = make("eval", config, "QUICK=1", "TASKS=opposites", f"SET=deployment.checkpoint_path={WEIGHTS}", env={"WANDB_BASE_URL": server.url})
+    done = make(
+        "eval", config, "QUICK=1", "TASKS=opposites", f"SET=deployment.checkpoint_path={WEIGHTS}", env={"WANDB_BASE_URL": server.url}
+    )
     assert done.returncode == 0, done.stderr
     assert read(run_folder(project), "model.json")["models"] == {}
     assert server.calls == []

@@ -52,9 +52,7 @@ def documents(version: str = "v0", backend: str = "wandb", value: float = 0.5) -
 def declare(server: WandbDouble, folder: Path, model: dict[str, Any], results: dict[str, Any]) -> subprocess.CompletedProcess[str]:
     env = {"HOME": str(folder), "PATH": os.environ["PATH"], "WANDB_BASE_URL": server.url, "WANDB_API_KEY": server.key}
     command = [sys.executable, "-c", PROGRAM, str(ROOT), json.dumps(model), json.dumps(results)]
-    return subprocess.run(
-        command, cwd=folder, env=env | {"WANDB_CONSOLE": "off"}, capture_output=True, text=True, timeout=120, check=False
-    )
+    return subprocess.run(command, cwd=folder, env=env | {"WANDB_CONSOLE": "off"}, capture_output=True, text=True, timeout=120, check=False)
 
 
 def results_in(server: WandbDouble) -> list[Artifact]:
