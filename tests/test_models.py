@@ -1,4 +1,4 @@
-"""Models named by artifact, evaluated with `make` on this machine: out of a folder of manifests, and out of W&B (a double of its server)."""
+"""Models named by artifact, evaluated with `make` on this machine: from a folder of manifests, and from W&B (a double of its server)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`make sweep` on this machine: a run each, one after another, one table; interrupted, it goes on; wrong, it says so before anything runs."""
+"""`make sweep` on this machine: a run each, one table; interrupted, it goes on; wrong, it says so before anything runs."""
 
 from __future__ import annotations
 
