@@ -203,3 +203,16 @@ def test_models_lists_what_can_be_named_in_both(make: Make, project: Path, root:
         assert "sft   my-team/nemotron/ModelArtifact-sft  v0        best = v0, latest = v0" in found.stdout
         none = make("models", "MATCH=nosuch", env=login(server))
         assert "has no model with 'nosuch' in its name" in none.stderr
+
+
+def test_the_default_config_works_as_it_stands(make: Make, project: Path, server: WandbDouble) -> None:
+    """`make eval PROFILE=CLUSTER TASKS="adlr_mmlu hellaswag"`, up to the cluster, which is not there."""
+    server.put_artifact("ModelArtifact-rl", metadata={"absolute_path": "/lustre/rl/1"})
+    with (project / "env.toml").open("a") as file:
+        file.write('[CLUSTER]\nexecutor = "slurm"\naccount = "a"\nhost = "no-such-host.invalid"\nremote_job_dir = "/lustre/me"\n')
+    done = make("eval", "PROFILE=CLUSTER", "TASKS=adlr_mmlu hellaswag", env=login(server))
+    assert UNREACHABLE in done.stderr, done.stderr
+    assert "no-such-host.invalid is no name that this machine can resolve" in errors_in(done.stderr)[-1]
+    launcher, _, _ = files.read_yaml(run_folder(project) / "launcher.yaml", "launcher")
+    assert launcher["deployment"]["checkpoint_path"] == "/lustre/rl/1"
+    assert read(run_folder(project), "model.json")["models"]["model"]["version"] == "v1"
