@@ -24,8 +24,8 @@ def declare(run: wandb.Run, model: Mapping[str, Any], results: Mapping[str, Any]
     """
     import wandb
 
-    server = run.settings.base_url
-    run.config.update({"artifacts": results["artifacts"]}, allow_val_change=True)  # type: ignore[no-untyped-call]
+    server, named = run.settings.base_url, results.get("artifacts", {})
+    run.config.update({"artifacts": named}, allow_val_change=True)  # type: ignore[no-untyped-call]
     for one in model["models"].values():
         if one["backend"] != "wandb":
             continue
@@ -35,7 +35,7 @@ def declare(run: wandb.Run, model: Mapping[str, Any], results: Mapping[str, Any]
                 run.use_artifact(whole)
         except artifact_wandb.NotThere as error:
             raise StepFailed(f"{whole} was evaluated, and is gone from W&B {server} now: its lineage cannot be recorded") from error
-    made = wandb.Artifact(name_of(results), type=TYPE, metadata={"artifacts": results["artifacts"], "scores": scores(results)})
+    made = wandb.Artifact(name_of(results), type=TYPE, metadata={"artifacts": named, "scores": scores(results)})
     with made.new_file("results.json", mode="w") as handle:
         handle.write(json.dumps(files.seal_json(dict(results)), indent=2, ensure_ascii=False) + "\n")
     with artifact_wandb.asking(server):
@@ -44,7 +44,7 @@ def declare(run: wandb.Run, model: Mapping[str, Any], results: Mapping[str, Any]
 
 def name_of(results: Mapping[str, Any]) -> str:
     """The results' artifact: `BenchmarkResults-rl` beside ModelArtifact-rl; without a model artifact, after the served model."""
-    names = [one["name"].rpartition("/")[2] for one in results["artifacts"].values()]
+    names = [one["name"].rpartition("/")[2] for one in results.get("artifacts", {}).values()]
     name = names[0].removeprefix("ModelArtifact-") if names else results["model"] or "model"
     return "BenchmarkResults-" + re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:100]
 

@@ -65,6 +65,8 @@ def collect(submission: dict[str, Any], status: dict[str, Any], model: dict[str,
     `model`: the run's model.json, for the artifacts that were evaluated.
     """
     rows, entries = [], []
+    wanted = ("reference", "backend", "name", "version", "digest")
+    named = {key: {name: one[name] for name in wanted} for key, one in (model["models"] if model else {}).items()}
     states = {job["job_id"]: job for job in status["jobs"]}
     for job in submission["jobs"]:
         seen = states[job["job_id"]]
@@ -92,10 +94,7 @@ def collect(submission: dict[str, Any], status: dict[str, Any], model: dict[str,
         "made_from": {"submission.json": submission["seal"], **({"model.json": model["seal"]} if model else {})},
         "invocation_id": submission["invocation_id"],
         "model": _model(submission),
-        "artifacts": {
-            key: {name: one[name] for name in ("reference", "backend", "name", "version", "digest")}
-            for key, one in (model["models"] if model else {}).items()
-        },
+        **({"artifacts": named} if named else {}),
         "rows": rows,
         "tasks": entries,
     }

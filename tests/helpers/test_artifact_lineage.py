@@ -101,7 +101,7 @@ def test_a_model_that_is_gone_is_said_by_its_name(server: WandbDouble, tmp_path:
 
 def test_results_without_a_model_artifact_are_named_after_the_served_model() -> None:
     _, results = documents()
-    results["artifacts"] = {}
+    del results["artifacts"]
     assert artifact_lineage.name_of(results) == "BenchmarkResults-rl-latest"
     assert artifact_lineage.name_of({**results, "model": "org/my model"}) == "BenchmarkResults-org-my-model"
     assert artifact_lineage.name_of({**results, "model": None}) == "BenchmarkResults-model"
