@@ -19,6 +19,7 @@ FILES = (
     "config.yaml",
     "origins.json",
     "credentials.json",
+    "model.json",
     "images.json",
     "launcher.yaml",
     "submission.json",

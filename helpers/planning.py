@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers import console, credentials, files, images, launcher_config, squashing, tasks, walltime
+from helpers import artifacts, console, credentials, files, images, launcher_config, squashing, tasks, walltime
 from helpers.console import Cell
 from helpers.errors import BadInput
 
@@ -27,13 +27,14 @@ def show(config_path: str, with_scripts: bool, remote: bool = False) -> None:
     if wanted := squashing.foresee(config, remote, credentials.recorded(config_path).get("mode", "online")):
         print()
         console.print_table("Images", ["image", "for", "what becomes of it"], [list(row) for row in wanted])
+    _show_models(config)
     _show_credentials(Path(config_path).with_name("credentials.json"))
     print(f"\n{cost(config)}")
     if with_scripts:
         for name, script in sbatch_scripts(config):
             print(f"\n# ---- sbatch script of {name} ----\n{script}")
     try:
-        launcher_config.make(config, None)
+        launcher_config.make(config, None, models=artifacts.stand_ins(config))
     except BadInput as error:
         console.notice(f"eval would stop here: {error}")
     asked = "the cluster was asked, and nothing changed there" if remote else "nothing was contacted"
@@ -89,6 +90,21 @@ def sbatch_scripts(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _show_models(config: dict[str, Any]) -> None:
+    """Each model that is named by artifact, and where `make eval` will look it up."""
+    if not (found := artifacts.references(config)):
+        return
+    where = artifacts.place(config)
+    wandb = (config.get("run") or {}).get("wandb") or {}
+    rows: list[list[str | Cell]] = []
+    for key, one in found.items():
+        entity, project = one.entity or wandb.get("entity") or "…", one.project or wandb.get("project") or "…"
+        named = f"W&B {entity}/{project}" if where.backend == "wandb" else str(where.root)
+        rows.append([f"run.{key}", one.text, f"{one.name}:{one.version}", named])
+    print()
+    console.print_table("Models", ["key", "named", "artifact", "looked up in"], rows)
 
 
 def _show_credentials(path: Path) -> None:

@@ -128,7 +128,7 @@ def change_value(path: Path) -> None:
     if number := re.search(r"(?<=: )\d", text):
         changed = f"{text[: number.start()]}{(int(number[0]) + 1) % 10}{text[number.end() :]}"
     else:
-        word = next(word for word in ("local", "online", "squash") if word in text)
+        word = next(word for word in ("local", "online", "resolve_model", "squash") if word in text)
         changed = text.replace(word, word.upper() if word != "online" else "offline", 1)
     assert changed != text, path
     path.write_text(changed)
