@@ -155,9 +155,9 @@ $(R)/results.json: | $(R)/submission.json
 	$(PY) scripts/collect_results.py --submission=$(R)/submission.json --status=$(R)/status.json --out=$@
 
 $(R)/exports.json: | $(R)/results.json
-	@$(PY) scripts/export_results.py --submission=$(R)/submission.json --out=$@
+	@$(PY) scripts/export_results.py --submission=$(R)/submission.json --out=$@ --auto
 
-# Where the config asks for an export, it is made, and asked for at W&B; one that failed is told with the scores, which are the verdict.
+# What the config asks to be exported is brought to W&B, unless that was done. One that failed is told with the scores, which are the verdict.
 eval: $(R)/results.json ## evaluate: submit, wait, bring back the scores (RUN=ID goes on with a run)
 	@[ -e $(R)/status.json ] || $(PY) scripts/status.py --submission=$(R)/submission.json --out=$(R)/status.json >&2
 	$(PY) scripts/export_results.py --submission=$(R)/submission.json --out=$(R)/exports.json --auto

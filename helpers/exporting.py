@@ -109,8 +109,6 @@ def export(submission_path: str, out: str, destination: str, auto: bool) -> None
     refuse_other(destination, submission)
     run = Path(submission_path).resolve().parent
     config = files.read_yaml(run / "config.yaml", "config")[0]
-    if auto and not credentials.exports_to_wandb(config):
-        return
     if not (run / "results.json").exists():
         show.gather(submission_path, None, str(run / "results.json"), partial=False)
     found = files.read_json(run / "results.json", "results")
@@ -118,6 +116,9 @@ def export(submission_path: str, out: str, destination: str, auto: bool) -> None
     if auto and is_done(out, found):
         return
     document = _document(submission, found)
+    if auto and not credentials.exports_to_wandb(config):
+        files.write_json(out, document | {"state": "nothing", "asked_at": None}, "exports")
+        return
     failure: EvalmakeError | None = None
     try:
         _export(run, config, settings, wandb_runs(submission, found, settings), document)
