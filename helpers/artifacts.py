@@ -32,6 +32,9 @@ LATEST = "latest"
 PATH_KEYS = ("absolute_path", "path", "checkpoint_path", "model_path")
 REFERENCE = re.compile(r"(?:(?:(?P<entity>[^/:]+)/)?(?P<project>[^/:]+)/)?(?P<name>[^/:]+)(?::(?P<version>[^/:]+))?")
 MOST_LISTED = 8
+# What an artifact says becomes part of commands that a shell reads, and it was written by somebody else.
+UNSAFE_PATH = re.compile(r"[\x00-\x1f\"'`$;&|<>\\!*?(){}\[\]]")
+SAFE_METADATA = re.compile(r"[\w./:@%+=,-]*")
 
 
 @dataclass(frozen=True)
@@ -211,6 +214,16 @@ def recorded(config: Mapping[str, Any], registry: Registry, where: Place) -> dic
                     f"run.{key}={reference.text}: the metadata of {found.name}:{found.version} has no {name}"
                     f"{nearest(name, found.metadata)}; it has {listed}"
                 )
+            if not SAFE_METADATA.fullmatch(str(found.metadata[name])):
+                raise BadInput(
+                    f"run.{key}={reference.text}: the metadata {name} of {found.name}:{found.version} is {found.metadata[name]!r}, which a "
+                    "shell could expand; only letters, digits and ./:@%+=,- are taken"
+                )
+        if found.path and UNSAFE_PATH.search(found.path):
+            raise BadInput(
+                f"run.{key}={reference.text}: the path of {found.name}:{found.version} is {found.path!r}, which a shell could expand; "
+                'give SET="deployment.checkpoint_path=…"'
+            )
         if found.path is None and any(use.field == "path" for use in wanted):
             raise BadInput(
                 f"run.{key}={reference.text}: {found.name}:{found.version} does not say where its files are: {found.no_path}; "

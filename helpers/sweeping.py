@@ -1,10 +1,10 @@
 """Several models, one evaluation each: a sweep. Its runs are runs like any others, each made and gone on with by `make`.
 
     runs/sweeps/ID/sweep.json      what was asked, and the run of each model; written before the first run is made
-    runs/sweeps/ID/results.json    the scores of all models; the sweep is over when it is there
+    runs/sweeps/ID/results.json    the scores of all models; it is there when every task has some, and the sweep is over then
 
 The same command finds its sweep by what was asked: one that is not over goes on, with the same runs, so with the versions that were
-recorded for them; after one that is over a new one begins.
+recorded for them, and tasks that failed are run again; after one that is over a new one begins.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ def sweep(given: dict[str, Any], models: Sequence[str], jobs: int | None, make: 
         ones = [One(entry["model"], run_folder.RUNS / entry["run"]) for entry in files.read_json(folder / "sweep.json", "sweep")["models"]]
         for number, one in enumerate(ones):
             _ready(one, given, number == 0, make)
+            _open_again(one, make)
         config, _, _ = files.read_yaml(ones[0].path("config.yaml"), "config")
         if config["execution"]["type"] == "slurm":
             failures = _side_by_side(ones, len(config["evaluation"]["tasks"]), jobs, make)
@@ -158,6 +159,12 @@ def _ready(one: One, given: dict[str, Any], is_first: bool, make: str) -> None:
     console.done(f"{one.model}: {model['name']} {model['version']}, {shown(one.run)}")
 
 
+def _open_again(one: One, make: str) -> None:
+    """Let what failed in an earlier call be run again: `make resume` takes the run's results away, so that they are waited for anew."""
+    if one.path("results.json").exists() and _entry(one)["failed"]:
+        _make(make, ["resume", f"RUN={one.run.name}"])
+
+
 def _one_after_another(ones: Sequence[One], make: str) -> dict[str, str]:
     """Each model's evaluation with `make eval`; what could not be evaluated, with the reason. Raises what would stop all."""
     failures = {}
@@ -193,17 +200,17 @@ def _side_by_side(ones: Sequence[One], tasks: int, jobs: int | None, make: str) 
                 running += tasks
                 continue
             files.write_json(one.path("status.json"), seen, "status")
-            if status.is_over(seen):
-                show.gather(str(one.path("submission.json")), str(one.path("status.json")), str(one.path("results.json")), partial=False)
+            running += sum(job["state"] not in status.ENDED for job in seen["jobs"])
+            if status.is_over(seen) and _brought_home(one):
                 console.done(f"{one.model}: {sum(job['state'] == 'SUCCEEDED' for job in seen['jobs'])} of {tasks} tasks have scores")
                 waiting.remove(one)
-            else:
-                running += sum(job["state"] not in status.ENDED for job in seen["jobs"])
         queued = 0
         for one in [one for one in waiting if one not in active]:
             if lost or (jobs and running + tasks > jobs):
                 break
             code, said = _make(make, ["batch", f"RUN={one.run.name}"], quiet=True)
+            if code and active and _step_code(one.run) == Unreachable.exit_code:
+                break  # others are at work there: it is waited for like their ends
             if code and _step_code(one.run) in (3, 130):
                 raise ERRORS[_step_code(one.run)](f"{one.model}: {_error_in(said)}; the same command goes on")
             if code:
@@ -218,6 +225,16 @@ def _side_by_side(ones: Sequence[One], tasks: int, jobs: int | None, make: str) 
             time.sleep(seconds)
             seconds = min(ASK_MOST, seconds * 1.3)
     return failures
+
+
+def _brought_home(one: One) -> bool:
+    """Write results.json of a run that has ended; False when its cluster could not be asked for it now."""
+    try:
+        show.gather(str(one.path("submission.json")), str(one.path("status.json")), str(one.path("results.json")), partial=False)
+    except Unreachable as error:
+        console.notice(f"{one.model}: {error}; trying again")
+        return False
+    return True
 
 
 def _tell(before: str, ones: Sequence[One], waiting: Sequence[One], found: Sequence[Mapping[str, Any]]) -> str:
@@ -285,20 +302,18 @@ def _error_in(said: str) -> str:
 
 
 def _finish(folder: Path, ones: Sequence[One], failures: Mapping[str, str]) -> None:
-    """Show the table; with scores, or the lack of them, for every model, the sweep is over and results.json is written."""
+    """Show the table; with scores for every task of every model the sweep is over, and results.json is written."""
     entries = [_entry(one) for one in ones if one.path("results.json").exists()]
-    data = {"made_by": MADE_BY, "made_from": _seals(folder, ones), "models": entries}
     print_table(entries)
     if failures:
         told = "; ".join(f"{model}: {why}" for model, why in failures.items())
         raise StepFailed(f"{len(failures)} of {len(ones)} models were not evaluated: {told}; the same command tries them again")
+    if failed := [f"{one['model']} {task} (RUN={one['run']})" for one in entries for task in one["failed"]]:
+        raise TaskFailed(f"{len(failed)} tasks failed: {', '.join(failed)}; `make logs RUN=…` shows why, the same command runs them again")
+    kept = [{key: value for key, value in one.items() if key != "failed"} for one in entries]
+    data = {"made_by": MADE_BY, "made_from": _seals(folder, ones), "models": kept}
     files.write_json(folder / "results.json", data, "sweep_results")
     console.say(f"Results: {shown(folder / 'results.json')}")
-    failed = [f"{one['model']} {task}" for one in entries for task in one["failed"]]
-    if failed:
-        raise TaskFailed(
-            f"{len(failed)} tasks failed: {', '.join(failed)}; `make resume RUN=…` runs them again ({shown(folder)} says which run)"
-        )
 
 
 def _seals(folder: Path, ones: Sequence[One]) -> dict[str, str]:

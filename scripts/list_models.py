@@ -16,9 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import compile_step, model_step, profiles, request
+from helpers import compile_step, model_step, request
 from helpers.errors import run_main
-from helpers.files import ROOT
 
 
 def main(arguments: list[str]) -> None:
@@ -29,9 +28,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     asked = request.build("eval", request.asked(options))
     config = compile_step.compiled_for(asked).config
-    env_file = asked["inputs"]["env_file"]
-    folder = (ROOT / env_file["path"]).parent if env_file else profiles.find(ROOT).folder
-    model_step.listing(config, options.match, folder, os.environ)
+    model_step.listing(config, options.match, request.env_folder_of(asked), os.environ)
 
 
 if __name__ == "__main__":

@@ -143,11 +143,19 @@ def test_a_model_that_is_not_there_stops_the_sweep_before_the_first_is_evaluated
     assert len(runs(project)) == 2, "the same runs"
 
 
-def test_a_model_whose_tasks_fail_is_in_the_table_and_the_others_are_evaluated(make: Make, project: Path, root: Path) -> None:
-    command = f"case $CHECKPOINT_PATH in *bad) exit 9;; esac; {served_by()}"
+def test_a_model_whose_tasks_fail_is_in_the_table_and_the_same_command_runs_them_again(make: Make, project: Path, root: Path) -> None:
+    command = f"case $CHECKPOINT_PATH in *bad) grep -q mended $CHECKPOINT_PATH || exit 9;; esac; {served_by()}"
     (root.parent / "bad").touch()
     put(root, "ModelArtifact-sft", "v2", str(root.parent / "bad"))
-    done = make("sweep", by_artifact(project, command=command, served_model_name="m"), *SAME, "MODELS=sft:v2 rl:v1")
+    words = ("sweep", by_artifact(project, command=command, served_model_name="m"), *SAME, "MODELS=sft:v2 rl:v1")
+    done = make(*words)
     assert "Error 4" in done.stderr, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()[2:]] == [["sft:v2", "failed"], ["rl:v1", "0.000"]]
-    assert "1 tasks failed: sft:v2 opposites" in errors_in(done.stderr)[-1]
+    assert "1 tasks failed: sft:v2 opposites (RUN=" in errors_in(done.stderr)[-1]
+    good = {run: (run / "results.json").read_bytes() for run in runs(project)}
+    (root.parent / "bad").write_text("mended")
+    again = make(*words)
+    assert again.returncode == 0, again.stderr
+    assert [line.split()[:2] for line in again.stdout.splitlines()[2:]] == [["sft:v2", "0.000"], ["rl:v1", "0.000"]]
+    assert sum((run / "results.json").read_bytes() == was for run, was in good.items()) == 1, "only what failed was run again"
+    assert len(results_of(project)) == 2

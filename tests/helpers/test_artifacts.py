@@ -165,6 +165,17 @@ def test_metadata_that_is_not_there_is_said_with_what_is(tmp_path: Path) -> None
         artifacts.recorded(config, Shelf(path="/p", arch="a", nested={}), Place("wandb"))
 
 
+@pytest.mark.parametrize("value", ["$(touch x)", "a;b", "a b", "`id`", "a'b", "--x\n"])
+def test_what_a_shell_could_expand_is_not_taken_from_an_artifact(tmp_path: Path, value: str) -> None:
+    text = OPEN.replace("served_model_name: m", 'served_model_name: "${art:model,metadata.arch}"')
+    config = compile_text(tmp_path, text, PROFILE, "C").config
+    with pytest.raises(BadInput, match=r"the metadata arch of .* which a shell could expand"):
+        artifacts.recorded(config, Shelf(path="/p", arch=value), Place("wandb"))
+    if value != "a b":
+        with pytest.raises(BadInput, match=r"the path of .* which a shell could expand"):
+            artifacts.recorded(config, Shelf(path=f"/p/{value}", arch="a"), Place("wandb"))
+
+
 def test_a_path_may_be_written_as_a_file_uri() -> None:
     assert artifacts.path_of("file:///lustre/my%20model") == "/lustre/my model"
     assert artifacts.path_of("s3://b/k") is None
