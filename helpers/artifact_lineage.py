@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import wandb
 
 TYPE = "evaluation"
+# The key of a W&B run's config that is written last: where it is, the rest of the lineage is.
+DECLARED = "artifacts"
 
 
 def declare(run: wandb.Run, model: Mapping[str, Any], results: Mapping[str, Any]) -> None:
@@ -25,7 +27,6 @@ def declare(run: wandb.Run, model: Mapping[str, Any], results: Mapping[str, Any]
     import wandb
 
     server, named = run.settings.base_url, results.get("artifacts", {})
-    run.config.update({"artifacts": named}, allow_val_change=True)  # type: ignore[no-untyped-call]
     for one in model["models"].values():
         if one["backend"] != "wandb":
             continue

@@ -18,7 +18,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers import console, credentials, files, process_jobs, process_supervisor, request, results, run_folder, show, tasks
+from helpers import (
+    artifact_lineage,
+    console,
+    credentials,
+    files,
+    process_jobs,
+    process_supervisor,
+    request,
+    results,
+    run_folder,
+    show,
+    tasks,
+)
 from helpers.errors import BadInput, EvalmakeError, StepFailed, one_line
 from helpers.files import ROOT, shown
 from helpers.wandb_server import WANDB, Held, run_id
@@ -30,7 +42,9 @@ START_SECONDS, RUN_SECONDS = 90, 30
 
 @dataclass
 class WandbRun:
-    """A run as W&B is to hold it: id and name, the tasks in it, its metrics, its config, and the folders of the files of its artifact."""
+    """A run as W&B is to hold it: id and name, the tasks in it, its metrics, its config, the folders of the files of its artifact, and the
+    models named by artifact that were evaluated (results.json's `artifacts`).
+    """
 
     id: str
     name: str
@@ -38,12 +52,15 @@ class WandbRun:
     metrics: dict[str, float] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     folders: dict[str, str] = field(default_factory=dict)  # HARNESS.TASK: the task's folder
+    artifacts: dict[str, Any] = field(default_factory=dict)
 
     def against(self, held: Held | None) -> tuple[str, str]:
         """`verified`, `missing` or `wrong` of what the server holds, and in the last case which metrics."""
         if held is None:
             return "missing", "W&B does not hold it"
         off = [name for name, value in self.metrics.items() if not _same(held.summary.get(name), value)]
+        if not off and held.config.get(artifact_lineage.DECLARED, {}) != self.artifacts:
+            return "wrong", "the model artifact that was evaluated is not recorded there"
         if not off:
             return "verified", ""
         first = f"{off[0]} is {json.dumps(held.summary.get(off[0]))} there and {self.metrics[off[0]]} in results.json"
@@ -75,6 +92,7 @@ def wandb_runs(submission: dict[str, Any], found: dict[str, Any], settings: dict
         one.tasks = [labels[job["index"]] for job in chosen]
         one.metrics = metrics({labels[job["index"]]: rows[job["index"]] for job in chosen})
         one.config |= common
+        one.artifacts = found.get("artifacts") or {}
         one.folders = {f"{job['harness']}.{labels[job['index']]}": job["job_dir"] for job in chosen}
         made.append(one)
     return made
@@ -210,7 +228,7 @@ def _conclude(run: Path, document: dict[str, Any]) -> None:
     off = [one for one in document["runs"] if one["state"] in ("missing", "wrong")]
     if off:
         first = f"{', '.join(off[0]['tasks'])}: {off[0]['reason']}"
-        document |= {"state": "failed", "reason": f"{len(off)} of {len(document['runs'])} W&B runs lack their scores: {first}"}
+        document |= {"state": "failed", "reason": f"{len(off)} of {len(document['runs'])} W&B runs are not as results.json has it: {first}"}
         return
     document["state"] = document["runs"][0]["state"]
     if document["state"] == "offline":
@@ -244,7 +262,10 @@ def _write(run: Path, found: credentials.Credentials, settings: dict[str, Any], 
         "mode": found.mode,
         "settings": settings,
         "runs": [vars(one) for one in wanted],
+        "lineage": None,
     }
+    if any(one.artifacts for one in wanted):
+        plan["lineage"] = {name: files.read_json(run / f"{name}.json", name) for name in ("model", "results")}
     files.make_folder(run / WANDB)
     log = run / WANDB / "export.log"
     timeout = START_SECONDS + RUN_SECONDS * len(wanted)

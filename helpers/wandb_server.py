@@ -33,17 +33,18 @@ CHECK = """query Check($entity: String!, $project: String!) {
 RUNS = """query HeldRuns($entity: String!, $project: String!, $filters: JSONString!, $first: Int!) {
   viewer { username }
   project(name: $project, entityName: $entity) {
-    runs(filters: $filters, first: $first) { edges { node { name state summaryMetrics } } }
+    runs(filters: $filters, first: $first) { edges { node { name state summaryMetrics config } } }
   }
 }"""
 
 
 @dataclass(frozen=True)
 class Held:
-    """A run as the server holds it: its state (`finished`, `running`, `crashed`, …) and its summary."""
+    """A run as the server holds it: its state (`finished`, `running`, `crashed`, …), its summary, and its config by key."""
 
     state: str
     summary: dict[str, Any]
+    config: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ class Server:
             self._viewer(data)
             for edge in ((data.get("project") or {}).get("runs") or {}).get("edges", []):
                 node = edge["node"]
-                found[str(node["name"])] = Held(str(node["state"]), json.loads(node.get("summaryMetrics") or "{}"))
+                config = {key: one.get("value") for key, one in json.loads(node.get("config") or "{}").items() if isinstance(one, dict)}
+                found[str(node["name"])] = Held(str(node["state"]), json.loads(node.get("summaryMetrics") or "{}"), config)
         return found
 
     def run_url(self, entity: str, project: str, run: str) -> str:

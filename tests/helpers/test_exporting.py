@@ -184,7 +184,7 @@ def test_what_the_server_loses_is_a_failure_that_names_the_metric(desk: Desk, mo
 
     monkeypatch.setattr(desk.double, "stream", losing)
     told = desk.failed(StepFailed)
-    assert "1 of 1 W&B runs lack their scores: t: t_acc is null there and 0.5 in results.json" in told
+    assert "1 of 1 W&B runs are not as results.json has it: t: t_acc is null there and 0.5 in results.json" in told
     assert f"`make export RUN={RUN}` does it again" in told
     assert (desk.run / "wandb" / "export.log").exists()
 
