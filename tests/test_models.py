@@ -148,6 +148,33 @@ def test_a_model_of_w_and_b_is_evaluated_where_it_lies(make: Make, project: Path
     assert not [path for path in run_folder(project).rglob("*") if path.is_file() and server.key.encode() in path.read_bytes()]
 
 
+def test_the_graph_of_an_evaluation_is_in_w_and_b(make: Make, project: Path, server: WandbDouble) -> None:
+    """ModelArtifact-rl -> the evaluation -> its results; `latest` may move on, the version that was evaluated stays."""
+    config = by_artifact(project, command=served_by(), served_model_name="m")
+    done = make("eval", config, "QUICK=2", "SET=execution.auto_export.destinations=[wandb]", env=login(server))
+    assert done.returncode == 0, done.stderr
+    run = run_folder(project)
+    exported = read(run, "exports.json")
+    assert exported["state"] == "verified"
+    evaluated = {one.version: one.id for one in server.artifacts.values() if one.collection == "ModelArtifact-rl"}
+    held = [server.run(one["id"], exported["project"], exported["entity"]) for one in exported["runs"]]
+    assert [one.used for one in held] == [[evaluated["v0"]]] * 2
+    results = [one for one in server.artifacts.values() if one.collection == "BenchmarkResults-rl"]
+    assert len(results) == 1, "both tasks' runs log the same results"
+    assert read(run, "results.json")["artifacts"]["model"]["version"] == "v0"
+
+    server.put_artifact("ModelArtifact-rl", metadata={"absolute_path": "/elsewhere"})
+    # As the launcher's own job on a cluster leaves it: the scores are there, and nothing tells of the model.
+    for one in held:
+        one.used.clear()
+        one.config.pop("artifacts")
+    again = make("export", f"RUN={run.name}", env=login(server))
+    assert again.returncode == 0, again.stderr
+    assert [one.used for one in held] == [[evaluated["v0"]]] * 2
+    assert len([one for one in server.artifacts.values() if one.collection == "BenchmarkResults-rl"]) == 1
+    assert read(run, "exports.json")["state"] == "verified"
+
+
 def test_w_and_b_that_does_not_answer_is_exit_3_and_the_same_run_goes_on(make: Make, project: Path, server: WandbDouble) -> None:
     config = by_artifact(project, command=served_by(), served_model_name="m")
     server.off()
