@@ -21,14 +21,15 @@ DECLARED = "artifacts"
 def declare(run: wandb.Run, model: Mapping[str, Any], results: Mapping[str, Any]) -> None:
     """Declare a live W&B run's input, the models of model.json, and its output, an artifact of type `evaluation` with results.json.
 
-    Given again with the same results, it makes no new version. A model out of a folder of manifests is no artifact of W&B: it stands in the
-    run's config alone, with the others. Raises StepFailed for a model that is gone from W&B, Unreachable when W&B could not be asked.
+    Given again with the same results, it makes no new version. A model out of a folder of manifests is no artifact of W&B: it stands in
+    the run's config alone, with the others; so do all in a run that is offline, where nobody can be asked. Raises StepFailed for a model
+    that is gone from W&B, Unreachable when W&B could not be asked.
     """
     import wandb
 
     server, named = run.settings.base_url, results.get("artifacts", {})
     for one in model["models"].values():
-        if one["backend"] != "wandb":
+        if one["backend"] != "wandb" or run.offline:
             continue
         whole = f"{one['name']}:{one['version']}"
         try:
@@ -40,7 +41,10 @@ def declare(run: wandb.Run, model: Mapping[str, Any], results: Mapping[str, Any]
     with made.new_file("results.json", mode="w") as handle:
         handle.write(json.dumps(files.seal_json(dict(results)), indent=2, ensure_ascii=False) + "\n")
     with artifact_wandb.asking(server):
-        run.log_artifact(made).wait(timeout=artifact_wandb.ANSWER_SECONDS * 3)
+        logged = run.log_artifact(made)
+        if not run.offline:
+            logged.wait(timeout=artifact_wandb.ANSWER_SECONDS * 3)
+    run.config.update({DECLARED: named}, allow_val_change=True)  # type: ignore[no-untyped-call]
 
 
 def name_of(results: Mapping[str, Any]) -> str:

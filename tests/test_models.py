@@ -240,6 +240,5 @@ def test_the_default_config_works_as_it_stands(make: Make, project: Path, server
     done = make("eval", "PROFILE=CLUSTER", "TASKS=adlr_mmlu hellaswag", env=login(server))
     assert UNREACHABLE in done.stderr, done.stderr
     assert "no-such-host.invalid is no name that this machine can resolve" in errors_in(done.stderr)[-1]
-    launcher, _, _ = files.read_yaml(run_folder(project) / "launcher.yaml", "launcher")
-    assert launcher["deployment"]["checkpoint_path"] == "/lustre/rl/1"
-    assert read(run_folder(project), "model.json")["models"]["model"]["version"] == "v1"
+    model = read(run_folder(project), "model.json")["models"]["model"]
+    assert (model["version"], model["path"]) == ("v1", "/lustre/rl/1")

@@ -49,8 +49,10 @@ def documents(version: str = "v0", backend: str = "wandb", value: float = 0.5) -
     return {"models": {"model": model}}, results
 
 
-def declare(server: WandbDouble, folder: Path, model: dict[str, Any], results: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    env = {"HOME": str(folder), "PATH": os.environ["PATH"], "WANDB_BASE_URL": server.url, "WANDB_API_KEY": server.key}
+def declare(
+    server: WandbDouble, folder: Path, model: dict[str, Any], results: dict[str, Any], **environ: str
+) -> subprocess.CompletedProcess[str]:
+    env = {**environ, "HOME": str(folder), "PATH": os.environ["PATH"], "WANDB_BASE_URL": server.url, "WANDB_API_KEY": server.key}
     command = [sys.executable, "-c", PROGRAM, str(ROOT), json.dumps(model), json.dumps(results)]
     return subprocess.run(command, cwd=folder, env=env | {"WANDB_CONSOLE": "off"}, capture_output=True, text=True, timeout=120, check=False)
 
@@ -90,6 +92,14 @@ def test_a_model_out_of_files_is_no_artifact_of_w_and_b_and_stands_in_the_config
     assert server.run("eval").used == []
     assert server.run("eval").config["artifacts"]["value"]["model"]["version"] == "v2"
     assert [one.collection for one in results_in(server)] == ["BenchmarkResults-rl"]
+
+
+def test_a_run_that_is_offline_declares_what_needs_no_server(server: WandbDouble, tmp_path: Path) -> None:
+    done = declare(server, tmp_path, *documents(), WANDB_MODE="offline")
+    assert done.returncode == 0, done.stderr
+    assert server.calls == []
+    (kept,) = tmp_path.glob("wandb/offline-run-*/run-eval.wandb")
+    assert b"BenchmarkResults-rl" in kept.read_bytes()
 
 
 def test_a_model_that_is_gone_is_said_by_its_name(server: WandbDouble, tmp_path: Path) -> None:
