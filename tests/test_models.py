@@ -156,7 +156,7 @@ def test_the_graph_of_an_evaluation_is_in_w_and_b(make: Make, project: Path, ser
     run = run_folder(project)
     exported = read(run, "exports.json")
     assert exported["state"] == "verified"
-    evaluated = {one.version: one.id for one in server.artifacts.values() if one.collection == "ModelArtifact-rl"}
+    evaluated = {f"v{one.index}": one.id for one in server.artifacts.values() if one.collection == "ModelArtifact-rl"}
     held = [server.run(one["id"], exported["project"], exported["entity"]) for one in exported["runs"]]
     assert [one.used for one in held] == [[evaluated["v0"]]] * 2
     results = [one for one in server.artifacts.values() if one.collection == "BenchmarkResults-rl"]
