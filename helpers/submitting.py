@@ -29,6 +29,7 @@ from helpers import (
     slurm_config,
     slurm_executor,
     stopping_points,
+    wandb_server,
 )
 from helpers.errors import BadInput, StepFailed, Unreachable
 from helpers.files import shown
@@ -103,6 +104,9 @@ def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = 
         }
         files.write_json(out, document, "submission")
     announce(document, run, before is not None)
+    if found.export and wandb_server.WANDB not in credentials.destinations(data):
+        of_run = f" RUN={run.name}" if run else ""
+        console.info(f"scores go to W&B from this machine when the tasks have ended: by `make eval{of_run}` or `make export{of_run}`")
 
 
 def announce(document: dict[str, Any], run: Path | None, before: bool) -> None:
