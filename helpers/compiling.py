@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers import composing, env_check, interpolating, profile_fields, schema_keys, tasks, translating, walltime
+from helpers import artifacts, composing, env_check, interpolating, profile_fields, schema_keys, tasks, translating, walltime
 from helpers.catalogue import Task
 from helpers.composing import MISSING, SECTIONS
 from helpers.errors import BadInput, nearest
@@ -17,8 +17,6 @@ from helpers.tracing import Origin, Trace, leaves, source_name
 
 # The launcher's default for execution.username, which would win over the user of ~/.ssh/config.
 USER_HERE = "${oc.env:USER}"
-# What the step that resolves models reads: ${art:NAME,path} is the path of the artifact that run.NAME names.
-ART = re.compile(r"\$\{art:\s*(\w+)")
 # The launcher's deployments that serve the folder mounted at /checkpoint, unless hf_model_handle names a model.
 NEED_CHECKPOINT = ("vllm", "vllm_ray", "sglang", "trtllm")
 
@@ -79,6 +77,7 @@ def compile_config(path: Path, env: EnvFile, profile: Profile | None, wanted: Wa
     notices += _unknown_keys(config, trace)
     _apply_user(config, trace)
     _require_all(config, trace, path)
+    _check_artifacts(config, trace)
     _refuse_two_models(config, trace)
     notices += _unused_model(config, trace)
     _check_walltimes(config, trace)
@@ -248,8 +247,7 @@ def _require_all(config: dict[str, Any], trace: Trace, path: Path) -> None:
     if kind == "slurm":
         missing += [f"execution.{key}" for key in ("hostname", "account", "output_dir") if not config["execution"].get(key)]
     run = config.get("run") or {}
-    arts = {name for _, text in leaves(config) for name in ART.findall(str(text))}
-    missing += [f"run.{name}" for name in sorted(arts) if not run.get(name)]
+    missing += [f"run.{key}" for key in sorted({use.key for use in artifacts.uses(config)}) if run.get(key) in (None, "", MISSING)]
     if missing:
         listed = list(dict.fromkeys(missing))
         settings = " ".join(f"{key}=…" for key in listed)
@@ -258,9 +256,29 @@ def _require_all(config: dict[str, Any], trace: Trace, path: Path) -> None:
         raise BadInput(f'{trace.place(listed[0], shown(path))}: {", ".join(listed)} {verb} no value; give SET="{settings}"{hint}')
 
 
+def _check_artifacts(config: dict[str, Any], trace: Trace) -> None:
+    """Write out what short names mean, where a model is named by artifact.
+
+    Raises BadInput, with the place, for what cannot be looked up.
+    """
+    try:
+        artifacts.check(config)
+    except BadInput as error:
+        key = re.split(r"[:=]", str(error))[0]
+        raise BadInput(f"{trace.place(key if '.' in key else 'run.artifacts', 'env.toml')}: {error}") from error
+    if not artifacts.uses(config):
+        return
+    settings = config["run"].setdefault("artifacts", {})
+    own = settings.get("names") or {}
+    settings["names"] = artifacts.names(config)
+    for short, name in settings["names"].items():
+        if own.get(short) != name:
+            trace.add(f"run.artifacts.names.{short}", name, "default: the recipe's name")
+
+
 def _unused_model(config: dict[str, Any], trace: Trace) -> list[str]:
     """A notice for a run.model that nothing takes: the config names its checkpoint otherwise."""
-    if not (config.get("run") or {}).get("model") or any(ART.search(str(text)) for _, text in leaves(config)):
+    if not (config.get("run") or {}).get("model") or any(use.key == "model" for use in artifacts.uses(config)):
         return []
     deployment = config["deployment"]
     name = next((name for name in ("checkpoint_path", "hf_model_handle") if deployment.get(name)), "type")

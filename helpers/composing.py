@@ -90,7 +90,7 @@ def compose(path: Path, env: EnvFile, profile: Profile | None, settings: list[tu
 
 
 def profile_node(env: EnvFile, profile: Profile | None, mode: str) -> dict[str, Any]:
-    """What env.toml puts into the config: run.env out of the profile's fields, run.wandb out of [wandb] and the profile's own."""
+    """What env.toml puts into the config: run.env of the profile's fields, run.artifacts, run.wandb and the profile's own."""
     node: dict[str, Any] = {}
     for key, value, _ in profile_fields.run_values(env, profile, mode):
         section, _, name = key.partition(".")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from helpers import console, wandb_server
+from helpers import artifacts, console, wandb_server
 from helpers.errors import BadInput, Unreachable
 from helpers.files import read_text, shown
 
@@ -161,6 +161,7 @@ def gather(config: Mapping[str, Any], env_dir: Path | None, environ: Mapping[str
         values[name], sources[name] = dotenv[name], DOTENV
 
     wanted = wanted_variables(config)
+    _want_for_artifacts(wanted, config, values)
     export = exports_to_wandb(config) if export is None else export
     wandb_missing: dict[str, str] = {}
     server = ""
@@ -190,13 +191,13 @@ def gather(config: Mapping[str, Any], env_dir: Path | None, environ: Mapping[str
     if export:
         if mode == "online":
             wandb_missing = _key_problem(config, values, sources, server, wandb_missing)
-        for name, key in ((PROJECT, "project"), (ENTITY, "entity")):
-            # Both are required fields of the launcher's exporter (WandBExporterConfig), in every mode.
-            if name not in values:
-                wandb_missing[name] = f'`{key} = "…"` in the [wandb] section of env.toml, or `export {name}=…`'
         for name in (KEY, TOKEN_FILE, PROJECT, ENTITY, MODE, SERVER):
-            if name in wandb_missing or name in values:
+            # Project and entity are required fields of the launcher's exporter (WandBExporterConfig), in every mode.
+            if name in wandb_missing or name in values or name in (PROJECT, ENTITY):
                 wanted.setdefault(name, []).append(AUTO_EXPORT)
+    mend = "`{}` in the [wandb] section of env.toml, or `export {}=…`"
+    holders = {PROJECT: 'project = "…"', ENTITY: 'entity = "…"'}
+    wandb_missing |= {name: mend.format(line, name) for name, line in holders.items() if name in wanted and name not in values}
 
     missing = []
     for name in sorted(wanted):
@@ -312,6 +313,13 @@ def wanted_variables(config: Mapping[str, Any]) -> dict[str, list[str]]:
             if name and name not in provided:
                 want(name, prefix + ".".join(path))
     return wanted
+
+
+def _want_for_artifacts(wanted: dict[str, list[str]], config: Mapping[str, Any], values: Mapping[str, str]) -> None:
+    """Add to `wanted` what looking up models in W&B takes: a key (or an identity token), project and entity."""
+    for key, is_short in artifacts.asks_wandb(config).items():
+        for name in [*([] if TOKEN_FILE in values else [KEY]), *([PROJECT, ENTITY] if is_short else [])]:
+            wanted.setdefault(name, []).append(key)
 
 
 @dataclass

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from helpers import credentials, files, slurm_config, wandb_server
-from helpers.compiling import ART
+from helpers import artifacts, credentials, slurm_config, wandb_server
 from helpers.errors import BadInput
 from helpers.wandb_server import WANDB
 
@@ -17,10 +16,18 @@ EXPORT_PACKAGES = ("nemo-evaluator", WANDB)
 EXPORT_LIMITS = ("leptonai<0.40",)
 
 
-def make(config: dict[str, Any], run: Path | None, wandb: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What the launcher is handed for a compiled config of the run folder `run`. `wandb` is that section of credentials.json."""
-    data = {key: copy.deepcopy(value) for key, value in config.items() if key != "run" and value is not None}
-    refuse_unready(data)
+def make(
+    config: dict[str, Any],
+    run: Path | None,
+    models: Mapping[str, Mapping[str, Any]] | None = None,
+    wandb: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What the launcher is handed for a compiled config of the run folder `run`, with what model.json says for each `${art:…}`.
+
+    `wandb` is that section of credentials.json.
+    """
+    refuse_unready(config)
+    data = {key: artifacts.filled(value, models or {}) for key, value in config.items() if key != "run" and value is not None}
     execution = data["execution"]
     if execution["type"] in ("process", "local"):
         # A folder of this run alone: what lies in it says whether the run was submitted before.
@@ -75,5 +82,3 @@ def refuse_unready(data: dict[str, Any]) -> None:
             f"execution.type {kind}: evaluations cannot be submitted to it yet; process (this machine), local (Docker) and slurm can; "
             "the plan for it is what `make dry-run` shows"
         )
-    if found := ART.search(files.dump_yaml(data)):
-        raise BadInput(f'{found[0]}…}} is not resolved: models cannot be named by artifact yet; give SET="deployment.checkpoint_path=…"')

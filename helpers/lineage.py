@@ -19,6 +19,7 @@ FILES = (
     "config.yaml",
     "origins.json",
     "credentials.json",
+    "model.json",
     "launcher.yaml",
     "submission.json",
     "status.json",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers import console, credentials, files, launcher_config, tasks, walltime
+from helpers import artifacts, console, credentials, files, launcher_config, tasks, walltime
 from helpers.console import Cell
 from helpers.errors import BadInput
 
@@ -24,13 +24,14 @@ def show(config_path: str, with_scripts: bool) -> None:
     if wanted := images(config):
         print()
         console.print_table("Images", ["image", "for"], [[image, ", ".join(users)] for image, users in wanted.items()])
+    _show_models(config)
     _show_credentials(Path(config_path).with_name("credentials.json"))
     print(f"\n{cost(config)}")
     if with_scripts:
         for name, script in sbatch_scripts(config):
             print(f"\n# ---- sbatch script of {name} ----\n{script}")
     try:
-        launcher_config.make(config, None)
+        launcher_config.make(config, None, artifacts.stand_ins(config))
     except BadInput as error:
         console.notice(f"eval would stop here: {error}")
     console.say("Dry run: nothing was contacted. `make eval` with the same variables does it.")
@@ -116,6 +117,21 @@ def _image(config: dict[str, Any], entry: dict[str, Any]) -> str | None:
     if config["execution"]["type"] == "process":
         return None
     return entry.get("container") or tasks.define(entry).container
+
+
+def _show_models(config: dict[str, Any]) -> None:
+    """Each model that is named by artifact, and where `make eval` will look it up."""
+    if not (found := artifacts.references(config)):
+        return
+    where = artifacts.place(config)
+    wandb = (config.get("run") or {}).get("wandb") or {}
+    rows: list[list[str | Cell]] = []
+    for key, one in found.items():
+        entity, project = one.entity or wandb.get("entity") or "…", one.project or wandb.get("project") or "…"
+        named = f"W&B {entity}/{project}" if where.backend == "wandb" else str(where.root)
+        rows.append([f"run.{key}", one.text, f"{one.name}:{one.version}", named])
+    print()
+    console.print_table("Models", ["key", "named", "artifact", "looked up in"], rows)
 
 
 def _show_credentials(path: Path) -> None:

@@ -126,10 +126,12 @@ def partition_field(profile: Profile, mode: str) -> str:
 
 
 def run_values(env: EnvFile, profile: Profile | None, mode: str) -> Iterator[tuple[str, Any, str]]:
-    """What env.toml puts below the config's `run`: dotted keys of wandb and env, their values and places; a later one wins.
+    """What env.toml puts below the config's `run`: dotted keys of wandb, artifacts and env, their values and places; a later one wins.
 
     Raises BadInput for a wandb that is no table.
     """
+    for name, value in env.tables.get("artifacts", {}).items():
+        yield f"artifacts.{name}", value, env.where(f"artifacts.{name}") if isinstance(value, dict) else env.where("artifacts", name)
     own = profile.fields.get("wandb", {}) if profile else {}
     for table, place in ((env.tables.get("wandb", {}), ""), (own, profile.origins.get("wandb", "") if profile else "")):
         if not isinstance(table, dict):

@@ -18,6 +18,7 @@ FILES = {
     "config.yaml": "compile_config.py",
     "origins.json": "compile_config.py",
     "credentials.json": "wandb_env.py",
+    "model.json": "resolve_model.py",
     "launcher.yaml": "submit_eval.py",
     "submission.json": "submit_eval.py",
     "status.json": "status.py",

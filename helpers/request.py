@@ -262,6 +262,11 @@ def env_folder(path: Path | str) -> Path:
     """The folder where a .env counts for a file of a run: beside the env.toml that its request names, else the one found upwards."""
     run = run_folder.run_of(path) if str(path) != "-" else None
     if run and (run / "request.json").exists():
-        source = files.read_json(run / "request.json", "request")["inputs"]["env_file"]
-        return (ROOT / source["path"]).parent if source else ROOT
+        return env_folder_of(files.read_json(run / "request.json", "request"))
     return profiles.find(run or Path.cwd()).folder
+
+
+def env_folder_of(request: dict[str, Any]) -> Path:
+    """The folder where a .env counts for what was asked: beside its env.toml."""
+    source = request["inputs"]["env_file"]
+    return (ROOT / source["path"]).parent if source else ROOT

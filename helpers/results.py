@@ -65,9 +65,14 @@ def count(rows: list[dict[str, Any]]) -> int:
     return sum(row["value"] is not None and row["n"] != 0 for row in rows)
 
 
-def collect(submission: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
-    """The content of results.json (unsealed): one row a metric, one entry a task. Only tasks that succeeded have rows."""
+def collect(submission: dict[str, Any], status: dict[str, Any], model: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The content of results.json (unsealed): one row a metric, one entry a task. Only tasks that succeeded have rows.
+
+    `model`: the run's model.json, for the artifacts that were evaluated.
+    """
     rows, entries = [], []
+    wanted = ("reference", "backend", "name", "version", "digest")
+    named = {key: {name: one[name] for name in wanted} for key, one in (model["models"] if model else {}).items()}
     states = {job["job_id"]: job for job in status["jobs"]}
     for job in submission["jobs"]:
         seen = states[job["job_id"]]
@@ -92,9 +97,10 @@ def collect(submission: dict[str, Any], status: dict[str, Any]) -> dict[str, Any
         )
     return {
         "made_by": MADE_BY,
-        "made_from": {"submission.json": submission["seal"]},
+        "made_from": {"submission.json": submission["seal"], **({"model.json": model["seal"]} if model else {})},
         "invocation_id": submission["invocation_id"],
         "model": _model(submission),
+        **({"artifacts": named} if named else {}),
         "rows": rows,
         "tasks": entries,
     }

@@ -173,7 +173,8 @@ def gather(submission_path: str, status_path: str | None, out: str, partial: boo
         slurm_jobs.fetch(submission, [job for job in seen["jobs"] if job["state"] in status.ENDED])
         if not status_path:  # whoever followed has tidied
             slurm_jobs.tidy(submission, seen["jobs"])
-    found = results.collect(submission, seen)
+    model = Path(submission_path).with_name("model.json")
+    found = results.collect(submission, seen, files.read_json(model, "model") if model.exists() else None)
     stopping_points.here("before-results")
     if status.is_over(seen):
         if out == "-" or not Path(out).exists() or files.read_json(out, "results") != files.seal_json(found):

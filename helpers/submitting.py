@@ -38,18 +38,24 @@ MADE_BY = "submit_eval.py"
 DOCKER_TIMEOUT = 20  # seconds; a daemon that answers does so in well under one
 
 
-def prepare(config_path: str, out: str) -> None:
+def prepare(config_path: str, model_path: str | None, out: str) -> None:
     """Write launcher.yaml: the compiled config without its run section, with the run's own output folder, ready for the launcher.
 
-    Raises BadInput for an execution.type that this project cannot run, or a model reference that is still open.
+    `model_path`: model.json, which says what each `${art:…}` is; None for a config that has none. Raises BadInput for an execution.type
+    that this project cannot run, and for a `${art:…}` that model.json does not have.
     """
     config, seal, _ = files.read_yaml(config_path, "config")
-    made_from = {"config.yaml": seal}
+    made_from, models = {"config.yaml": seal}, {}
+    if model_path:
+        model = files.read_json(model_path, "model")
+        made_from["model.json"], models = model["seal"], model["models"]
+        if model.get("made_from", {}).get("config.yaml", seal) != seal:
+            raise BadInput(f"{shown(model_path)} was not made from {shown(config_path)}; delete it and the same command makes it again")
     if out != "-" and Path(out).exists() and files.read_yaml(out, "launcher")[2] == made_from:
         return
     beside = Path(config_path).with_name("credentials.json")
     wandb = files.read_json(beside, "credentials")["wandb"] if config_path != "-" and beside.exists() else None
-    data = launcher_config.make(config, run_folder.run_of(config_path), wandb)
+    data = launcher_config.make(config, run_folder.run_of(config_path), models, wandb)
     why = "the project was moved, the W&B project of the environment is another, or evalmake changed since"
     lineage.refuse_other(out, files.yaml_seal(data, MADE_BY, made_from), why)
     files.write_yaml(out, data, "launcher", MADE_BY, made_from)
@@ -78,6 +84,7 @@ def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = 
         found.apply(_environment())
         before = submitted_before(data)
         if before is None:
+            check_checkpoint(data)
             found.check(lenient=True)
             check_executor(data)
         console.say("Starting evaluation...")
@@ -142,6 +149,13 @@ def submitted_before(data: dict[str, Any]) -> str | None:
             "(`nemo-evaluator-launcher status " + invocation + "` shows them)"
         )
     return invocation
+
+
+def check_checkpoint(data: dict[str, Any]) -> None:
+    """Raise BadInput for a checkpoint that this machine is to serve and does not have. On a cluster helpers/on_cluster/prepare.sh looks."""
+    path = data["deployment"].get("checkpoint_path")
+    if data["execution"]["type"] in ("process", "local") and path and Path(path).is_absolute() and not Path(path).exists():
+        raise BadInput(f"deployment.checkpoint_path: {path} does not exist on this machine; check where the model is, or the PROFILE")
 
 
 def check_executor(data: dict[str, Any]) -> None:

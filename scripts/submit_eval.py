@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Submit an evaluation through nemo-evaluator-launcher, once: launcher.yaml (what the launcher is handed), then submission.json (its jobs).
 
-    scripts/submit_eval.py --config runs/ID/config.yaml --launcher runs/ID/launcher.yaml --prepare
+    scripts/submit_eval.py --config runs/ID/config.yaml --model runs/ID/model.json --launcher runs/ID/launcher.yaml --prepare
     scripts/submit_eval.py --config runs/ID/config.yaml --launcher runs/ID/launcher.yaml --out runs/ID/submission.json
 
 Exit codes: 0 submitted (or submitted before), 1 refused by the launcher or by Slurm, 2 something is missing, 3 Docker or the cluster does
@@ -25,6 +25,7 @@ def main(arguments: list[str]) -> None:
     """Prepare, or submit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
+    parser.add_argument("--model", help="model.json of the run, for --prepare (a config without ${art:…} needs none)")
     parser.add_argument("--launcher", help="launcher.yaml of the run")
     parser.add_argument("--out", help="submission.json to write, or - for stdout")
     parser.add_argument("--prepare", action="store_true", help="only write launcher.yaml")
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> None:
     run = run_folder.run_of(options.launcher)
     if options.prepare:
         with run_folder.step(run, "prepare"):
-            submitting.prepare(options.config, options.launcher)
+            submitting.prepare(options.config, options.model, options.launcher)
     elif options.out:
         if options.owner:
             os.environ[process_jobs.OWNER] = str(options.owner)

@@ -128,7 +128,8 @@ def change_value(path: Path) -> None:
     if number := re.search(r"(?<=: )\d", text):
         changed = f"{text[: number.start()]}{(int(number[0]) + 1) % 10}{text[number.end() :]}"
     else:
-        changed = text.replace("local", "LOCAL", 1) if "local" in text else text.replace("online", "offline", 1)
+        word = next(word for word in ("local", "online", "resolve_model") if word in text)
+        changed = text.replace(word, word.upper(), 1)
     assert changed != text, path
     path.write_text(changed)
 

@@ -355,7 +355,9 @@ class WandbDouble:
         runs = [one for one in self.runs.values() if (one.entity, one.project) == (entity, project)]
         filters = json.loads(variables.get("filters") or "{}")
         runs = [one for one in runs if _fits(self._run(one), filters)]
-        collections = sorted({a.collection for a in self.artifacts.values() if (a.entity, a.project) == (entity, project) and a.committed})
+        wanted = variables.get("type") or variables.get("artifactTypeName")
+        there = [a for a in self.artifacts.values() if (a.entity, a.project) == (entity, project)]
+        collections = sorted({a.collection for a in there if a.committed and wanted in (None, a.type)})
         name = str(variables.get("name") or "")
         collection = variables.get("collection") or variables.get("artifactCollectionName") or name
         node = {
@@ -376,9 +378,7 @@ class WandbDouble:
             "artifactCollection": self._collection(entity, project, str(collection), variables) if collection in collections else None,
             "artifactCollections": _connection([self._collection(entity, project, one, variables) for one in collections]),
         }
-        types = sorted({a.type for a in self.artifacts.values() if (a.entity, a.project) == (entity, project)})
-        node["artifactTypes"] = _connection([_type(one) for one in types])
-        wanted = variables.get("type") or variables.get("artifactTypeName")
+        node["artifactTypes"] = _connection([_type(one) for one in sorted({a.type for a in there})])
         node["artifactType"] = {**_type(wanted), **{k: node[k] for k in ("artifactCollection", "artifactCollections")}} if wanted else None
         node["artifact"] = (node["artifactCollectionMembership"] or {}).get("artifact")
         return node

@@ -62,10 +62,13 @@ def test_what_cannot_be_submitted_to_is_named_with_what_can(tmp_path: Path, kind
         launcher_config.make(config(kind), tmp_path / RUN)
 
 
-def test_a_model_that_is_still_a_reference_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_is_named_by_artifact_is_where_model_json_says_and_refused_when_it_does_not(tmp_path: Path) -> None:
     given = config("slurm", output_dir="/o")
-    given["deployment"] = {"type": "vllm", "checkpoint_path": "${art:model,path}"}
-    with pytest.raises(BadInput, match=r'\$\{art:model…\} is not resolved.*SET="deployment.checkpoint_path='):
+    given["deployment"] = {"type": "vllm", "checkpoint_path": "${art:model,path}", "extra_args": "--seed 1 --tag ${art:model, version}"}
+    made = launcher_config.make(given, tmp_path / RUN, {"model": {"path": "/lustre/rl/3", "version": "v3"}})
+    assert made["deployment"]["checkpoint_path"] == "/lustre/rl/3"
+    assert made["deployment"]["extra_args"] == "--seed 1 --tag v3"
+    with pytest.raises(BadInput, match=r"\$\{art:model,path\} is not resolved.*resolve_model.py"):
         launcher_config.make(given, tmp_path / RUN)
 
 
@@ -78,26 +81,26 @@ def exporting_config(kind: str, destinations: Any = ("wandb",), **wandb: Any) ->
 
 
 def test_a_job_on_the_cluster_exports_with_pinned_packages_and_variables_by_name(tmp_path: Path) -> None:
-    made = launcher_config.make(exporting_config("slurm", tags=["rl"]), tmp_path / RUN, WANDB)
+    made = launcher_config.make(exporting_config("slurm", tags=["rl"]), tmp_path / RUN, wandb=WANDB)
     command = made["execution"]["auto_export"]["launcher_install_cmd"]
     for package in ("nemo-evaluator-launcher[wandb]", "nemo-evaluator", "wandb"):
         assert f'"{package}=={version(package.partition("[")[0])}"' in command
     assert "'" not in command
     assert made["export"]["wandb"] == {"tags": ["rl"], "entity": "my-team", "project": "nemotron"}
     assert made["export"]["env_vars"] == {name: f"host:{name}" for name in ("WANDB_API_KEY", "WANDB_ENTITY", "WANDB_PROJECT")}
-    own = launcher_config.make(exporting_config("slurm"), tmp_path / RUN, WANDB | {"server": "https://wandb.example.com"})
+    own = launcher_config.make(exporting_config("slurm"), tmp_path / RUN, wandb=WANDB | {"server": "https://wandb.example.com"})
     assert own["export"]["env_vars"]["WANDB_BASE_URL"] == "host:WANDB_BASE_URL"
 
 
 def test_what_the_config_says_of_its_export_job_stays(tmp_path: Path) -> None:
     given = exporting_config("slurm", {"destinations": ["wandb"], "launcher_install_cmd": "true", "export_image": "/i.sqsh"})
     given["export"]["env_vars"] = {"WANDB_API_KEY": "host:MY_KEY"}
-    made = launcher_config.make(given, tmp_path / RUN, WANDB)
+    made = launcher_config.make(given, tmp_path / RUN, wandb=WANDB)
     assert made["execution"]["auto_export"] == {"destinations": ["wandb"], "launcher_install_cmd": "true", "export_image": "/i.sqsh"}
     assert made["export"]["env_vars"]["WANDB_API_KEY"] == "host:MY_KEY"
     given["execution"]["auto_export"]["launcher_install_cmd"] = "echo 'it breaks'"
     with pytest.raises(BadInput, match="launcher_install_cmd"):
-        launcher_config.make(given, tmp_path / RUN, WANDB)
+        launcher_config.make(given, tmp_path / RUN, wandb=WANDB)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +119,7 @@ def test_what_the_config_says_of_its_export_job_stays(tmp_path: Path) -> None:
 def test_to_the_launcher_is_left_what_is_its_own(
     tmp_path: Path, kind: str, destinations: Any, mode: str, log_mode: str, left: list[str] | None
 ) -> None:
-    made = launcher_config.make(exporting_config(kind, destinations, log_mode=log_mode), tmp_path / RUN, WANDB | {"mode": mode})
+    made = launcher_config.make(exporting_config(kind, destinations, log_mode=log_mode), tmp_path / RUN, wandb=WANDB | {"mode": mode})
     assert made["execution"].get("auto_export", {}).get("destinations") == left
     if left is None:
         assert "env_vars" not in made["export"]

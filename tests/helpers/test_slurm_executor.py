@@ -579,7 +579,7 @@ def test_an_export_job_and_we_write_to_the_same_wandb_run_with_the_key_out_of_th
         for name, value in {**values, "MY_TOKEN": "hf_$ecret", "MY_WORD": NASTY}.items():
             monkeypatch.setenv(name, value)
         wandb = {"mode": "online", "server": double.url, "entity": ENTITY, "project": PROJECT}
-        data = launcher_config.make({**sections, "run": {}}, run, wandb)
+        data = launcher_config.make({**sections, "run": {}}, run, wandb=wandb)
         submitting = Submitting(CLUSTER, run, SEAL)
         invocation = launcher.run_eval(data, None, submitting)
         name = "hellaswag.2"

@@ -1,0 +1,35 @@
+#!/usr/bin/env python3
+"""List the models that can be named by artifact: those of W&B's project, or of the folder of manifests, whichever the config looks into.
+
+    scripts/list_models.py --profile MY-CLUSTER
+    scripts/list_models.py --match rl
+
+Exit codes: 0 listed, 2 none matches or credentials are missing, 3 W&B or the cluster could not be asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import compile_step, model_step, request
+from helpers.errors import run_main
+
+
+def main(arguments: list[str]) -> None:
+    """Print a table on stdout."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--match", default="", help="only models with this text in their names")
+    request.add_arguments(parser)
+    options = parser.parse_args(arguments)
+    asked = request.build("eval", request.asked(options))
+    config = compile_step.compiled_for(asked).config
+    model_step.listing(config, options.match, request.env_folder_of(asked), os.environ)
+
+
+if __name__ == "__main__":
+    run_main(main)

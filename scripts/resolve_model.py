@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""Look up the models that a config names by artifact, and write model.json: concrete version, path, digest.
+
+    scripts/resolve_model.py --config runs/ID/config.yaml --out runs/ID/model.json
+    scripts/resolve_model.py --config config.yaml --out -
+
+A config without ${art:…} names none, and nothing is contacted. With model.json there already, nothing is looked up again.
+
+Exit codes: 0 written or unchanged, 2 no such artifact or version (with those that there are), 3 W&B or the cluster could not be asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import model_step, run_folder
+from helpers.errors import run_main
+
+
+def main(arguments: list[str]) -> None:
+    """Resolve the models of a compiled config."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
+    parser.add_argument("--out", required=True, help="model.json of the run, or - for stdout")
+    options = parser.parse_args(arguments)
+    with run_folder.step(run_folder.run_of(options.out), "resolve_model"):
+        model_step.resolve(options.config, options.out, os.environ)
+
+
+if __name__ == "__main__":
+    run_main(main)
