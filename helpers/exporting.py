@@ -121,7 +121,7 @@ def export(submission_path: str, out: str, destination: str, auto: bool) -> None
         return
     failure: EvalmakeError | None = None
     try:
-        _export(run, config, settings, wandb_runs(submission, found, settings), document)
+        _export(run, config, wandb_runs(submission, found, settings), document, _unfinished(out), _lineage(run, found))
     except EvalmakeError as error:
         failure, document["state"], document["reason"] = error, "failed", one_line(error)
     files.write_json(out, document, "exports")
@@ -138,7 +138,7 @@ def is_done(out: str, found: dict[str, Any]) -> bool:
     if out == "-" or not Path(out).exists():
         return False
     before = files.read_json(out, "exports")
-    return bool(before["results"] == found["seal"] and before["state"] != "failed")
+    return bool(before["results"] == found["seal"] and before["state"] != "failed" and not any(one["reason"] for one in before["runs"]))
 
 
 def announce(document: dict[str, Any], run: Path | None) -> None:
@@ -168,8 +168,18 @@ def refuse_other(destination: str, submission: dict[str, Any]) -> None:
         )
 
 
-def _export(run: Path, config: dict[str, Any], settings: dict[str, Any], wanted: list[WandbRun], document: dict[str, Any]) -> None:
-    """Write what W&B lacks, and fill `document` with what it then holds. Raises an EvalmakeError when that could not be done."""
+def _export(
+    run: Path,
+    config: dict[str, Any],
+    wanted: list[WandbRun],
+    document: dict[str, Any],
+    unfinished: set[str],
+    lineage: dict[str, Any] | None,
+) -> None:
+    """Write what W&B lacks, and fill `document` with what it then holds. Raises an EvalmakeError when that could not be done.
+
+    `unfinished`: the runs, by id, that are written again whatever W&B holds.
+    """
     found = credentials.gather(config, request.env_folder(run / "config.yaml"), os.environ, export=True)
     document |= {"mode": found.mode, "entity": found.value(credentials.ENTITY), "project": found.value(credentials.PROJECT)}
     document["server"] = found.document({})["wandb"]["server"]
@@ -187,8 +197,9 @@ def _export(run: Path, config: dict[str, Any], settings: dict[str, Any], wanted:
     server = found.wandb_server()
     entity, project = document["entity"], document["project"]
     held: dict[str, Held] = server.held(entity, project, list(entries)) if server else {}
-    missing = [one for one in wanted if one.against(held.get(one.id))[0] != "verified"]
-    said = _write(run, found, settings, missing) if missing else {}
+    missing = [one for one in wanted if one.id in unfinished or one.against(held.get(one.id))[0] != "verified"]
+    settings = dict((config.get("export") or {}).get(WANDB) or {})
+    said = _write(run, found, {"settings": settings, "lineage": lineage}, missing) if missing else {}
     if server and missing:
         held |= server.held(entity, project, [one.id for one in missing])
     for one in wanted:
@@ -223,7 +234,7 @@ def _conclude(run: Path, document: dict[str, Any]) -> None:
         shutil.rmtree(run / WANDB, ignore_errors=True)
 
 
-def _write(run: Path, found: credentials.Credentials, settings: dict[str, Any], wanted: list[WandbRun]) -> dict[str, dict[str, str]]:
+def _write(run: Path, found: credentials.Credentials, given: dict[str, Any], wanted: list[WandbRun]) -> dict[str, dict[str, str]]:
     """Have wandb's SDK write the runs, in a process of its own; what it says of each run by id: `url` or `error`.
 
     Raises StepFailed when it takes too long (the SDK tries again for hours when a server goes away) or ends otherwise.
@@ -242,7 +253,7 @@ def _write(run: Path, found: credentials.Credentials, settings: dict[str, Any], 
         "entity": found.value(credentials.ENTITY),
         "project": found.value(credentials.PROJECT),
         "mode": found.mode,
-        "settings": settings,
+        **given,
         "runs": [vars(one) for one in wanted],
     }
     files.make_folder(run / WANDB)
@@ -271,6 +282,20 @@ def _write(run: Path, found: credentials.Credentials, settings: dict[str, Any], 
     if process.returncode or len(said) != len(wanted):
         raise StepFailed(f"wandb ended with code {process.returncode} after {len(said)} of {len(wanted)} runs; see {shown(log)}")
     return said
+
+
+def _unfinished(out: str) -> set[str]:
+    """The ids of the W&B runs of exports.json, where it is there, with which something went wrong though their scores are in W&B."""
+    if out == "-" or not Path(out).exists():
+        return set()
+    return {one["id"] for one in files.read_json(out, "exports")["runs"] if one["reason"]}
+
+
+def _lineage(run: Path, found: dict[str, Any]) -> dict[str, Any] | None:
+    """What a W&B run declares of the models that were evaluated; None where none was named by artifact."""
+    path = run / "model.json"
+    model = files.read_json(path, "model") if path.exists() else {"models": {}}
+    return {"model": model, "results": found} if model["models"] else None
 
 
 def _document(submission: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from helpers import artifact_lineage
 from helpers.errors import one_line
 
 # Seconds, and tries of what did not work. Without them the SDK goes on for hours.
@@ -77,6 +78,8 @@ def _write(plan: dict[str, Any], one: dict[str, Any]) -> str:
         run.summary.update(one["metrics"])
         if given.get("copy_artifacts") is not False:
             run.log_artifact(_artifact(wandb, one, given))
+        if plan["lineage"]:
+            artifact_lineage.declare(run, **plan["lineage"])
     finally:
         run.finish()
     return str(run.url or "")
