@@ -55,5 +55,9 @@ def name_of(results: Mapping[str, Any]) -> str:
 
 
 def scores(results: Mapping[str, Any]) -> dict[str, float | None]:
-    """Every score by `task/part/metric`, for the artifact's metadata."""
-    return {"/".join(str(row[key]) for key in ("task", "part", "metric") if row[key]): row["value"] for row in results["rows"]}
+    """Every score by `task/part/metric/score`, for the artifact's metadata; the last word where it is another than the metric's."""
+    found = {}
+    for row in results["rows"]:
+        words = [row["task"], row["part"], row["metric"], row["score"] if row["score"] != row["metric"] else None]
+        found["/".join(filter(None, words))] = row["value"]
+    return found

@@ -59,12 +59,14 @@ class WandbRun:
         if held is None:
             return "missing", "W&B does not hold it"
         off = [name for name, value in self.metrics.items() if not _same(held.summary.get(name), value)]
-        if not off and held.config.get(artifact_lineage.DECLARED, {}) != self.artifacts:
-            return "wrong", "the model artifact that was evaluated is not recorded there"
         if not off:
             return "verified", ""
         first = f"{off[0]} is {json.dumps(held.summary.get(off[0]))} there and {self.metrics[off[0]]} in results.json"
         return "wrong", first + (f" (and {len(off) - 1} more)" if off[1:] else "")
+
+    def lacks_lineage(self, held: Held | None) -> bool:
+        """Whether the server holds the run without the models that were evaluated, as a launcher's export job leaves it."""
+        return held is not None and held.config.get(artifact_lineage.DECLARED, {}) != self.artifacts
 
 
 def wandb_runs(submission: dict[str, Any], found: dict[str, Any], settings: dict[str, Any]) -> list[WandbRun]:
@@ -139,7 +141,7 @@ def export(submission_path: str, out: str, destination: str, auto: bool) -> None
         return
     failure: EvalmakeError | None = None
     try:
-        _export(run, config, settings, wandb_runs(submission, found, settings), document)
+        _export(run, config, wandb_runs(submission, found, settings), document, _unfinished(out), _lineage(run, found))
     except EvalmakeError as error:
         failure, document["state"], document["reason"] = error, "failed", one_line(error)
     files.write_json(out, document, "exports")
@@ -156,7 +158,7 @@ def is_done(out: str, found: dict[str, Any]) -> bool:
     if out == "-" or not Path(out).exists():
         return False
     before = files.read_json(out, "exports")
-    return bool(before["results"] == found["seal"] and before["state"] != "failed")
+    return bool(before["results"] == found["seal"] and before["state"] != "failed" and not any(one["reason"] for one in before["runs"]))
 
 
 def announce(document: dict[str, Any], run: Path | None) -> None:
@@ -186,8 +188,18 @@ def refuse_other(destination: str, submission: dict[str, Any]) -> None:
         )
 
 
-def _export(run: Path, config: dict[str, Any], settings: dict[str, Any], wanted: list[WandbRun], document: dict[str, Any]) -> None:
-    """Write what W&B lacks, and fill `document` with what it then holds. Raises an EvalmakeError when that could not be done."""
+def _export(
+    run: Path,
+    config: dict[str, Any],
+    wanted: list[WandbRun],
+    document: dict[str, Any],
+    unfinished: set[str],
+    lineage: dict[str, Any] | None,
+) -> None:
+    """Write what W&B lacks, and fill `document` with what it then holds. Raises an EvalmakeError when that could not be done.
+
+    `unfinished`: the runs, by id, that are written again whatever W&B holds.
+    """
     found = credentials.gather(config, request.env_folder(run / "config.yaml"), os.environ, export=True)
     document |= {"mode": found.mode, "entity": found.value(credentials.ENTITY), "project": found.value(credentials.PROJECT)}
     document["server"] = found.document({})["wandb"]["server"]
@@ -205,8 +217,13 @@ def _export(run: Path, config: dict[str, Any], settings: dict[str, Any], wanted:
     server = found.wandb_server()
     entity, project = document["entity"], document["project"]
     held: dict[str, Held] = server.held(entity, project, list(entries)) if server else {}
-    missing = [one for one in wanted if one.against(held.get(one.id))[0] != "verified"]
-    said = _write(run, found, settings, missing) if missing else {}
+    missing = [
+        one
+        for one in wanted
+        if one.id in unfinished or one.against(held.get(one.id))[0] != "verified" or one.lacks_lineage(held.get(one.id))
+    ]
+    settings = dict((config.get("export") or {}).get(WANDB) or {})
+    said = _write(run, found, {"settings": settings, "lineage": lineage}, missing) if missing else {}
     if server and missing:
         held |= server.held(entity, project, [one.id for one in missing])
     for one in wanted:
@@ -216,6 +233,8 @@ def _export(run: Path, config: dict[str, Any], settings: dict[str, Any], wanted:
         elif server:
             entry["url"] = server.run_url(entity, project, one.id)
             entry["state"], entry["reason"] = one.against(held.get(one.id))
+            if entry["state"] == "verified" and one.lacks_lineage(held.get(one.id)):
+                entry["reason"] = "the model that was evaluated is not recorded there"
         else:  # an identity token, with which wandb's own code logs in
             entry |= {"state": "unverified", "reason": "", "url": said.get(one.id, {}).get("url")}
         if problem := said.get(one.id, {}).get("error"):
@@ -241,7 +260,7 @@ def _conclude(run: Path, document: dict[str, Any]) -> None:
         shutil.rmtree(run / WANDB, ignore_errors=True)
 
 
-def _write(run: Path, found: credentials.Credentials, settings: dict[str, Any], wanted: list[WandbRun]) -> dict[str, dict[str, str]]:
+def _write(run: Path, found: credentials.Credentials, given: dict[str, Any], wanted: list[WandbRun]) -> dict[str, dict[str, str]]:
     """Have wandb's SDK write the runs, in a process of its own; what it says of each run by id: `url` or `error`.
 
     Raises StepFailed when it takes too long (the SDK tries again for hours when a server goes away) or ends otherwise.
@@ -260,12 +279,9 @@ def _write(run: Path, found: credentials.Credentials, settings: dict[str, Any], 
         "entity": found.value(credentials.ENTITY),
         "project": found.value(credentials.PROJECT),
         "mode": found.mode,
-        "settings": settings,
+        **given,
         "runs": [vars(one) for one in wanted],
-        "lineage": None,
     }
-    if any(one.artifacts for one in wanted):
-        plan["lineage"] = {name: files.read_json(run / f"{name}.json", name) for name in ("model", "results")}
     files.make_folder(run / WANDB)
     log = run / WANDB / "export.log"
     timeout = START_SECONDS + RUN_SECONDS * len(wanted)
@@ -292,6 +308,20 @@ def _write(run: Path, found: credentials.Credentials, settings: dict[str, Any], 
     if process.returncode or len(said) != len(wanted):
         raise StepFailed(f"wandb ended with code {process.returncode} after {len(said)} of {len(wanted)} runs; see {shown(log)}")
     return said
+
+
+def _unfinished(out: str) -> set[str]:
+    """The ids of the W&B runs of exports.json, where it is there, with which something went wrong though their scores are in W&B."""
+    if out == "-" or not Path(out).exists():
+        return set()
+    return {one["id"] for one in files.read_json(out, "exports")["runs"] if one["reason"]}
+
+
+def _lineage(run: Path, found: dict[str, Any]) -> dict[str, Any] | None:
+    """What a W&B run declares of the models that were evaluated; None where none was named by artifact."""
+    path = run / "model.json"
+    model = files.read_json(path, "model") if path.exists() else {"models": {}}
+    return {"model": model, "results": found} if model["models"] else None
 
 
 def _document(submission: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:

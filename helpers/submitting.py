@@ -31,6 +31,7 @@ from helpers import (
     slurm_executor,
     squashing,
     stopping_points,
+    wandb_server,
 )
 from helpers.errors import BadInput, StepFailed, Unreachable
 from helpers.files import shown
@@ -85,8 +86,8 @@ def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = 
         found.apply(_environment())
         before = submitted_before(data)
         if before is None:
-            found.check(lenient=True)
             check_checkpoint(data)
+            found.check(lenient=True)
             check_executor(data)
         console.say("Starting evaluation...")
         log = run / "logs" / "launcher.log" if run else None
@@ -112,6 +113,9 @@ def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = 
         }
         files.write_json(out, document, "submission")
     announce(document, run, before is not None)
+    if found.export and wandb_server.WANDB not in credentials.destinations(data):
+        of_run = f" RUN={run.name}" if run else ""
+        console.info(f"scores go to W&B from this machine when the tasks have ended: by `make eval{of_run}` or `make export{of_run}`")
 
 
 def announce(document: dict[str, Any], run: Path | None, before: bool) -> None:

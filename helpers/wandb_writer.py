@@ -79,7 +79,7 @@ def _write(plan: dict[str, Any], one: dict[str, Any]) -> str:
         if given.get("copy_artifacts") is not False:
             run.log_artifact(_artifact(wandb, one, given))
         if plan["lineage"]:
-            artifact_lineage.declare(run, plan["lineage"]["model"], plan["lineage"]["results"])
+            artifact_lineage.declare(run, **plan["lineage"])
     finally:
         run.finish()
     return str(run.url or "")

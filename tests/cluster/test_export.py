@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.pipeline import Pipeline
+from cluster.pipeline import HELD, Pipeline
 from cluster.testbed import Bed, until
 from wandb_double import ENTITY, PROJECT, WandbDouble
 
@@ -52,3 +52,7 @@ def test_an_export_job_that_fails_is_noticed_and_mended_and_the_key_lies_in_the_
         assert {found.stat().st_mode & 0o777 for found in holders} == {0o600}
         assert [found for found in path.parent.rglob("*") if found.is_file() and KEY.encode() in found.read_bytes()] == []
         assert KEY not in done.stdout + done.stderr + cluster.slurm("squeue", "-o", "%all")
+        together = pipeline.make("batch", f"CONFIG={config}", f"SET=+export.wandb.log_mode=multi_task {HELD}")
+        assert f"scores go to W&B from this machine when the tasks have ended: by `make eval RUN={pipeline.run.name}`" in together.stderr
+        assert "auto_export" not in (pipeline.run / "launcher.yaml").read_text()
+        pipeline.scancel(pipeline.run)

@@ -71,7 +71,7 @@ def test_the_graph_of_the_seed_model_to_eval_to_benchmark_results(server: WandbD
     (made,) = results_in(server)
     assert (made.collection, made.run, made.index) == ("BenchmarkResults-rl", "eval", 0)
     metadata = json.loads(made.metadata or "{}")
-    assert metadata["scores"] == {"mmlu/accuracy": 0.5}
+    assert metadata["scores"] == {"mmlu/accuracy/micro": 0.5}
     assert metadata["artifacts"]["model"]["version"] == "v0"
     assert run.config["artifacts"]["value"]["model"]["digest"] == "d"
     (content,) = (content for content in server.stored.values() if b"mmlu" in content)

@@ -215,6 +215,42 @@ def test_artifacts_and_logs_go_along_as_the_config_says(desk: Desk) -> None:
     assert not [name for name in names if "cache" in name]
 
 
+def named_by_artifact(desk: Desk) -> None:
+    """model.json as resolve_model.py leaves it: the second version of an artifact of the training."""
+    for step in (1, 2):
+        made = desk.double.put_artifact("ModelArtifact-rl", metadata={"absolute_path": f"/lustre/rl-{step}"})
+    one = {"reference": "rl:latest", "backend": "wandb", "found_in": desk.double.url, "name": f"{ENTITY}/{PROJECT}/ModelArtifact-rl"}
+    one |= {"version": "v1", "digest": made.digest, "type": "model", "path": "/lustre/rl-2"}
+    document = {"made_by": "resolve_model.py", "made_from": {}, "models": {"model": {**one, "metadata": {}}}}
+    files.write_json(desk.run / "model.json", document, "model")
+
+
+def test_the_model_that_was_evaluated_goes_into_its_wandb_run_and_the_results_come_out(desk: Desk) -> None:
+    desk.fill("t")
+    named_by_artifact(desk)
+    assert desk.export()["state"] == "verified"
+    used = [desk.double.artifacts[one] for one in desk.double.run(f"{desk.invocation}-t.0").used]
+    assert [(one.collection, one.index) for one in used] == [("ModelArtifact-rl", 1)]
+    (made,) = [one for one in desk.double.artifacts.values() if one.type == "evaluation"]
+    assert (made.collection, made.index) == ("BenchmarkResults-rl", 0)
+    assert json.loads(made.metadata or "")["scores"] == {"t/acc": 0.5, "t/acc/norm": 0.625}
+
+
+def test_a_lineage_that_cannot_be_told_is_told_and_made_up_for(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    desk.fill("t")
+    named_by_artifact(desk)
+    models = dict(desk.double.artifacts)
+    desk.double.artifacts.clear()
+    (one,) = desk.export()["runs"]
+    assert one["state"] == "verified"
+    assert "is gone from W&B" in one["reason"]
+    assert "[notice] W&B: t: the scores are there, and this went wrong: " in capsys.readouterr().err
+    desk.double.artifacts = models
+    (one,) = desk.export(auto=True)["runs"]
+    assert (one["state"], one["reason"]) == ("verified", "")
+    assert desk.double.run(one["id"]).used
+
+
 # ---- What goes wrong ------------------------------------------------------------------------------------------------------------------
 
 
