@@ -96,7 +96,7 @@ class WandbDouble:
     and back, on the same port.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self.key = KEY
         self.keys: dict[str, str] = {KEY: "me"}
         self.entities: set[str] = {ENTITY, "me"}
@@ -114,9 +114,9 @@ class WandbDouble:
         self._manifests: dict[str, str] = {}
         self._lock = threading.RLock()
         self._server: ThreadingHTTPServer | None = None
-        self.port = port
+        self.host, self.port = host, port
         self.on()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{self.host}:{self.port}"
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +128,7 @@ class WandbDouble:
         """Listen (again)."""
         if self._server:
             return
-        self._server = _Server(("127.0.0.1", self.port), _handler(self))
+        self._server = _Server((self.host, self.port), _handler(self))
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 

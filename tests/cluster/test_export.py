@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
-from cluster.pipeline import HELD, Pipeline
+from checkout import ROOT
+from cluster.image_cases import registry, settings
+from cluster.pipeline import HELD, Pipeline, said
 from cluster.testbed import Bed, until
 from wandb_double import ENTITY, PROJECT, WandbDouble
 
@@ -56,3 +60,45 @@ def test_an_export_job_that_fails_is_noticed_and_mended_and_the_key_lies_in_the_
         assert f"scores go to W&B from this machine when the tasks have ended: by `make eval RUN={pipeline.run.name}`" in together.stderr
         assert "auto_export" not in (pipeline.run / "launcher.yaml").read_text()
         pipeline.scancel(pipeline.run)
+
+
+def test_the_launchers_export_job_writes_to_the_run_that_is_verified_from_here(cluster: Bed, tmp_path: Path) -> None:
+    """In a squashed image, with the launcher and the SDK of this .venv instead of what pip would fetch, against a double of the server."""
+    pipeline = Pipeline.made(cluster, tmp_path)
+    venv = (ROOT / ".venv").resolve()
+    mounts = {str(venv): str(venv)}
+    if sys.base_prefix != "/usr":  # that one the image has too; another may lie in a home, which nodes do not see
+        python = cluster.name / "jobs/python"
+        spare = shutil.ignore_patterns("test", "tests", "idlelib", "site-packages", "*.a", "include", "share")
+        shutil.copytree(sys.base_prefix, python, symlinks=True, ignore=spare, dirs_exist_ok=True)
+        mounts[str(python)] = sys.base_prefix
+    export = {
+        "destinations": ["wandb"],
+        "export_image": f"docker://{registry(cluster)}/evalmake/toy:25.11",
+        "export_mounts": mounts,
+        "launcher_install_cmd": f"export HOME=/tmp PYTHONPATH= PATH={venv}/bin:$PATH",
+    }
+    config = pipeline.write_config("exported", ["toy.sums", "toy.differences"], execution={"auto_export": export})
+    with WandbDouble(host=settings(cluster)[1]) as double:
+        double.keys[KEY] = "me"
+        pipeline.environment |= {"WANDB_BASE_URL": double.url, "WANDB_API_KEY": KEY, "WANDB_ENTITY": ENTITY, "WANDB_PROJECT": PROJECT}
+        done = pipeline.make("batch", f"CONFIG={config}")
+        assert done.returncode == 0, said(done)
+        image = next(row for row in pipeline.document(pipeline.run, "images")["images"] if "auto-export" in row["users"])
+        folders = [Path(job["remote_dir"]) for job in pipeline.document(pipeline.run)["jobs"]]
+        invocation = pipeline.document(pipeline.run)["invocation_id"]
+        ids = {f"{invocation}-{folder.name}" for folder in folders}
+
+        def logs() -> str:
+            return "\n".join(log.read_text() for folder in folders for log in folder.glob("logs/export-*.log"))
+
+        until(lambda: {run.name for run in double.runs.values() if run.state == "finished" and run.summary} == ids, 120, logs)
+        until(lambda: not pipeline.bed.slurm("squeue", "-h", "-t", "R,PD,CG", "-o", "%j").count("nel-export"), 60, logs)
+        assert "Export to wandb failed" not in logs()
+        assert all(image["path"] in (folder / "export.sbatch").read_text() for folder in folders)
+        verified = pipeline.make("eval", f"RUN={pipeline.run.name}")
+        assert verified.returncode == 0, said(verified)
+        assert f"✓ W&B holds the scores: 2 runs in {ENTITY}/{PROJECT}, verified" in verified.stderr
+        assert {run.name for run in double.runs.values()} == ids, "none is there twice"
+        for row, folder in zip(pipeline.document(pipeline.run, "results")["rows"], folders, strict=True):
+            assert row["value"] in double.run(f"{invocation}-{folder.name}").summary.values()
