@@ -69,8 +69,9 @@ def test_the_launchers_export_job_writes_to_the_run_that_is_verified_from_here(c
     mounts = {str(venv): str(venv)}
     if sys.base_prefix != "/usr":  # that one the image has too; another may lie in a home, which nodes do not see
         python = cluster.name / "jobs/python"
+        shutil.rmtree(python, ignore_errors=True)
         spare = shutil.ignore_patterns("test", "tests", "idlelib", "site-packages", "*.a", "include", "share")
-        shutil.copytree(sys.base_prefix, python, symlinks=True, ignore=spare, dirs_exist_ok=True)
+        shutil.copytree(sys.base_prefix, python, symlinks=True, ignore=spare)
         mounts[str(python)] = sys.base_prefix
     export = {
         "destinations": ["wandb"],
