@@ -10,7 +10,7 @@ from helpers import artifacts, slurm_config
 from helpers.errors import BadInput
 
 
-def make(config: dict[str, Any], run: Path | None, *, models: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+def make(config: dict[str, Any], run: Path | None, models: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
     """What the launcher is handed for a compiled config of the run folder `run`, with what model.json says for each `${art:…}`."""
     refuse_unready(config)
     data = {key: artifacts.filled(value, models or {}) for key, value in config.items() if key != "run" and value is not None}

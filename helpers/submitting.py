@@ -52,7 +52,7 @@ def prepare(config_path: str, model_path: str | None, out: str) -> None:
             raise BadInput(f"{shown(model_path)} was not made from {shown(config_path)}; delete it and the same command makes it again")
     if out != "-" and Path(out).exists() and files.read_yaml(out, "launcher")[2] == made_from:
         return
-    data = launcher_config.make(config, run_folder.run_of(config_path), models=models)
+    data = launcher_config.make(config, run_folder.run_of(config_path), models)
     why = "the project was moved, or evalmake changed since"
     lineage.refuse_other(out, files.yaml_seal(data, MADE_BY, made_from), why)
     files.write_yaml(out, data, "launcher", MADE_BY, made_from)

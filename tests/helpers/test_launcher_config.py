@@ -64,7 +64,7 @@ def test_what_cannot_be_submitted_to_is_named_with_what_can(tmp_path: Path, kind
 def test_a_model_that_is_named_by_artifact_is_where_model_json_says_and_refused_when_it_does_not(tmp_path: Path) -> None:
     given = config("slurm", output_dir="/o")
     given["deployment"] = {"type": "vllm", "checkpoint_path": "${art:model,path}", "extra_args": "--seed 1 --tag ${art:model, version}"}
-    made = launcher_config.make(given, tmp_path / RUN, models={"model": {"path": "/lustre/rl/3", "version": "v3"}})
+    made = launcher_config.make(given, tmp_path / RUN, {"model": {"path": "/lustre/rl/3", "version": "v3"}})
     assert made["deployment"]["checkpoint_path"] == "/lustre/rl/3"
     assert made["deployment"]["extra_args"] == "--seed 1 --tag v3"
     with pytest.raises(BadInput, match=r"\$\{art:model,path\} is not resolved.*resolve_model.py"):
