@@ -34,7 +34,7 @@ def show(config_path: str, with_scripts: bool, remote: bool = False) -> None:
         for name, script in sbatch_scripts(config):
             print(f"\n# ---- sbatch script of {name} ----\n{script}")
     try:
-        launcher_config.make(config, None, models=artifacts.stand_ins(config))
+        launcher_config.make(config, None, artifacts.stand_ins(config))
     except BadInput as error:
         console.notice(f"eval would stop here: {error}")
     asked = "the cluster was asked, and nothing changed there" if remote else "nothing was contacted"
