@@ -143,8 +143,6 @@ def sbatch_scripts(config: dict[str, Any]) -> list[tuple[str, str]]:
         from nemo_evaluator_launcher.executors.slurm.executor import _create_slurm_sbatch_script
         from omegaconf import OmegaConf
 
-        # A model that is still to be resolved stays in the script as it stands in the config.
-        OmegaConf.register_new_resolver("art", lambda *parts: "${art:" + ",".join(map(str, parts)) + "}", replace=True)
         cfg = OmegaConf.create(config)
         mapping = {task.full_name: task for task in catalogue.load().values()}
         scripts = []

@@ -24,17 +24,18 @@ def show(config_path: str, with_scripts: bool, remote: bool = False) -> None:
         task = tasks.define(entry)
         rows.append([entry["name"], task.harness, tasks.endpoint_type(entry, task), images.of_task(config, entry) or "none"])
     console.print_table("Tasks", ["task", "harness", "endpoint", "image"], rows)
-    if wanted := squashing.foresee(config, remote, credentials.recorded(config_path).get("mode", "online")):
+    wandb = credentials.recorded(config_path)
+    if wanted := squashing.foresee(config, remote, wandb.get("mode", "online")):
         print()
         console.print_table("Images", ["image", "for", "what becomes of it"], [list(row) for row in wanted])
     _show_models(config)
     _show_credentials(Path(config_path).with_name("credentials.json"))
     print(f"\n{cost(config)}")
     if with_scripts:
-        for name, script in sbatch_scripts(config):
+        for name, script in sbatch_scripts(config, wandb):
             print(f"\n# ---- sbatch script of {name} ----\n{script}")
     try:
-        launcher_config.make(config, None, artifacts.stand_ins(config))
+        launcher_config.make(config, None, models=artifacts.stand_ins(config), wandb=wandb)
     except BadInput as error:
         console.notice(f"eval would stop here: {error}")
     asked = "the cluster was asked, and nothing changed there" if remote else "nothing was contacted"
@@ -72,17 +73,20 @@ def gpus_per_node(execution: dict[str, Any]) -> int:
     return 0
 
 
-def sbatch_scripts(config: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The sbatch script that the launcher would submit for each task. Values of host: variables are replaced before it sees them."""
+def sbatch_scripts(config: dict[str, Any], wandb: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The sbatch script that the launcher would submit for each task. Values of host: variables are replaced before it sees them.
+
+    `wandb`: that section of credentials.json. Images are by reference in it, and models stand-ins: both are told when they are looked up.
+    """
     if config["execution"]["type"] != "slurm":
         raise BadInput(f"execution.type {config['execution']['type']} submits no sbatch script; jobs/TASK/run.sh of a run is what runs")
     from helpers import launcher
 
-    names = set(re.findall(r"\bhost:([A-Za-z_]\w*)", files.dump_yaml(config)))
+    data = launcher_config.make(config, None, models=artifacts.stand_ins(config), wandb=wandb)
+    names = set(re.findall(r"\bhost:([A-Za-z_]\w*)", files.dump_yaml(data)))
     kept = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "from-the-environment"))
     try:
-        data = {key: value for key, value in config.items() if key != "run"}
         yield from launcher.sbatch_scripts(data)
     finally:
         for name, value in kept.items():
