@@ -161,6 +161,8 @@ def _never_began(job: Job, seen: Seen) -> bool:
 def _of(job: Job, attempt: int, has_successor: bool, seen: Seen, asked: Asked) -> tuple[str, str]:
     if job.state in WAITING:
         return ("RESUMING" if attempt > 1 else "PENDING"), reason_of(job)
+    if job.state == "COMPLETING" and seen.cancelled:
+        return "CANCELLED", ""  # its processes may take half a minute to end
     if job.state in AT_WORK:
         return "RUNNING", {"SUSPENDED": "suspended by Slurm", "STOPPED": "stopped by a signal"}.get(job.state, phase(seen))
     if job.state not in ENDED:

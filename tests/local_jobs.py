@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+
+import psutil
 
 from helpers import process_executor, process_jobs
 
@@ -79,7 +82,11 @@ def plan_of(jobs: Path) -> dict[str, Any]:
 
 def left(jobs: Path) -> list[str]:
     """The command lines of what is left running of a jobs folder: found by the mark in the environment of every process."""
-    return [" ".join(process.cmdline()) for process in process_jobs.processes(plan_of(jobs)["invocation_id"])]
+    lines = []
+    for process in process_jobs.processes(plan_of(jobs)["invocation_id"]):
+        with contextlib.suppress(psutil.Error):  # it may end while it is looked at
+            lines.append(" ".join(process.cmdline()))
+    return lines
 
 
 def supervisor_pid(jobs: Path) -> int:

@@ -14,12 +14,13 @@ kill_sessions(bed)                             every login session ends, as when
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cluster.testbed import Bed, until
@@ -118,14 +119,18 @@ def sbatch_fails(
 
 
 @contextlib.contextmanager
-def enroot_is(bed: Bed, point: str, what: str) -> Iterator[None]:
-    """Imports wait at `download` or `squash` so many seconds, or fail there; at `generation` 4, they are those of enroot 4."""
+def enroot_is(bed: Bed, point: str, what: str) -> Iterator[Callable[[], None]]:
+    """Imports wait at `download` or `squash` so many seconds, or fail there; at `generation` 4, they are those of enroot 4.
+
+    What is given lets them go on at once.
+    """
     plan = bed.folder / f"faults/enroot-{point}"
     plan.write_text(what)
+    go_on = functools.partial(plan.unlink, missing_ok=True)
     try:
-        yield
+        yield go_on
     finally:
-        plan.unlink(missing_ok=True)
+        go_on()
 
 
 @contextlib.contextmanager

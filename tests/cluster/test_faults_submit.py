@@ -112,7 +112,7 @@ def test_interrupted_while_jobs_are_queued_nothing_is_forgotten_and_the_same_com
     with gate(pipeline.bed, "sbatch", call=2) as held, pipeline.at_work("batch") as process:
         until(held.reached)
         os.killpg(process.pid, signal.SIGINT)
-        text, _ = process.communicate(timeout=30)
+        text, _ = process.communicate(timeout=90)
         assert re.search(r"Error 130|Interrupt", text), text
     run = pipeline.run
     done = pipeline.make("batch", f"RUN={run.name}")

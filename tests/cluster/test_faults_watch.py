@@ -30,6 +30,8 @@ def pipeline(cluster: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     cluster.cancel_all()
     made = Pipeline.made(cluster, tmp_path_factory.mktemp("faults-watch"))
     made.disconnect()
+    # Without a remote_job_dir images stay references, which jobs pull themselves.
+    made.write_profile("PULLING", remote_job_dir="")
     yield made
     cluster.cancel_all()
     made.disconnect()
@@ -126,7 +128,8 @@ def servers_that_do_not_come(pipeline: Pipeline) -> dict[str, Path]:
     for number, (name, deployment) in enumerate(values.items()):
         shared = sharing(8111 + number, "n1", endpoint_readiness_timeout=10)
         odd_config(pipeline, name, ["odd.numbers"], **{**shared, "deployment": {**shared["deployment"], **deployment}})
-    runs = {name: submitted(pipeline, name) for name in values}
+    output = f"SET=execution.output_dir={pipeline.bed.name}/jobs/evaluations"
+    runs = {name: submitted(pipeline, name, *(["PROFILE=PULLING", output] if name == "noimage" else [])) for name in values}
     watched = pipeline.make("status", f"RUN={' '.join(run.name for run in runs.values())}", "WATCH=1")
     assert watched.returncode == 0, said(watched)
     return runs

@@ -144,11 +144,15 @@ def test_of_two_users_one_imports_and_the_other_waits_for_it(store: Images, clus
     Path(store.job_dir).chmod(0o777)
     reference = push(cluster, tmp_path, "evalmake/both:1", secrets.token_hex(4), megabytes=4)
     other = OtherUser(store)
-    with faults.enroot_is(cluster, "download", "5"), store.at_work(reference) as ours:
+    with faults.enroot_is(cluster, "download", "60") as go_on, store.at_work(reference) as ours:
         store.under_way("Querying")
-        theirs, heard = other.squash(reference)
+        with other.at_work(reference) as waiting:
+            assert waiting.stderr
+            assert any("of root@login, waiting for it" in line for line in waiting.stderr)
+            go_on()
+            out, _ = waiting.communicate(timeout=60)
+            theirs = json.loads(out)["images"][0]
         mine, _ = ours.communicate(timeout=60)
-    assert "of root@login, waiting for it" in heard
     rows = [json.loads(mine)["images"][0], theirs]
     assert [row["state"] for row in rows] == ["imported", "adopted"]
     assert rows[0]["path"] == rows[1]["path"]
@@ -279,13 +283,14 @@ def test_the_node_of_an_import_loses_power(store: Images, cluster: Bed, tmp_path
 
 def test_interrupted_the_import_goes_on_and_the_next_run_adopts_it(store: Images, cluster: Bed, tmp_path: Path) -> None:
     reference = push(cluster, tmp_path, "evalmake/interrupted:1", secrets.token_hex(4))
-    with faults.enroot_is(cluster, "download", "6"):
+    with faults.enroot_is(cluster, "download", "60") as go_on:
         with store.at_work(reference) as command:
             job = store.under_way("Querying")
             time.sleep(1)
             command.send_signal(signal.SIGINT)
             _, said = command.communicate(timeout=20)
         assert command.returncode == 130
+        go_on()
         assert f"the imports go on: {reference} (job {job})" in said
         row, _ = store.squash(reference)
     assert (row["state"], row["job"]) == ("adopted", job)

@@ -216,7 +216,10 @@ def test_a_server_address_that_wandb_refuses_is_bad_input(home: Path, url: str) 
     assert SECRET not in str(caught.value)
 
 
-def test_files_that_wandb_cannot_read_are_told_by_name_and_line_alone(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_files_that_wandb_cannot_read_are_told_by_name_and_line_alone(
+    home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wandb.errors.term._silent", False)  # another test of this process may have used the SDK silently
     (home / ".netrc").write_text(f"machine api.wandb.ai\n  login user\n  password x {SECRET}\n")
     settings = wandb_settings(home, mode="online")
     settings.write_text(f"[default]\n{SECRET}\n")
