@@ -98,7 +98,8 @@ class Pipeline:
         if not own.exists():
             shutil.copy(self.bed.folder / "env.toml", own)
             self.environment["EVALMAKE_ENV_FILE"] = str(own)
-        text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in {"extends": "CLUSTER", **fields}.items())
+        given = {"extends": "CLUSTER", **fields}
+        text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in given.items() if value is not None)
         kept = re.sub(rf"^\[{name}\]\n.*?(?=^\[|\Z)", "", own.read_text(), flags=re.DOTALL | re.MULTILINE)
         own.write_text(f"{kept}\n[{name}]\n{text}")
         return name

@@ -31,7 +31,8 @@ def pipeline(cluster: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     made = Pipeline.made(cluster, tmp_path_factory.mktemp("faults-watch"))
     made.disconnect()
     # Without a remote_job_dir images stay references, which jobs pull themselves.
-    made.write_profile("PULLING", remote_job_dir="")
+    where = {"executor": "slurm", "account": "research", "partition": "batch", "host": cluster.alias, "user": "root", "time": "00:10:00"}
+    made.write_profile("PULLING", extends=None, **where)
     yield made
     cluster.cancel_all()
     made.disconnect()

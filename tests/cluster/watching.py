@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from checkout import ROOT
-from cluster import faults
 from cluster.pipeline import Pipeline
 from cluster.testbed import HERE, Bed, until
 
@@ -74,7 +75,8 @@ class Shown:
         """The process id of a script of ours that it has started."""
 
         def find() -> int:
-            return next((pid for pid in faults.children(self.process.pid) if script in _command_line(pid)), 0)
+            below = psutil.Process(self.process.pid).children(recursive=True)
+            return next((one.pid for one in below if any(word.endswith(script) for word in _words(one.pid))), 0)
 
         return until(find, 30, lambda: f"no {script} among its children:\n{self.text[-1500:]}")
 
@@ -139,8 +141,9 @@ def numbered(text: str, task: str = "odd.numbers") -> list[int]:
     return [int(number) for number in re.findall(rf"^{re.escape(task)} \| line (\d+) of \d+\.$", text, re.MULTILINE)]
 
 
-def _command_line(pid: int) -> str:
+def _words(pid: int) -> list[str]:
+    """The words of a process's command line: the shell of a recipe has all of the recipe as one."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
-        return ""
+        return []
