@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# The cache folder of squashed images, and the locks in it. For images.sh, imports.sh and import_job.sh.
+# The cache folder of squashed images, and the locks in it. For images.sh, imports.sh, import_job.sh and clean_images.sh.
 # An image is STEM.sqsh with its sidecar STEM.json beside it; STEM ends in -KEY, 12 hex digits. It counts only while the sidecar's bytes are
 # the file's. The import of a key holds .KEY.lock, a folder with one folder in it, named by the holder's token, in which it works. What is
 # being made becomes the lock by a rename, which succeeds only while there is none, or an empty one. A lock is broken by a rename too, which
@@ -33,6 +33,17 @@ open_to_users() {
   chgrp --reference="$FOLDER" -- "$@" 2> /dev/null
   if ((8#$mode & 8#004)); then mode=644; else mode=640; fi
   chmod "$mode" -- "$@"
+}
+
+# show_sidecars FOLDER: a frame for each, with the size of its image
+show_sidecars() {
+  local file text size
+  for file in "$1"/*.json; do
+    [ -r "$file" ] || continue
+    read -r -d '' text < "$file"
+    size=$(stat -c %s -- "${file%.json}.sqsh" 2> /dev/null) || size=-1
+    frame sidecar - "$size $file"$'\n'"$text"
+  done
 }
 
 # finished KEY OLDS: whether an image of the key is there that none of these imports made; its sidecar in $sidecar, its text in $text, its size

@@ -5,13 +5,8 @@
 # shellcheck disable=SC2154
 
 list_all() {
-  local file text size lock
-  for file in "$1"/*.json; do
-    [ -r "$file" ] || continue
-    read -r -d '' text < "$file"
-    size=$(stat -c %s -- "${file%.json}.sqsh" 2> /dev/null) || size=-1
-    frame sidecar - "$size $file"$'\n'"$text"
-  done
+  local file lock
+  show_sidecars "$1"
   for file in "$1"/*.sqsh; do
     [ ! -e "$file" ] || frame file - "$(stat -c '%s %Y' -- "$file") $file"
   done

@@ -9,17 +9,6 @@
 # shellcheck disable=SC2154
 umask 027
 
-# list FOLDER: each sidecar with the size of its image, and the imports under way
-list() {
-  local file text size
-  for file in "$1"/*.json; do
-    [ -r "$file" ] || continue
-    read -r -d '' text < "$file"
-    size=$(stat -c %s -- "${file%.json}.sqsh" 2> /dev/null) || size=-1
-    frame sidecar - "$size $file"$'\n'"$text"
-  done
-}
-
 # ask INDEX: an image of a registry; the answer in files of $scratch, since all are asked at once
 ask() {
   local out=$scratch/$1
@@ -68,8 +57,8 @@ main() {
     }
   fi
   frame folder - "$folder"
-  list "$shared"
-  list "$own"
+  show_sidecars "$shared"
+  show_sidecars "$own"
   for index in "${!ARCHIVES[@]}"; do
     frame archive "$index" "$(stat -c '%s %Y' -- "${ARCHIVES[index]}" 2> /dev/null)"
   done
