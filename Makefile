@@ -172,7 +172,7 @@ dry-run: $(R)/credentials.json ## show all that eval would do, and contact nothi
 # sweep.py calls Make for each of its runs; the recipe does not, so `make -n sweep` runs nothing.
 sweep: | $(installed)/pipeline ## evaluate several models by artifact, a run each, and compare them in one table (MODELS=, JOBS=)
 	@$(PY) scripts/sweep.py --make="$(MAKE_COMMAND)" $(call option,MODELS,--models) $(call option,JOBS,--jobs) $(ASKED) \
-	  $(call option,FORCE_SQUASH,--force-squash)
+	  $(call option,FORCE_SQUASH,--force-squash) $(call option,IMPORTS,--imports) $(call option,KEEP_PARTIAL,--keep-partial)
 
 compile: | $(installed)/pipeline ## print the compiled configuration as YAML; makes no run
 	@$(PY) scripts/compile_config.py $(ASKED)

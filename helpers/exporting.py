@@ -8,12 +8,15 @@ cluster the launcher's export job brings the scores there first, under the same 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import math
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,7 @@ from helpers.files import ROOT, shown
 from helpers.wandb_server import WANDB, Held, run_id
 
 MADE_BY = "export_results.py"
+LOCK = ".exporting"
 # One run takes about 2 s; a server that is slow to take its files may take the rest.
 START_SECONDS, RUN_SECONDS = 90, 30
 
@@ -131,6 +135,20 @@ def export(submission_path: str, out: str, destination: str, auto: bool) -> None
     config = files.read_yaml(run / "config.yaml", "config")[0]
     if not (run / "results.json").exists():
         show.gather(submission_path, None, str(run / "results.json"), partial=False)
+    with _alone(run):
+        _export_alone(run, submission, config, out, auto)
+
+
+@contextlib.contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """One export of a run at a time: a batch's own, somebody's at a terminal. The second waits, and then finds it done."""
+    with (run / LOCK).open("w") as lock:
+        with contextlib.suppress(OSError):  # a filesystem without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _export_alone(run: Path, submission: dict[str, Any], config: dict[str, Any], out: str, auto: bool) -> None:
     found = files.read_json(run / "results.json", "results")
     settings = dict((config.get("export") or {}).get(WANDB) or {})
     if auto and is_done(out, found):

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers import console, files, image_imports, image_store, profile_fields, remote, run_folder
+from helpers import console, files, image_imports, image_store, profile_fields, remote, run_folder, squashing
 from helpers.errors import BadInput, EvalmakeError, StepFailed, one_line
-from helpers.remote import Frame
+from helpers.remote import Cluster, Frame
 
 DAY = 86400
 
@@ -36,8 +36,7 @@ def clean(profile_name: str | None, yes: bool) -> None:
     if not job_dir:
         raise BadInput(f"PROFILE={profile_name} has no remote_job_dir: there is no cache")
     cluster = remote.of_profile(profile)
-    frames = remote.run(cluster, remote.script("clean_images", JOBDIR=job_dir, REMOVE=[]), timeout=120)
-    found = sorted(removable(frames, *used_here()), key=lambda one: -one.bytes)
+    found = _look(cluster, job_dir)
     if not found:
         console.done(f"nothing to remove in {job_dir}/containers on {cluster}: runs here use what is there")
         return
@@ -50,6 +49,9 @@ def clean(profile_name: str | None, yes: bool) -> None:
     if not yes and not _agrees(f"Remove all {len(found)}, {total}? [y/N] "):
         console.say("nothing was removed")
         return
+    # A run may have begun to use one since it was listed.
+    still = {one.path for one in _look(cluster, job_dir)}
+    found = [one for one in found if one.path in still]
     paths = [one.path for one in found]
     paths += [path.removesuffix(".sqsh") + ".json" for path in paths if path.endswith(".sqsh")]
     # The sidecar first: without it an image is none, so that nobody takes a file that is about to go.
@@ -57,7 +59,13 @@ def clean(profile_name: str | None, yes: bool) -> None:
     done = remote.run(cluster, remote.script("clean_images", JOBDIR=job_dir, REMOVE=paths), timeout=600)
     if kept := [frame.text for frame in done if frame.kind == "kept"]:
         raise StepFailed(f"{len(kept)} could not be removed: {one_line(kept[0])}; have them removed by their owner")
-    console.done(f"removed {len(found)}, {total}")
+    console.done(f"removed {len(found)}, {image_imports.size(sum(one.bytes for one in found))}")
+
+
+def _look(cluster: Cluster, job_dir: str) -> list[Removable]:
+    """What could go now, the largest first."""
+    frames = remote.run(cluster, remote.script("clean_images", JOBDIR=job_dir, REMOVE=[]), timeout=120)
+    return sorted(removable(frames, *used_here()), key=lambda one: -one.bytes)
 
 
 def _agrees(question: str) -> bool:
@@ -73,6 +81,8 @@ def used_here(runs: Path = run_folder.RUNS) -> tuple[set[str], set[str]]:
     all_paths, alive = set(), set()
     for name in run_folder.all_ids(runs):
         path = runs / name / "images.json"
+        if run_folder.is_at_work(runs / name, squashing.STEP):
+            raise StepFailed(f"RUN={name} is bringing its images just now, and which is not recorded yet; when it has, the same command")
         if not path.exists():
             continue
         try:

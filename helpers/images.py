@@ -24,7 +24,7 @@ _SHELL = re.compile(r"""[\s;&|<>()`"'\\{}*?!\[\]\x00-\x1f\x7f]""")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::\d{1,5})?")
 _NAME = re.compile(r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*")
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
-_USER = re.compile(r"[\w.!~%:=+$,-]+", re.ASCII)
+_USER = re.compile(r"[\w.!~%=+$,-]+", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -104,6 +104,8 @@ def _registry_image(reference: str, text: str) -> Image:
     # NAME@sha256:… holds an @ too; a user stands before everything else.
     if (found := re.match(r"([^@/#]+)@(?!sha256:)(.+)", text)) and _USER.fullmatch(found[1]):
         user, text = found[1], found[2]
+    elif found and ":" in found[1]:
+        raise BadInput(f"image …@{found[2]}: a password was given; it belongs into ~/.config/enroot/.credentials on the cluster")
     if "#" in text:
         host, _, text = text.partition("#")
     else:

@@ -57,12 +57,12 @@ def _complete_export(data: dict[str, Any], wandb: Mapping[str, Any]) -> None:
     given = execution["auto_export"] if isinstance(execution["auto_export"], dict) else {}
     execution["auto_export"] = {**given, "destinations": wanted}
     if kind == "slurm":
-        execution["auto_export"].setdefault("launcher_install_cmd", install_command(wanted))
+        execution["auto_export"]["launcher_install_cmd"] = given.get("launcher_install_cmd") or install_command(wanted)
     if kind == "slurm" and WANDB in wanted:
         export = data["export"] = {**(data.get("export") or {})}
-        export[WANDB] = {**(export.get(WANDB) or {}), "entity": wandb["entity"], "project": wandb["project"]}
+        export[WANDB] = {**(export.get(WANDB) or {}), "entity": wandb.get("entity"), "project": wandb.get("project")}
         variables = [credentials.KEY, credentials.ENTITY, credentials.PROJECT]
-        variables += [credentials.SERVER] if wandb["server"] != wandb_server.CLOUD else []
+        variables += [credentials.SERVER] if wandb.get("server") not in (None, wandb_server.CLOUD) else []
         export["env_vars"] = {**{name: f"host:{name}" for name in variables}, **(export.get("env_vars") or {})}
 
 

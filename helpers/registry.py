@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -74,7 +75,7 @@ def _ask(image: Image) -> Answer:
             digest = digest or "sha256:" + hashlib.sha256(body).hexdigest()
             index = body.decode("utf-8", "replace") if kind in INDEXES else None
         return Answer(status, digest, kind, index=index, here=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return Answer(0, words=str(getattr(error, "reason", error)), here=True)
 
 

@@ -142,6 +142,25 @@ def _event_seal(before: bytes, event: dict[str, Any]) -> str:
     return hashlib.sha256(before + _event_line(event)).hexdigest()[:16]
 
 
+def is_at_work(run: Path, name: str) -> bool:
+    """Whether a step of a run was begun, has not ended, and its process is there."""
+    log = run / EVENTS
+    last: dict[str, Any] = {}
+    for line in log.read_bytes().splitlines() if log.exists() else []:
+        with contextlib.suppress(ValueError):
+            event = json.loads(line)
+            last = event if event.get("step") == name and event.get("event") in ("start", "end") else last
+    if last.get("event") != "start":
+        return False
+    try:
+        os.kill(int(last["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 @contextmanager
 def step(run: Path | None, name: str) -> Iterator[None]:
     """Record the start and the end (seconds, exit code, and the error's text) of a step."""

@@ -242,7 +242,9 @@ def export_section(stock: Callable[..., str]) -> Callable[..., str]:
 
         own = OmegaConf.merge(cfg, {})
         known = shlex.quote(wandb_server.run_id(job_id.rpartition(".")[0], remote_task_subdir.name))
-        command = own.execution.auto_export.launcher_install_cmd
+        command = own.execution.auto_export.get("launcher_install_cmd")
+        if not command:  # launcher.yaml has one (launcher_config.py), unless somebody took it out
+            return stock(cfg=cfg, job_id=job_id, remote_task_subdir=remote_task_subdir, **others)
         own.execution.auto_export.launcher_install_cmd = f"export WANDB_RUN_ID={known} WANDB_RESUME=allow\n    {command}"
         return stock(cfg=own, job_id=job_id, remote_task_subdir=remote_task_subdir, **others)
 
@@ -259,6 +261,13 @@ def _aloud(function: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
+def _where_to_look(path: str) -> str:
+    """The mend of a path that is not there. An image that was squashed may have been removed since."""
+    if path.endswith(".sqsh"):
+        return "check the path; if it was squashed, delete images.json and launcher.yaml of the run, and the same command makes it again"
+    return "check deployment.checkpoint_path, execution.mounts and the images"
+
+
 def refuse_problems(cluster: Cluster, output: str, frames: list[Frame]) -> None:
     """Say on stderr what stands against submitting, a line each, and raise StepFailed; or say what is good to know.
 
@@ -271,7 +280,7 @@ def refuse_problems(cluster: Cluster, output: str, frames: list[Frame]) -> None:
         if frame.kind == "output":
             problems.append(f"{output} cannot be written ({one_line(frame.text)}): mend that, or give another remote_job_dir")
         if frame.kind == "missing":
-            problems.append(f"{frame.text} does not exist there: check deployment.checkpoint_path, execution.mounts and the images")
+            problems.append(f"{frame.text} does not exist there: {_where_to_look(frame.text)}")
         if frame.kind == "closed":
             problems.append(f"{frame.text} cannot be read there: mend its permissions")
         if frame.kind == "room" and (free := free_bytes(frame.text)) is not None and free < LITTLE_BYTES:

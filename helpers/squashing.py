@@ -14,7 +14,7 @@ from helpers import console, credentials, files, images, run_folder
 from helpers.errors import BadInput, StepFailed
 from helpers.images import Image
 
-MADE_BY = "squash_image.py"
+MADE_BY, STEP = "squash_image.py", "squash_image"
 AT_ONCE = 4
 
 
@@ -28,7 +28,9 @@ def squash(config_path: str, out: str, force: bool, at_once: int = AT_ONCE) -> N
     if run and (run / "request.json").exists():
         force = force or files.read_json(run / "request.json", "request")["force_squash"]
     mode = credentials.recorded(config_path).get("mode", "online")
-    made = retold(config, run / "launcher.yaml", mode) if run and (run / "launcher.yaml").exists() else plan(config, force, at_once, mode)
+    # What was submitted is no matter of choice any more; for a run that was not, an image that is gone is imported again.
+    is_submitted = run and (run / "submission.json").exists() and (run / "launcher.yaml").exists()
+    made = retold(config, run / "launcher.yaml", mode) if run and is_submitted else plan(config, force, at_once, mode)
     document = {"made_by": MADE_BY, "made_from": {"config.yaml": seal}, **made}
     files.write_json(out, document, "images")
 

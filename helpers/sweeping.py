@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from helpers import artifacts, compile_step, console, files, request, results, run_folder, show, status, variables
+from helpers import artifacts, compile_step, console, exporting, files, request, results, run_folder, show, status, variables
 from helpers import tasks as task_rules
 from helpers.console import Cell
 from helpers.errors import BadInput, EvalmakeError, Interrupted, StepFailed, TaskFailed, Unreachable
 from helpers.files import shown
+from helpers.wandb_server import WANDB
 
 MADE_BY = "sweep.py"
 SWEEPS = run_folder.RUNS / "sweeps"
@@ -57,12 +58,13 @@ def cap(text: str | None) -> int | None:
     return int(text)
 
 
-def sweep(given: dict[str, Any], models: Sequence[str], jobs: int | None, make: str) -> None:
+def sweep(given: dict[str, Any], models: Sequence[str], jobs: int | None, make: Sequence[str]) -> None:
     """Evaluate each model, and print one table on stdout.
 
-    `given`: what is asked of each run (see request.asked); `jobs`: the most Slurm jobs at a time. Raises BadInput before anything is made
-    or contacted for what no run could take; for a model that there is not, before anything is submitted. What could not be asked, or was
-    interrupted, is gone on with by the same command. Raises TaskFailed when some task has no scores, StepFailed for a model without any.
+    `given`: what is asked of each run (see request.asked); `jobs`: the most Slurm jobs at a time; `make`: the command, with variables that
+    every run takes. Raises BadInput before anything is made or contacted for what no run could take; for a model that there is not, before
+    anything is submitted. What could not be asked, or was interrupted, is gone on with by the same command. Raises TaskFailed when some
+    task has no scores, StepFailed for a model without any.
     """
     asked = _checked(given, models, jobs)
     folder = _find(asked) or _begin(asked)
@@ -144,7 +146,7 @@ def _only_one(folder: Path) -> Iterator[None]:
 # ---- Its runs ------------------------------------------------------------------------------------------------------------------------
 
 
-def _ready(one: One, given: dict[str, Any], is_first: bool, make: str) -> None:
+def _ready(one: One, given: dict[str, Any], is_first: bool, make: Sequence[str]) -> None:
     """Make the run up to launcher.yaml: its model is looked up and recorded, its images are there. Nothing is submitted."""
     if not one.run.is_dir():
         # What is imported anew for the first run is new for the others.
@@ -159,13 +161,15 @@ def _ready(one: One, given: dict[str, Any], is_first: bool, make: str) -> None:
     console.done(f"{one.model}: {model['name']} {model['version']}, {shown(one.run)}")
 
 
-def _open_again(one: One, make: str) -> None:
+def _open_again(one: One, make: Sequence[str]) -> None:
     """Let what failed in an earlier call be run again: `make resume` takes the run's results away, so that they are waited for anew."""
     if one.path("results.json").exists() and _entry(one)["failed"]:
-        _make(make, ["resume", f"RUN={one.run.name}"])
+        code, _ = _make(make, ["resume", f"RUN={one.run.name}"])
+        if code and _step_code(one.run) in (3, 130):
+            raise ERRORS[_step_code(one.run)](f"{one.model}: {_last_error(one.run)}; the same command goes on")
 
 
-def _one_after_another(ones: Sequence[One], make: str) -> dict[str, str]:
+def _one_after_another(ones: Sequence[One], make: Sequence[str]) -> dict[str, str]:
     """Each model's evaluation with `make eval`; what could not be evaluated, with the reason. Raises what would stop all."""
     failures = {}
     for number, one in enumerate(ones, 1):
@@ -182,7 +186,7 @@ def _one_after_another(ones: Sequence[One], make: str) -> dict[str, str]:
     return failures
 
 
-def _side_by_side(ones: Sequence[One], tasks: int, jobs: int | None, make: str) -> dict[str, str]:
+def _side_by_side(ones: Sequence[One], tasks: int, jobs: int | None, make: Sequence[str]) -> dict[str, str]:
     """Each model's jobs queued as there is room under the cap, and its scores brought home when they have ended; what could not be."""
     failures: dict[str, str] = {}
     waiting = [one for one in ones if not one.path("results.json").exists()]
@@ -247,7 +251,7 @@ def _tell(before: str, ones: Sequence[One], waiting: Sequence[One], found: Seque
     return line
 
 
-def _make(make: str, goals: list[str], quiet: bool = False) -> tuple[int, str]:
+def _make(make: Sequence[str], goals: list[str], quiet: bool = False) -> tuple[int, str]:
     """Run Make; its exit code, and with `quiet` what it said. What it prints goes to stderr, since stdout is the sweep's table.
 
     Its environment is a person's: nothing that this Make was told reaches it, neither flags nor variables.
@@ -256,7 +260,7 @@ def _make(make: str, goals: list[str], quiet: bool = False) -> tuple[int, str]:
     environ = {key: value for key, value in os.environ.items() if key not in own and not re.match(r"MAKE|MFLAGS|GNUMAKEFLAGS", key)}
     out = subprocess.PIPE if quiet else sys.stderr
     with subprocess.Popen(
-        [make, "--no-print-directory", *goals],
+        [*make, "--no-print-directory", *goals],
         cwd=run_folder.ROOT,
         env=environ,
         stdin=subprocess.DEVNULL,
@@ -303,8 +307,11 @@ def _error_in(said: str) -> str:
 
 def _finish(folder: Path, ones: Sequence[One], failures: Mapping[str, str]) -> None:
     """Show the table; with scores for every task of every model the sweep is over, and results.json is written."""
-    entries = [_entry(one) for one in ones if one.path("results.json").exists()]
+    done = [one for one in ones if one.path("results.json").exists()]
+    entries = [_entry(one) for one in done]
     print_table(entries)
+    for one in done:
+        _export(one)
     if failures:
         told = "; ".join(f"{model}: {why}" for model, why in failures.items())
         raise StepFailed(f"{len(failures)} of {len(ones)} models were not evaluated: {told}; the same command tries them again")
@@ -314,6 +321,16 @@ def _finish(folder: Path, ones: Sequence[One], failures: Mapping[str, str]) -> N
     data = {"made_by": MADE_BY, "made_from": _seals(folder, ones), "models": kept}
     files.write_json(folder / "results.json", data, "sweep_results")
     console.say(f"Results: {shown(folder / 'results.json')}")
+
+
+def _export(one: One) -> None:
+    """Where the config wants it, the scores of a run are in W&B, verified, or it is said why not. Given again, it asks nobody."""
+    out = str(one.path("exports.json"))
+    if exporting.is_done(out, files.read_json(one.path("results.json"), "results")):
+        return
+    exporting.export(str(one.path("submission.json")), out, WANDB, auto=True)
+    if one.path("exports.json").exists():
+        exporting.announce(files.read_json(out, "exports"), one.run)
 
 
 def _seals(folder: Path, ones: Sequence[One]) -> dict[str, str]:

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
         raise BadInput(f"IMPORTS={options.imports}: a number, 1 or more, was expected")
     interruptible()
     force, at_once = console.is_yes(options.force), int(options.imports)
-    with run_folder.step(run_folder.run_of(options.out), "squash_image"):
+    with run_folder.step(run_folder.run_of(options.out), squashing.STEP):
         if options.reference:
             squashing.by_hand(options.reference, options.profile, options.out, force, at_once)
         else:

@@ -29,10 +29,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--models", default="", help="models by artifact, separated by spaces")
     parser.add_argument("--jobs", help="on Slurm: at most so many jobs at a time (no cap)")
     parser.add_argument("--make", default="make", help="the GNU Make to call")
+    parser.add_argument("--imports", help="how many images are imported at a time")
+    parser.add_argument("--keep-partial", help="1: when Slurm refuses a task, the jobs of the others stay")
     request.add_arguments(parser)
     options = parser.parse_args(arguments)
     interruptible()
-    sweeping.sweep(request.asked(options), options.models.split(), sweeping.cap(options.jobs), options.make)
+    handed_on = {"IMPORTS": options.imports, "KEEP_PARTIAL": options.keep_partial}
+    make = [options.make, *(f"{name}={value}" for name, value in handed_on.items() if value is not None)]
+    sweeping.sweep(request.asked(options), options.models.split(), sweeping.cap(options.jobs), make)
 
 
 if __name__ == "__main__":

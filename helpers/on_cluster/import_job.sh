@@ -173,7 +173,7 @@ JSON
 }
 
 main() {
-  local form generation size
+  local form generation size kept
   [ "${work##*/}" = "$TOKEN" ] || exit 0
   trap 'verdict stopped' TERM INT
   trap 'verdict ended' EXIT
@@ -220,7 +220,11 @@ main() {
   write_sidecar "$size" || verdict failed 1
   open_to_users "$work/image.sqsh" "$work/sidecar"
   # Jobs that run may have the old file mounted: under another name its blocks stay, also on a file server.
-  if [ -e "$FOLDER/$STEM.sqsh" ]; then ln -- "$FOLDER/$STEM.sqsh" "$FOLDER/$STEM.replaced-$(date -u +%Y%m%dT%H%M%SZ).sqsh"; fi
+  # Another user's cannot be linked (fs.protected_hardlinks): it is renamed, and for a moment there is none.
+  if [ -e "$FOLDER/$STEM.sqsh" ]; then
+    kept=$FOLDER/$STEM.replaced-$(date -u +%Y%m%dT%H%M%SZ).sqsh
+    ln -- "$FOLDER/$STEM.sqsh" "$kept" 2> /dev/null || mv -T -- "$FOLDER/$STEM.sqsh" "$kept" || verdict failed 1
+  fi
   if ! { mv -f -T -- "$work/image.sqsh" "$FOLDER/$STEM.sqsh" && mv -f -T -- "$work/sidecar" "$FOLDER/$STEM.json"; }; then verdict failed 1; fi
   echo "imported $FOLDER/$STEM.sqsh: $size bytes in $((SECONDS - began)) s"
   release

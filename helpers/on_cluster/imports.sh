@@ -11,6 +11,7 @@
 umask 027
 
 declare -A job_is=() was_asked=()
+unasked=
 # The jobs of all locks in one question. Of another user's squeue may show nothing, which says nothing.
 ask_queue() {
   local lock ids=() id state reason
@@ -22,7 +23,7 @@ ask_queue() {
   ((${#ids[@]})) || return 0
   # An id that Slurm has forgotten makes squeue fail, when it is the only one.
   queue=$(slurm squeue --noheader --states=all --jobs="$(IFS=,; echo "${ids[*]}")" -o '%i|%T|%r' 2>&1) \
-    || [[ $queue == *"Invalid job id"* ]] || was_asked=()
+    || [[ $queue == *"Invalid job id"* ]] || { was_asked=() unasked=1; }
   while IFS='|' read -r id state reason; do
     [[ ! $id =~ ^[0-9]+$ ]] || job_is[$id]="$state|$reason"
   done <<< "$queue"
@@ -35,11 +36,15 @@ holder_of() {
   for path in "$1"/*; do [ ! -d "$path" ] || token=${path##*/}; done
 }
 
-# ending ID: what Slurm says of how a job ended, as $states, its own state first. Fails while the job is still about to end.
+# ending ID: what Slurm says of how a job ended, as $states, its own state first. Fails while the job is still about to end, and while that
+# could not be asked.
 ending() {
   states=
   [ -n "$1" ] || return 0
-  states=$(slurm squeue --noheader --states=all --jobs="$1" -o %T 2> /dev/null)
+  if ! states=$(slurm squeue --noheader --states=all --jobs="$1" -o %T 2>&1); then
+    [[ $states == *"Invalid job id"* ]] || return 1
+    states=
+  fi
   ! lives "${states:-gone}" || return 1
   # Of its steps one may have been killed for memory, of which the job itself says FAILED.
   states+=" $(slurm sacct -X -P -n --jobs="$1" -o State 2> /dev/null | cut -d' ' -f1)"
@@ -92,7 +97,11 @@ begin() {
 queue_job() {
   local dir=$FOLDER/.${KEYS[$1]}.lock/${TOKENS[$1]} name id
   name=$(sed -n 's/^#SBATCH --job-name=//p' "$dir/run.sub" | tr -d "'")
-  id=$(slurm squeue --noheader --user="$me" --name="$name" -o %i 2> /dev/null | head -n 1)
+  if ! id=$(slurm squeue --noheader --user="$me" --name="$name" -o %i 2> /dev/null); then
+    frame unsure "${KEYS[$1]}" "squeue does not answer" # whether it was queued before is not known
+    return 0
+  fi
+  id=${id%%$'\n'*}
   if [ -z "$id" ]; then
     said=$(cd -- "$dir" && {
       [ -z "$was_lc_all" ] || export LC_ALL=$was_lc_all
@@ -147,6 +156,9 @@ look() {
     dead=1 # a job of ours that squeue does not show
   elif [ -n "$age" ]; then
     ((age <= STALE)) || dead=1
+  elif [ -n "$id" ] && [ -n "$unasked" ]; then
+    frame unsure "$key" "squeue does not answer"
+    return 0
   elif [ -z "$id" ] && [ "$token" = "${TOKENS[$1]}" ]; then
     queue_job "$1" # we were cut off before it was queued
     return 0

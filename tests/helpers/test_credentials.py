@@ -457,3 +457,9 @@ def test_the_seeds_own_sentence(home: Path, capsys: pytest.CaptureFixture[str]) 
     netrc(home / ".netrc", OLD_KEY)
     credentials.gather(EXPORT, None, environ(home)).announce()
     assert capsys.readouterr().err == "[info] Detected W&B login, setting WANDB_API_KEY\n"
+
+
+def test_what_a_run_recorded_before_there_were_exports_is_still_read(tmp_path: Path) -> None:
+    document = {"made_by": "wandb_env.py", "made_from": {}, "variables": [], "missing": [], "wandb": {"mode": "offline", "export": False}}
+    files.write_json(tmp_path / "credentials.json", document, "credentials")
+    assert credentials.recorded(tmp_path / "config.yaml") == {"mode": "offline", "export": False}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +251,17 @@ def test_a_lineage_that_cannot_be_told_is_told_and_made_up_for(desk: Desk, capsy
     (one,) = desk.export(auto=True)["runs"]
     assert (one["state"], one["reason"]) == ("verified", "")
     assert desk.double.run(one["id"]).used
+
+
+def test_of_two_exports_of_a_run_the_second_waits_and_finds_it_done(desk: Desk) -> None:
+    desk.fill("t")
+    with (desk.run / exporting.LOCK).open("w") as lock, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = pool.submit(desk.export)
+        assert not wait([second], 1).done
+        assert desk.double.runs == {}
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert second.result(60)["state"] == "verified"
 
 
 # ---- What goes wrong ------------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from helpers import console, files, image_cleaning, remote
+from helpers import console, files, image_cleaning, remote, run_folder
 from helpers.errors import BadInput, StepFailed
 from helpers.image_cleaning import Removable
 from helpers.remote import Cluster
@@ -179,6 +179,15 @@ def test_every_run_here_counts(tmp_path: Path, runs: Path) -> None:
     (runs / "20261122T013514Z-local-7f3c").mkdir()
     assert image_cleaning.used_here(runs) == ({str(a), str(b)}, {str(b)})
     assert image_cleaning.used_here(tmp_path / "none") == (set(), set())
+
+
+def test_while_a_run_brings_its_images_nothing_is_removed(tmp_path: Path) -> None:
+    """Which they are is recorded when all are there."""
+    run = tmp_path / "20261124T100000Z-x-0001"
+    run.mkdir()
+    with run_folder.step(run, "squash_image"), pytest.raises(StepFailed, match=f"RUN={run.name} is bringing its images just now"):
+        image_cleaning.used_here(tmp_path)
+    assert image_cleaning.used_here(tmp_path) == (set(), set())
 
 
 def test_a_run_whose_images_cannot_be_read_forbids_it_all(tmp_path: Path, runs: Path) -> None:

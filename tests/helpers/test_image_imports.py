@@ -349,6 +349,13 @@ def test_a_job_that_was_queued_though_sbatch_said_nothing_is_not_queued_twice(jo
     assert len(slurm.jobs()) == 1
 
 
+def test_while_squeue_does_not_say_whether_a_job_was_queued_none_is(job_dir: Path, slurm: SlurmDouble, node: ComputeNode) -> None:
+    slurm.fault("sbatch", "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", calls="1", when="after")
+    slurm.fault("squeue", "slurm_load_jobs error: Unable to contact slurm controller", calls="2,3")
+    assert bring(job_dir)[0]["state"] == "imported"
+    assert len(slurm.jobs()) == 1
+
+
 def test_without_nemo_run_images_stay_as_they_are(
     job_dir: Path, slurm: SlurmDouble, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -404,6 +411,29 @@ def test_another_s_import_is_waited_for_and_adopted(
     said = capfd.readouterr().err
     assert "job 77 of somebody@login2, waiting for it: fetching image manifest, 5 MB, 12 s" in said
     assert "by somebody@login2" in said
+
+
+def test_an_import_that_waits_long_is_not_taken_for_dead_because_squeue_does_not_answer(
+    job_dir: Path, slurm: SlurmDouble, registry: RegistryDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is queued, so nothing beats yet; only squeue knows that it is there."""
+    key = key_of_model(registry)
+    holder = held_by_another(job_dir, key)
+    (holder / "beat").unlink()
+    past = time.time() - image_imports.GIVEN_UP_SECONDS - 60
+    os.utime(holder, (past, past))
+    slurm.job(77, "PENDING", "import", holder, user="somebody")
+    slurm.fault("squeue", "slurm_load_jobs error: Unable to contact slurm controller", calls="1")
+    looked: list[bool] = []
+
+    def look(seconds: float) -> None:
+        looked.append(holder.is_dir())
+        if len(looked) == 3:
+            shutil.rmtree(holder.parent)
+
+    monkeypatch.setattr(image_imports, "time", SimpleNamespace(monotonic=time.monotonic, sleep=look))
+    assert bring(job_dir)[0]["state"] == "imported"
+    assert looked[:3] == [True] * 3
 
 
 def test_a_dead_import_of_another_s_is_taken_over(

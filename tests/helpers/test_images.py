@@ -57,6 +57,7 @@ def test_a_path_is_left_alone(reference: str) -> None:
     ("reference", "said"),
     [
         ("a:1;reboot", "holds ;"),
+        ("docker://me:s3cret@nvcr.io#a/b:1", r"^image …@nvcr.io#a/b:1: a password was given"),
         ("a:$(reboot)", r"holds \$\("),
         ("a:${HOME}", r"holds \$\{"),
         ("a:`id`", "holds `"),

@@ -187,12 +187,15 @@ def test_where_the_digest_is_not_told_the_reference_stands_for_it_and_a_hit_says
     assert "the import of 20" in said
 
 
-def test_a_run_whose_images_json_is_gone_tells_it_from_launcher_yaml_and_contacts_nothing(tmp_path: Path, slurm: SlurmDouble) -> None:
+def test_a_submitted_run_whose_images_json_is_gone_tells_it_from_launcher_yaml_and_contacts_nothing(
+    tmp_path: Path, slurm: SlurmDouble
+) -> None:
     data = config("/lustre/me", "/lustre/model.sqsh")
     run = run_folder(tmp_path, data)
     launcher = {key: value for key, value in config("", "/lustre/model.sqsh").items() if key != "run"}
     images.put_paths(launcher, {TASK: "/lustre/me/containers/tasks-1-0123456789ab.sqsh"})
     files.write_yaml(run / "launcher.yaml", launcher, "launcher", "submit_eval.py", {})
+    (run / "submission.json").touch()
     squashing.squash(str(run / "config.yaml"), str(run / "images.json"), force=True)
     model, task = files.read_json(run / "images.json", "images")["images"]
     assert model["state"] == "left"

@@ -64,7 +64,7 @@ def test_the_make_of_a_run_is_a_person_s_and_is_told_nothing_of_the_sweep_s(tmp_
     make.chmod(0o755)
     for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "EVALMAKE_TASKS", "EVALMAKE_MODELS", "EVALMAKE_ENV_FILE", "HF_TOKEN"):
         monkeypatch.setenv(name, "x")
-    code, said = sweeping._make(str(make), ["eval", "RUN=1"], quiet=True)
+    code, said = sweeping._make([str(make)], ["eval", "RUN=1"], quiet=True)
     words, *names = said.splitlines()
     assert (code, words) == (7, "--no-print-directory eval RUN=1")
     assert {"EVALMAKE_ENV_FILE", "HF_TOKEN", "PATH"} <= set(names)
