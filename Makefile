@@ -228,7 +228,7 @@ help: ## this page
 
 # ---- For those who work on evalmake itself -------------------------------------------------------------------------------------------
 test: setup $(installed)/dev ## run the tests (README's test command is `make test-deps test`)
-	@$(PY) -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder
+	@$(PY) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 test-deps: ## install the system packages that the tests need (Debian, Ubuntu; root or sudo)
 	@bash tests/install_deps.sh

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from helpers import console, profile_fields
-from helpers.errors import BadInput, StepFailed, Unreachable, one_line
+from helpers.errors import BadInput, Interrupted, StepFailed, Unreachable, one_line
 from helpers.profiles import Profile
 
 KEPT_SECONDS = 600
@@ -178,7 +178,7 @@ def _run_once(cluster: Cluster, text: str, timeout: float, interactive: bool) ->
     token = secrets.token_hex(8)
     argv = command(cluster, interactive)
     try:
-        done = sh.Command(argv[0])(
+        running = sh.Command(argv[0])(
             *argv[1:],
             _in=f"TOKEN={token}\n{text}",
             _env=environment(cluster),
@@ -187,7 +187,16 @@ def _run_once(cluster: Cluster, text: str, timeout: float, interactive: bool) ->
             _tty_out=False,
             _return_cmd=True,
             _decode_errors="replace",
+            _bg=True,
+            _bg_exc=False,
         )
+        try:
+            done = running.wait()
+        except (KeyboardInterrupt, Interrupted):
+            # ssh may not have heard of it, and sh would wait for its end when we end.
+            with contextlib.suppress(OSError):
+                running.process.kill()
+            raise
     except sh.TimeoutException:
         raise Unreachable(
             f"{cluster} did not answer within {timeout:.0f} s; its login node may be overloaded, or the network gone: try again"
