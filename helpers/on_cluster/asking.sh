@@ -7,6 +7,7 @@
 LATE_SECONDS=15
 declare -A told=()  # tasks whose end was told: their files do not change any more
 declare -A alive=() # job names of which some job is in the queue and does not just wait for another
+declare -A over=()  # of those, the ones of which a job has ended for good and no more than its unused successor waits for a node
 
 ask() {
   local names queue code account id state waits_for name reason index
@@ -18,17 +19,26 @@ ask() {
     -o 'JobIDRaw,State,ExitCode,ElapsedRaw,Start,WorkDir,JobName' 2>&1)
   frame sacct $? "$account"
   alive=()
+  over=()
   while IFS='|' read -r id state _ _ waits_for _ name reason; do
     if [[ $id =~ ^[0-9]+$ ]]; then
       if lives "$state"; then
         # A successor that waits does not count: it is still there when the task is done, on many clusters for ever.
-        [[ $state == PENDING && ($reason == Dependency* || $waits_for == after*) ]] || alive[$name]=1
+        if [[ $state != PENDING ]]; then
+          alive[$name]=at-work
+        elif [[ $reason != Dependency* && $waits_for != after* ]]; then
+          : "${alive[$name]:=queued}"
+        fi
       elif [[ $'\n'$account != *$'\n'"$id|"* ]]; then
         # Of a job that accounting does not know, the controller tells the exit code as long as it remembers the job.
         frame scontrol "$id" "$(slurm scontrol --oneliner show job "$id" 2> /dev/null)"
       fi
+      [[ ! $state =~ ^(FAILED|OUT_OF_MEMORY)$ ]] || over[$name]=1
     fi
   done <<< "$queue"
+  for name in "${!over[@]}"; do
+    [ "${alive[$name]-}" = queued ] || unset "over[$name]"
+  done
   for index in "${!KEYS[@]}"; do look_at "$index"; done
   # What was seen while Slurm did not answer may be of a job at work.
   ((code == 0)) || told=()
@@ -73,7 +83,7 @@ look_at() {
   fi
   if [ -e artifacts/results.yml ]; then
     lines+="results yes"$'\n'
-  elif [ -z "${alive[$name]-}" ]; then
+  elif [ -z "${alive[$name]-}" ] || [ -n "${over[$name]-}" ]; then
     # A file that a node has just written may take its time to show here: a new file in its folder makes an NFS client look at the folder
     # anew, opening a file at the file.
     { : > "artifacts/.look.$$"; rm -f "artifacts/.look.$$"; } 2> /dev/null
@@ -88,7 +98,7 @@ look_at() {
     [ -z "$newest" ] || lines+="$kind $newest"$'\n'
   done
   frame task "$key" "$lines"
-  if [ -z "${alive[$name]-}" ]; then
+  if [ -z "${alive[$name]-}" ] || [ -n "${over[$name]-}" ]; then
     # 1 MiB: the largest results.yml of the catalogue, with a score for each subject, is a tenth of that.
     [ ! -e artifacts/results.yml ] || frame results "$key" "$(head -c 1048576 artifacts/results.yml)"
     # The last of those loops left the slurm log in $newest.
@@ -96,7 +106,7 @@ look_at() {
       [ "$kind" = slurm ] || newest "logs/$kind-*.log"
       [ -z "$newest" ] || frame "tail-$kind" "$key" "$(tail -c 8000 -- "$newest" | tr -d '\0')"
     done
-    [ -n "$late" ] || told[$key]=1
+    [ -n "$late" ] || [ -n "${alive[$name]-}" ] || told[$key]=1
   fi
   return 0
 }

@@ -121,9 +121,14 @@ def test_rows_of_a_cluster_that_could_not_be_asked_fit_the_schema_and_know_nothi
     files.write_json(tmp_path / "status.json", document, "status")
 
 
-def test_a_failed_task_has_its_cause_its_lines_of_trouble_and_the_log_that_tells(slurm: SlurmDouble, tmp_path: Path) -> None:
+@pytest.mark.parametrize("successor", [False, True], ids=["alone", "its unused successor waits for a node"])
+def test_a_failed_task_has_its_cause_its_lines_of_trouble_and_the_log_that_tells(
+    slurm: SlurmDouble, tmp_path: Path, successor: bool
+) -> None:
     one = submission(tmp_path, "a")
     show(slurm, one, 0, "FAILED", exit="1:0")
+    if successor:
+        slurm.job(2, "PENDING", one["jobs"][0]["job_name"], one["jobs"][0]["remote_dir"], reason="Resources")
     logs = Path(one["jobs"][0]["remote_dir"]) / "logs"
     (logs / "slurm-1.log").write_text("server process 77 died\n")
     (logs / "server-1.log").write_text("Loading\nRuntimeError: no such model\n")
