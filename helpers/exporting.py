@@ -135,6 +135,11 @@ def export(submission_path: str, out: str, destination: str, auto: bool) -> None
     config = files.read_yaml(run / "config.yaml", "config")[0]
     if not (run / "results.json").exists():
         show.gather(submission_path, None, str(run / "results.json"), partial=False)
+    if auto and not credentials.exports_to_wandb(config):
+        found = files.read_json(run / "results.json", "results")
+        if not is_done(out, found):
+            files.write_json(out, _document(submission, found) | {"state": "nothing", "asked_at": None}, "exports")
+        return
     with _alone(run):
         _export_alone(run, submission, config, out, auto)
 
@@ -154,9 +159,6 @@ def _export_alone(run: Path, submission: dict[str, Any], config: dict[str, Any],
     if auto and is_done(out, found):
         return
     document = _document(submission, found)
-    if auto and not credentials.exports_to_wandb(config):
-        files.write_json(out, document | {"state": "nothing", "asked_at": None}, "exports")
-        return
     failure: EvalmakeError | None = None
     try:
         _export(run, config, wandb_runs(submission, found, settings), document, _unfinished(out), _lineage(run, found))

@@ -7,7 +7,7 @@
 LATE_SECONDS=15
 declare -A told=()  # tasks whose end was told: their files do not change any more
 declare -A alive=() # job names of which some job is in the queue and does not just wait for another
-declare -A over=()  # of those, the ones of which a job has ended for good and no more than its unused successor waits for a node
+declare -A over=()  # job names of which a job has failed: its unused successor may still wait for a node, or be about to see that
 
 ask() {
   local names queue code account id state waits_for name reason index
@@ -24,11 +24,7 @@ ask() {
     if [[ $id =~ ^[0-9]+$ ]]; then
       if lives "$state"; then
         # A successor that waits does not count: it is still there when the task is done, on many clusters for ever.
-        if [[ $state != PENDING ]]; then
-          alive[$name]=at-work
-        elif [[ $reason != Dependency* && $waits_for != after* ]]; then
-          : "${alive[$name]:=queued}"
-        fi
+        [[ $state == PENDING && ($reason == Dependency* || $waits_for == after*) ]] || alive[$name]=1
       elif [[ $'\n'$account != *$'\n'"$id|"* ]]; then
         # Of a job that accounting does not know, the controller tells the exit code as long as it remembers the job.
         frame scontrol "$id" "$(slurm scontrol --oneliner show job "$id" 2> /dev/null)"
@@ -36,9 +32,6 @@ ask() {
       [[ ! $state =~ ^(FAILED|OUT_OF_MEMORY)$ ]] || over[$name]=1
     fi
   done <<< "$queue"
-  for name in "${!over[@]}"; do
-    [ "${alive[$name]-}" = queued ] || unset "over[$name]"
-  done
   for index in "${!KEYS[@]}"; do look_at "$index"; done
   # What was seen while Slurm did not answer may be of a job at work.
   ((code == 0)) || told=()

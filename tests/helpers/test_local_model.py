@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint_ends_with_one_error_line_after_the_log(tmp_path: P
     (tmp_path / "damaged.gguf").write_bytes(b"GGUF" + b"\x00" * 64)
     code, said = refused(tmp_path / "damaged.gguf", port)
     assert code == 1
-    assert said.splitlines()[-1].startswith(f"error: xllamacpp cannot serve {tmp_path / 'damaged.gguf'}: ")
+    assert said.rstrip().splitlines()[-1].startswith(f"error: xllamacpp cannot serve {tmp_path / 'damaged.gguf'}: ")
 
 
 def test_a_taken_port_is_told_before_the_checkpoint_is_loaded(checkpoint: Path) -> None:
