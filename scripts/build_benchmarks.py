@@ -26,9 +26,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import console
-from helpers.errors import StepFailed, run_main
-from helpers.files import ROOT, shown, write_text
+from helpers.common import console
+from helpers.common.errors import StepFailed, run_main
+from helpers.common.files import ROOT, shown, write_text
 
 DATA = ROOT / "helpers" / "harness" / "core_evals" / "starter" / "data"
 PINS = ROOT / "requirements" / "benchmarks.in"

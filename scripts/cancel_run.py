@@ -15,8 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import cancelling, run_folder
-from helpers.errors import run_main
+from helpers.common import run_folder
+from helpers.common.errors import run_main
+from helpers.steps import cancel
 
 
 def main(arguments: list[str]) -> None:
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     for path in options.submission:
         with run_folder.step(run_folder.run_of(path), "cancel"):
-            cancelling.cancel(Path(path), options.tasks.split())
+            cancel.cancel(Path(path), options.tasks.split())
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import console, image_cleaning
-from helpers.errors import run_main
+from helpers.common import console
+from helpers.common.errors import run_main
+from helpers.steps import clean_images
 
 
 def main(arguments: list[str]) -> None:
@@ -24,7 +25,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--profile", help="the cluster, a profile of env.toml")
     parser.add_argument("--yes", default="0", metavar="1", help="remove what is listed, without asking")
     options = parser.parse_args(arguments)
-    image_cleaning.clean(options.profile, console.is_yes(options.yes))
+    clean_images.clean(options.profile, console.is_yes(options.yes))
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import run_folder, show
-from helpers.errors import BadInput, run_main
+from helpers.common import run_folder
+from helpers.common.errors import BadInput, run_main
+from helpers.steps import show
 
 
 def main(arguments: list[str]) -> None:

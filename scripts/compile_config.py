@@ -16,8 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import compile_step, request, run_folder
-from helpers.errors import run_main
+from helpers.common import run_folder
+from helpers.common.errors import run_main
+from helpers.steps import compile as compile_step
+from helpers.steps import request
 
 
 def main(arguments: list[str]) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import show
-from helpers.errors import run_main
+from helpers.common.errors import run_main
+from helpers.steps import show
 
 
 def main(arguments: list[str]) -> None:

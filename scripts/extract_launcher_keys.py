@@ -17,8 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import console, files, launcher_keys
-from helpers.errors import StepFailed, run_main
+from helpers.common import console, files
+from helpers.common.errors import StepFailed, run_main
+from helpers.dev import launcher_keys
 
 
 def main(arguments: list[str]) -> None:

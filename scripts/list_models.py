@@ -16,8 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import compile_step, model_step, request
-from helpers.errors import run_main
+from helpers.common.errors import run_main
+from helpers.steps import compile as compile_step
+from helpers.steps import request, resolve_models
 
 
 def main(arguments: list[str]) -> None:
@@ -28,7 +29,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     asked = request.build("eval", request.asked(options))
     config = compile_step.compiled_for(asked).config
-    model_step.listing(config, options.match, request.env_folder_of(asked), os.environ)
+    resolve_models.listing(config, options.match, request.env_folder_of(asked), os.environ)
 
 
 if __name__ == "__main__":

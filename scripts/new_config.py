@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import configs
-from helpers.errors import run_main
+from helpers.common.errors import run_main
+from helpers.config import config_files
 
 
 def main(arguments: list[str]) -> None:
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="", help="name of the new config")
     options = parser.parse_args(arguments)
-    configs.start_new(options.config)
+    config_files.start_new(options.config)
 
 
 if __name__ == "__main__":

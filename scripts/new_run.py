@@ -15,8 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import request, run_folder
-from helpers.errors import run_main
+from helpers.common import run_folder
+from helpers.common.errors import run_main
+from helpers.steps import request
 
 
 def main(arguments: list[str]) -> None:

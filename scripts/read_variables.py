@@ -18,8 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.dont_write_bytecode = True  # `make -n` leaves nothing behind, no __pycache__ either
 
-from helpers import variables
-from helpers.errors import run_main
+from helpers.common.errors import run_main
+from helpers.steps import variables
 
 
 def main(arguments: list[str]) -> None:

@@ -18,8 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import model_step, run_folder
-from helpers.errors import run_main
+from helpers.common import run_folder
+from helpers.common.errors import run_main
+from helpers.steps import resolve_models
 
 
 def main(arguments: list[str]) -> None:
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", required=True, help="model.json of the run, or - for stdout")
     options = parser.parse_args(arguments)
     with run_folder.step(run_folder.run_of(options.out), "resolve_model"):
-        model_step.resolve(options.config, options.out, os.environ)
+        resolve_models.resolve(options.config, options.out, os.environ)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import resuming, run_folder
-from helpers.errors import run_main
+from helpers.common import run_folder
+from helpers.common.errors import run_main
+from helpers.steps import resume
 
 
 def main(arguments: list[str]) -> None:
@@ -26,7 +27,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")
     options = parser.parse_args(arguments)
     with run_folder.step(run_folder.run_of(options.submission), "resume"):
-        resuming.resume(Path(options.submission), options.tasks.split())
+        resume.resume(Path(options.submission), options.tasks.split())
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import console, planning
-from helpers.errors import run_main
+from helpers.common import console
+from helpers.common.errors import run_main
+from helpers.steps import plan
 
 
 def main(arguments: list[str]) -> None:
@@ -26,7 +27,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--scripts", action="store_true", help="add the sbatch script of each task")
     parser.add_argument("--remote", default="0", metavar="1", help="ask the cluster which images it has")
     options = parser.parse_args(arguments)
-    planning.show(options.config, options.scripts, console.is_yes(options.remote))
+    plan.show(options.config, options.scripts, console.is_yes(options.remote))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import profile_fields, remote, slurm_jobs
-from helpers.errors import run_main
+from helpers.cluster import connection
+from helpers.common.errors import run_main
+from helpers.config import profile_fields
+from helpers.executors.slurm import jobs
 
 
 def main(arguments: list[str]) -> None:
@@ -28,7 +30,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     profile = profile_fields.of_cluster(options.profile)
     partition = options.partition or str(profile.fields.get(profile_fields.partition_field(profile, "eval")) or "batch")
-    slurm_jobs.show_queue(remote.of_profile(profile), "" if partition == "all" else partition, options.most)
+    jobs.show_queue(connection.of_profile(profile), "" if partition == "all" else partition, options.most)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import console, run_folder, squashing
-from helpers.errors import BadInput, interruptible, run_main
+from helpers.common import console, run_folder
+from helpers.common.errors import BadInput, interruptible, run_main
+from helpers.steps import squash_images
 
 
 def main(arguments: list[str]) -> None:
@@ -30,7 +31,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--force", default="0", metavar="1", help="import anew what is there; the old file stays until the new one is whole"
     )
-    parser.add_argument("--imports", default=str(squashing.AT_ONCE), metavar="N", help="how many imports at a time (%(default)s)")
+    parser.add_argument("--imports", default=str(squash_images.AT_ONCE), metavar="N", help="how many imports at a time (%(default)s)")
     options = parser.parse_args(arguments)
     if bool(options.config) == bool(options.reference):
         raise BadInput("one of --config and --reference says which images are meant")
@@ -38,11 +39,11 @@ def main(arguments: list[str]) -> None:
         raise BadInput(f"IMPORTS={options.imports}: a number, 1 or more, was expected")
     interruptible()
     force, at_once = console.is_yes(options.force), int(options.imports)
-    with run_folder.step(run_folder.run_of(options.out), squashing.STEP):
+    with run_folder.step(run_folder.run_of(options.out), squash_images.STEP):
         if options.reference:
-            squashing.by_hand(options.reference, options.profile, options.out, force, at_once)
+            squash_images.by_hand(options.reference, options.profile, options.out, force, at_once)
         else:
-            squashing.squash(options.config, options.out, force, at_once)
+            squash_images.squash(options.config, options.out, force, at_once)
 
 
 if __name__ == "__main__":

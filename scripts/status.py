@@ -21,8 +21,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import console, following, run_folder, show
-from helpers.errors import BadInput, run_main
+from helpers.common import console, run_folder
+from helpers.common.errors import BadInput, run_main
+from helpers.steps import follow, show
 
 
 def main(arguments: list[str]) -> None:
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> None:
     if options.follow:
         logs = submissions[0]["executor"] == "slurm" if options.logs is None else console.is_yes(options.logs)
         with run_folder.step(run_folder.run_of(options.submission[0]), "follow"):
-            following.follow(submissions[0], options.submission[0], options.out or "-", logs)
+            follow.follow(submissions[0], options.submission[0], options.out or "-", logs)
         return
     outs = [options.out] if options.out else [str(Path(path).with_name("status.json")) for path in options.submission if options.save]
     if console.is_yes(options.watch):

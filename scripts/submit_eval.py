@@ -17,8 +17,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import cancelling, console, process_jobs, run_folder, submitting
-from helpers.errors import BadInput, run_main
+from helpers.common import console, run_folder
+from helpers.common.errors import BadInput, run_main
+from helpers.executors.process import jobs
+from helpers.steps import cancel, submit
 
 
 def main(arguments: list[str]) -> None:
@@ -37,12 +39,12 @@ def main(arguments: list[str]) -> None:
     run = run_folder.run_of(options.launcher)
     if options.prepare:
         with run_folder.step(run, "prepare"):
-            submitting.prepare(options.config, options.model, options.launcher)
+            submit.prepare(options.config, options.model, options.launcher)
     elif options.out:
         if options.owner:
-            os.environ[process_jobs.OWNER] = str(options.owner)
-        with run_folder.step(run, "submit_eval"), cancelling.leaving_nothing(run):
-            submitting.submit(options.config, options.launcher, options.out, console.is_yes(options.keep_partial))
+            os.environ[jobs.OWNER] = str(options.owner)
+        with run_folder.step(run, "submit_eval"), cancel.leaving_nothing(run):
+            submit.submit(options.config, options.launcher, options.out, console.is_yes(options.keep_partial))
     else:
         raise BadInput("one of --prepare and --out says what to do")
 

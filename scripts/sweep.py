@@ -19,8 +19,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import request, sweeping
-from helpers.errors import interruptible, run_main
+from helpers.common.errors import interruptible, run_main
+from helpers.steps import request, sweep
 
 
 def main(arguments: list[str]) -> None:
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
     interruptible()
     handed_on = {"IMPORTS": options.imports, "KEEP_PARTIAL": options.keep_partial}
     make = [options.make, *(f"{name}={value}" for name, value in handed_on.items() if value is not None)]
-    sweeping.sweep(request.asked(options), options.models.split(), sweeping.cap(options.jobs), make)
+    sweep.sweep(request.asked(options), options.models.split(), sweep.cap(options.jobs), make)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import console, credentials, files, request, run_folder
-from helpers.errors import BadInput, run_main
+from helpers.common import console, files, run_folder
+from helpers.common.errors import BadInput, run_main
+from helpers.credentials import gathering
+from helpers.steps import request
 
 
 def main(arguments: list[str]) -> None:
@@ -39,7 +41,7 @@ def main(arguments: list[str]) -> None:
         raise BadInput(f"--env-dir {options.env_dir}: no such folder")
     with run_folder.step(run_folder.run_of(options.out) if options.out != "-" else None, "wandb_env"):
         config, seal, _ = files.read_yaml(options.config, "config")
-        found = credentials.gather(config, options.env_dir or request.env_folder(options.config), os.environ)
+        found = gathering.gather(config, options.env_dir or request.env_folder(options.config), os.environ)
         found.announce()
         if options.dry_run:
             for missing in found.missing:

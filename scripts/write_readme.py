@@ -15,8 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers import files, readme
-from helpers.errors import StepFailed, run_main
+from helpers.common import files
+from helpers.common.errors import StepFailed, run_main
+from helpers.dev import readme
 
 
 def main(arguments: list[str]) -> None:

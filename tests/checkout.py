@@ -49,7 +49,7 @@ def make_in(project: Path, environment: dict[str, str]) -> Make:
 
 def stop_all(project: Path) -> None:
     """Stop whatever a test left running in this copy, by its own record, never by name."""
-    from helpers import process_jobs
+    from helpers.executors.process import jobs
 
     for plan in project.glob("runs/*/jobs/plan.json"):
-        process_jobs.cancel(plan.parent)
+        jobs.cancel(plan.parent)

@@ -11,8 +11,8 @@ from typing import Any
 from unittest import mock
 
 from checkout import ROOT
-from helpers import compiling, profiles
-from helpers.compiling import Compiled, Wanted
+from helpers.config import compiling, profiles
+from helpers.config.compiling import Compiled, Wanted
 
 # A Slurm config with nothing left open; tests put theirs below it.
 SLURM = """
@@ -89,9 +89,9 @@ def launcher_dry_run(config: dict[str, Any]) -> str:
 
     Only its catalogue is read once: it would take 0.7 s for each task.
     """
-    from helpers import launcher
+    from helpers.launcher import api
 
-    launcher.quiet_environment()
+    api.quiet_environment()
     from nemo_evaluator_launcher.api import functional
     from nemo_evaluator_launcher.executors.lepton import executor as lepton
     from nemo_evaluator_launcher.executors.local import executor as local

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import psutil
 
-from helpers import process_executor, process_jobs
+from helpers.executors.process import executor
+from helpers.executors.process import jobs as process_jobs
 
 ENDPOINT = Path(__file__).parent / "endpoint.py"
 SCORES = "results: {tasks: {t: {metrics: {m: {scores: {s: {value: 0.5, stats: {count: 2, stderr: 0.1}}}}}}}}"
@@ -58,7 +59,7 @@ def make_jobs(jobs: Path, scripts: dict[str, str], command: str | None = None, *
         "tasks": tasks,
         "export": {"destinations": [], "config": {}, "env": {}},
     }
-    process_executor.write_jobs(jobs, plan)
+    executor.write_jobs(jobs, plan)
     return jobs
 
 

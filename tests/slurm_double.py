@@ -1,6 +1,6 @@
 """A double of Slurm's commands for tests without a cluster: squeue, sacct, sbatch, scancel, scontrol and sinfo over one file of jobs.
 
-It knows what the scripts of helpers/on_cluster ask for and no more; what a real Slurm does is held by tests/cluster. Queued jobs stay as
+It knows what the scripts of cluster/on_cluster ask for and no more; what a real Slurm does is held by tests/cluster. Queued jobs stay as
 they are until a test changes them.
 """
 

@@ -14,7 +14,7 @@ import pytest
 
 from checkout import ROOT
 from compiled import HOSTED, PROFILE, SLURM
-from helpers import errors
+from helpers.common import errors
 
 SECRET = "hf_" + "abcdefghijklmnopqrstuvwxyz"
 OPEN_SLURM = SLURM.replace("hostname: h, account: a, output_dir: /o", "num_nodes: 1")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from checkout import Make
-from helpers import process_jobs
+from helpers.executors.process import jobs as process_jobs
 from local_jobs import served_by, until
 from test_faults_local import configure
 from test_hosted import tree

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from checkout import Make
-from helpers import process_jobs
+from helpers.executors.process import jobs as process_jobs
 from local_jobs import left, plan_of, served_by, supervisor_pid, until
 
 SLOW = served_by("--delay", "0.4")  # 40 questions, 4 at a time: 4 seconds a task

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from checkout import Make, copy_project
-from helpers import process_jobs
+from helpers.executors.process import jobs as process_jobs
 from local_jobs import left, served_by, states, until
 from test_faults_local import Start, begin, configure, jobs_of, run_folder  # noqa: F401  begin is a fixture
 

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from checkout import PERSONAL, ROOT, Make, copy_project, make_in, stop_all
-from helpers import files, lineage, run_folder, variables
+from helpers.common import files, run_folder
+from helpers.steps import lineage, variables
 
 SMALL = ("QUICK=1", "TASKS=opposites")
 FILES = [*lineage.FILES, "events.jsonl"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from checkout import ROOT, Make
-from helpers import files
+from helpers.common import files
 from local_jobs import served_by
 from manifests import put
 from test_faults_local import run_folder, script_code

@@ -9,10 +9,16 @@ from pathlib import Path
 import pytest
 
 from checkout import ROOT, Make
-from helpers import readme, variables
+from helpers.dev import readme
+from helpers.steps import variables
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-SOURCE = "\n".join(path.read_text(encoding="utf-8") for folder in ("helpers", "scripts") for path in (ROOT / folder).glob("*.*"))
+SOURCE = "\n".join(
+    path.read_text(encoding="utf-8")
+    for folder in ("helpers", "scripts")
+    for path in (ROOT / folder).rglob("*.*")
+    if path.suffix in (".py", ".sh")
+)
 SOURCE += (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = {entry.name for entry in variables.targets()}
 COMMANDS = sorted({line.split("#")[0].strip() for line in re.findall(r"^make .*$", TEXT, re.MULTILINE)})
@@ -57,7 +63,7 @@ def test_each_folder_and_script_that_is_named_exists() -> None:
 
 def test_each_module_of_the_helpers_is_in_the_architecture() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    for path in (ROOT / "helpers").glob("*.py"):
+    for path in (ROOT / "helpers").rglob("*.py"):
         assert path.stem in text or path.stem == "__init__", path.name
 
 

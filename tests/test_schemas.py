@@ -12,8 +12,10 @@ from referencing import Registry, Resource
 
 from checkout import ROOT
 from compiled import fenced
-from helpers import composing, derived_schemas, env_check, files, profiles, schema_keys
-from helpers.errors import BadInput
+from helpers.common import files
+from helpers.common.errors import BadInput
+from helpers.config import composing, env_check, profiles, schema_keys
+from helpers.dev import derived_schemas
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from checkout import Make
-from helpers import files
+from helpers.common import files
 from local_jobs import left, served_by, states, until
 from manifests import put
 from test_faults_local import Start, begin  # noqa: F401  begin is a fixture

@@ -22,7 +22,7 @@ def without_packages(tmp_path: Path) -> dict[str, str]:
 
 
 def run(env: dict[str, str], *options: str) -> str:
-    words = ["tests/helpers/test_walltime.py", "tests/cluster/test_submit.py", "-p", "no:cacheprovider", *options]
+    words = ["tests/helpers/common/test_walltime.py", "tests/cluster/test_submit.py", "-p", "no:cacheprovider", *options]
     done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     return done.stdout
 

@@ -14,13 +14,13 @@ import pytest
 import yaml
 
 from checkout import ROOT, Make
-from helpers import ports
+from helpers.executors.process import ports
 
 CHAIN_LIMIT, LOOK_LIMIT = 6.0, 1.0  # seconds
 RUNS = 10_000
 BY_HAND = """
 set -e
-python -m helpers.local_model --checkpoint "$CHECKPOINT" --served-model-name m --port "$PORT" > server.log 2>&1 &
+python -m helpers.executors.process.local_model --checkpoint "$CHECKPOINT" --served-model-name m --port "$PORT" > server.log 2>&1 &
 server=$!
 trap 'kill $server' EXIT
 until curl -fs --noproxy '*' "http://127.0.0.1:$PORT/health" > /dev/null; do sleep 0.1; done

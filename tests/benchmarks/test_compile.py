@@ -18,7 +18,7 @@ MANY, SOME, LIMIT_MANY, LIMIT_SOME, LIMIT_LAUNCHER = 400, 20, 2.0, 1.3, 1 / 15
 
 
 def config_of(count: int) -> str:
-    from helpers import catalogue
+    from helpers.config import catalogue
 
     names = [task.full_name for task in catalogue.load().values() if task.endpoint_types[0] in ("chat", "completions") and task.container]
     tasks = [{"name": names[index % len(names)]} for index in range(count)]

@@ -97,13 +97,13 @@ def test_submitting_twenty_tasks_takes_a_fifth_of_the_stock_launcher(pipeline: P
 
 
 def test_a_whole_attached_run_logs_in_once(pipeline: Pipeline) -> None:
-    from helpers import remote
+    from helpers.cluster import connection
 
     before = (pipeline.bed.folder / "log/sshd.log").read_text().count("Accepted publickey")
-    found = remote.Cluster(pipeline.bed.alias, "root")
+    found = connection.Cluster(pipeline.bed.alias, "root")
     os.environ["PATH"] = pipeline.env["PATH"]
-    remote.socket_path.cache_clear()
-    remote.close(found)
+    connection.socket_path.cache_clear()
+    connection.close(found)
     done = pipeline.make("eval", "PROFILE=CLUSTER", f"CONFIG={pipeline.config(2, limit_samples=3)}")
     assert done.returncode == 0, done.stderr
     logins = (pipeline.bed.folder / "log/sshd.log").read_text().count("Accepted publickey") - before

@@ -211,7 +211,9 @@ class Pipeline:
 
     def disconnect(self, *hosts: str) -> None:
         """End the master connections to these hosts (the bed's login node), so that the next command opens its own."""
-        code = "import sys\nfrom helpers.remote import Cluster, close\nfor host in sys.argv[1:]:\n    close(Cluster(host, 'root'))"
+        code = (
+            "import sys\nfrom helpers.cluster.connection import Cluster, close\nfor host in sys.argv[1:]:\n    close(Cluster(host, 'root'))"
+        )
         argv = [ROOT / ".venv/bin/python", "-c", code, *(hosts or [self.bed.alias])]
         subprocess.run(argv, cwd=self.project, env={**self.environment, "PYTHONPATH": str(self.project)}, check=True, timeout=30)
 

@@ -18,7 +18,7 @@ from cluster import faults
 from cluster.gates import gate
 from cluster.image_cases import Images, push, registry, run, settings, wait_until_free
 from cluster.testbed import Bed, until
-from helpers import images as rules
+from helpers.images import references as rules
 
 USER, PASSWORD = "reader", "s3cret-of-the-registry"
 

@@ -60,7 +60,7 @@ ports_free() {
     alive "${daemon_and_port% *}" || ! in_use "${daemon_and_port#* }" || return 1
   done
 }
-# Sixteen in a row, below the range of outgoing connections (32768 and up), above the one that helpers/ports.py gives to model servers.
+# Sixteen in a row, below the range of outgoing connections (32768 and up), above the one that helpers/executors/process/ports.py gives to model servers.
 until [ -n "${port:-}" ] && ports_free; do port=$((30000 + 16 * (RANDOM % 172))); done
 if ! ip link show "$bridge" > /dev/null 2>&1; then
   until [ -n "${subnet:-}" ] && ! ip -4 route show root "$subnet.0/16" 2> /dev/null | grep -q . \

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from compute_node import ComputeNode
-from helpers import remote
+from helpers.cluster import connection
 from registry_double import RegistryDouble
 from slurm_double import SlurmDouble
 
@@ -28,9 +28,9 @@ def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of scripts with room for some of the test's own."""
     folder = tmp_path / "on_cluster"
     folder.mkdir()
-    for path in remote.SCRIPTS.glob("*.sh"):
+    for path in connection.SCRIPTS.glob("*.sh"):
         (folder / path.name).symlink_to(path)
-    monkeypatch.setattr(remote, "SCRIPTS", folder)
+    monkeypatch.setattr(connection, "SCRIPTS", folder)
     return folder
 
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from checkout import ROOT
-from helpers import files
+from helpers.common import files
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 RUN = "20261122T013512Z-local-7f3a"

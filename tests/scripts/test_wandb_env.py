@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from helpers import files
+from helpers.common import files
 from wandb_double import WandbDouble
 
 SCRIPT = files.ROOT / "scripts" / "wandb_env.py"

@@ -1,0 +1,89 @@
+"""What a person is told when a value does not fit its schema: the value, what was expected, and the mend."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from helpers.common.errors import nearest, one_line
+
+TYPES = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "object": "`key: value` lines",
+    "array": "a list",
+    "null": "null",
+}
+LONGEST = 80
+
+
+def explain(error: Any) -> str:
+    """`KEY: VALUE: expected …` of jsonschema's ValidationError. A value is left out where the schema says `x-hidden`: it may be a secret.
+
+    `x-expected` of the schema, or of the nearest one around it, says what was expected; else jsonschema's words are put into ours.
+    """
+    key = ".".join(str(part) for part in error.absolute_path) or "the whole file"
+    if error.validator == "additionalProperties":
+        return _unknown(error, key)
+    if error.validator == "required":
+        missing = [name for name in error.validator_value if name not in error.instance]
+        return f"{key}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+    value = "" if _said(error, "x-hidden") else f"{_shown(error.instance)}: "
+    expected = _said(error, "x-expected") or _expected(error)
+    if error.validator == "type" and "in quotes" not in expected:
+        expected += _quotes(error)
+    return f"{key}: {value}{f'expected {expected}' if expected else one_line(error.message)[:300]}"
+
+
+def _said(error: Any, word: str) -> Any:
+    """The schema's own word for it: of the part that failed, or, where that is one of several forms, of the whole."""
+    current: Any = error
+    while current is not None:
+        if isinstance(current.schema, dict) and word in current.schema:
+            return current.schema[word]
+        if current.parent is None or current.parent.validator not in ("anyOf", "oneOf", "propertyNames"):
+            return None
+        current = current.parent
+    return None
+
+
+def _expected(error: Any) -> str:
+    value = error.validator_value
+    if error.validator == "type":
+        names = [value] if isinstance(value, str) else list(value)
+        words = [TYPES.get(name, name) for name in names]
+        return " or ".join(words)
+    if error.validator == "enum":
+        choices = ["null" if choice is None else str(choice) for choice in value]
+        return f"one of {', '.join(choices)}{nearest(str(error.instance), choices)}"
+    bounds = {"minimum": "at least", "maximum": "at most", "exclusiveMinimum": "more than", "exclusiveMaximum": "less than"}
+    if error.validator in bounds:
+        return f"{bounds[error.validator]} {value}"
+    return ""
+
+
+def _quotes(error: Any) -> str:
+    """The mend where only quotes are too few, or too many."""
+    names, value = error.validator_value, error.instance
+    if "string" in names and isinstance(value, int | float) and not isinstance(value, bool):
+        return f'; put it in quotes: "{value}"'
+    if ("integer" in names or "number" in names) and isinstance(value, str) and value.isdecimal():
+        return f"; without quotes: {value}"
+    return ""
+
+
+def _unknown(error: Any, key: str) -> str:
+    known = list(error.schema.get("properties", {}))
+    unknown = [name for name in error.instance if name not in known]
+    prefix = "" if key == "the whole file" else f"{key}."
+    near = nearest(str(unknown[0]), known)
+    listed = "" if near else f"; known: {', '.join(known)}"
+    return f"{prefix}{one_line(unknown[0])}: unknown key{near}{listed}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = one_line(text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

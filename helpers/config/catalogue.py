@@ -1,0 +1,122 @@
+"""The tasks that can be named: the launcher's catalogue (run in containers) and the harness packages installed here (run as processes)."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from helpers.common.errors import BadInput, nearest
+from helpers.common.files import ROOT
+
+# The starter benchmarks; added to PYTHONPATH of the jobs too (helpers/executors/process/executor.py).
+STARTER = ROOT / "helpers" / "harness"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: what runs it and what it asks of the endpoint. `container` is None for a harness that is only installed here."""
+
+    harness: str
+    name: str
+    endpoint_types: tuple[str, ...]
+    container: str | None
+    installed: bool
+    description: str
+
+    @property
+    def full_name(self) -> str:
+        """`harness.task`, the exact name."""
+        return f"{self.harness}.{self.name}"
+
+
+@cache
+def load() -> dict[tuple[str, str], Task]:
+    """All tasks by (harness, name). An installed harness of the same name as one in the catalogue keeps the catalogue's container.
+
+    Reads the launcher's resources/all_tasks_irs.yaml (421 tasks, 0.1 s with libyaml; importing the launcher would cost 0.9 s).
+    """
+    tasks = {(task.harness, task.name): task for task in _catalogue()}
+    for task in _installed():
+        known = tasks.get((task.harness, task.name))
+        tasks[task.harness, task.name] = Task(
+            task.harness, task.name, task.endpoint_types, known.container if known else None, True, task.description
+        )
+    return tasks
+
+
+def find(query: str, tasks: Mapping[tuple[str, str], Task] | None = None) -> Task:
+    """The one task that `query` (`task` or `harness.task`) names.
+
+    Raises BadInput with the candidates when several harnesses have it, and with the nearest name when none has.
+    """
+    tasks = load() if tasks is None else tasks
+    harness, dot, name = query.rpartition(".")
+    if dot and (harness, name) in tasks:
+        return tasks[harness, name]
+    found = [task for task in tasks.values() if task.name == query]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise BadInput(f"task {query} is in {len(found)} harnesses; name one: {', '.join(task.full_name for task in found)}")
+    names = [word for task in tasks.values() for word in (task.name, task.full_name)]
+    raise BadInput(f"no task is called {query!r}{nearest(query, names)}; `make tasks MATCH=…` searches the {len(tasks)} that exist")
+
+
+def is_known(query: str) -> bool:
+    """Whether `query` names one task or several."""
+    harness, dot, name = query.rpartition(".")
+    return any((dot and key == (harness, name)) or key[1] == query for key in load())
+
+
+def _catalogue() -> Iterable[Task]:
+    spec = importlib.util.find_spec("nemo_evaluator_launcher")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    data = _read(Path(spec.submodule_search_locations[0]) / "resources" / "all_tasks_irs.yaml")
+    containers = {harness["name"]: harness.get("container") for harness in data["harnesses"]}
+    for task in data["tasks"]:
+        config = task["defaults"].get("config", {})
+        yield Task(
+            task["harness"],
+            task["name"],
+            tuple(config.get("supported_endpoint_types", ["chat"])),
+            containers.get(task["harness"]),
+            False,
+            _sentence(task.get("description")),
+        )
+
+
+def _installed() -> Iterable[Task]:
+    """The harness packages that nemo-evaluator would find: NAME/framework.yml in the namespace package core_evals on the path."""
+    for folder in dict.fromkeys([str(STARTER), *sys.path]):
+        for path in sorted(Path(folder or ".").glob("core_evals/*/framework.yml")):
+            framework = _read(path)
+            defaults = framework.get("defaults", {}).get("config", {})
+            for evaluation in framework["evaluations"]:
+                config = {**defaults, **evaluation["defaults"].get("config", {})}
+                yield Task(
+                    framework["framework"]["name"],
+                    config["type"],
+                    tuple(config.get("supported_endpoint_types", ["chat"])),
+                    None,
+                    True,
+                    _sentence(evaluation.get("description")),
+                )
+
+
+def _sentence(description: Any) -> str:
+    """The description on one line; the catalogue has some as lists of lines."""
+    text = " ".join(description) if isinstance(description, list) else str(description or "")
+    return " ".join(text.split())
+
+
+def _read(path: Path) -> Any:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_bytes(), loader)

@@ -1,0 +1,148 @@
+"""Evaluation configs on disk: found by name or path, read with line marks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers.common.console import say
+from helpers.common.errors import BadInput, nearest, one_line
+from helpers.common.files import ROOT, read_text, shown, write_text
+
+if TYPE_CHECKING:
+    import yaml
+
+CONFIGS = ROOT / "configs"
+# A few lines of aliases can stand for billions of nodes; no evaluation config comes near this many.
+MOST_NODES = 30_000
+
+
+def folders(environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where configs are looked up by name: EVALMAKE_CONFIG_PATH (folders joined by `:`), then configs/."""
+    extra = [Path(part).expanduser() for part in environ.get("EVALMAKE_CONFIG_PATH", "").split(":") if part]
+    return [*extra, CONFIGS]
+
+
+def names(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The names of all configs that can be given as CONFIG."""
+    return sorted({path.stem for folder in folders(environ) for path in folder.glob("*.yaml")})
+
+
+def find(name: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """The absolute path of the config `name`: a name in one of the folders, or a path. Raises BadInput with the list of configs."""
+    if not name.isprintable():
+        raise BadInput(f"CONFIG={name!r}: a name or a path on one line was expected")
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser().absolute()
+        if os.path.isdir(path):  # noqa: PTH112  as in _is_file
+            raise BadInput(f"CONFIG={name} is a folder; name the YAML file in it")
+        if _is_file(path):
+            return path
+    for folder in folders(environ):
+        path = (folder / f"{name}.yaml").absolute()
+        if "/" not in name and _is_file(path):
+            return path
+    known = names(environ)
+    raise BadInput(f"CONFIG={name}: no such config{nearest(name, known)}; configs: {', '.join(known)}; or give a path")
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113  unlike Path.is_file it takes a name that is too long for a file
+
+
+def load_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """A config file as plain data, and the line of every key as `a.b.0.c` -> line number (1-based).
+
+    Scalars are read as OmegaConf reads them (`1e-3` is a number). Raises BadInput with file and line for a syntax error, a duplicate key,
+    an alias bomb, text that is not UTF-8, or a document that is not a mapping.
+    """
+    import yaml
+    from omegaconf._utils import get_yaml_loader
+
+    text = read_text(path)
+    loader = None
+    try:
+        loader = get_yaml_loader()(text)
+        node = loader.get_single_node()
+        lines: dict[str, int] = {}
+        if node is not None:
+            _mark(node, "", lines, [], path)
+        data = loader.construct_document(node) if node is not None else {}
+    except yaml.YAMLError as error:
+        raise _not_yaml(error, path) from error
+    except ValueError as error:  # a date that no calendar has
+        raise BadInput(f"{shown(path)}: not YAML: {one_line(error)}; put text in quotes") from error
+    except RecursionError as error:
+        raise BadInput(f"{shown(path)}: nested too deeply; an evaluation config has a few levels") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise BadInput(f"{shown(path)}:1: `key: value` lines were expected, not {'a list' if isinstance(data, list) else 'plain text'}")
+    return data, lines
+
+
+def first_unreadable(data: Any, key: str = "") -> str | None:
+    """The first dotted key whose text holds a `${` that OmegaConf's grammar cannot read."""
+    from omegaconf import grammar_parser
+    from omegaconf.errors import GrammarParseError
+
+    if isinstance(data, dict | list):
+        inside = data.items() if isinstance(data, dict) else enumerate(data)
+        return next((bad for name, value in inside if (bad := first_unreadable(value, f"{key}.{name}" if key else str(name)))), None)
+    if isinstance(data, str) and "${" in data:
+        try:
+            grammar_parser.parse(data)
+        except GrammarParseError:
+            return key
+    return None
+
+
+def _not_yaml(error: yaml.YAMLError, path: Path) -> BadInput:
+    mark = getattr(error, "problem_mark", None)
+    reason = one_line(getattr(error, "problem", None) or error)
+    mend = "put text with any of : { } [ ] # in quotes"
+    if "\\t" in reason:
+        mend = "indent with spaces"
+    elif "duplicate key" in reason:
+        mend = "keep one of the two"
+    return BadInput(f"{shown(path)}{f':{mark.line + 1}' if mark else ''}: not YAML: {reason}; {mend}")
+
+
+def _mark(node: yaml.Node, prefix: str, lines: dict[str, int], around: list[yaml.Node], path: Path) -> None:
+    """Note the line of every key below `node`; `around` are the nodes that it lies in."""
+    import yaml
+
+    place = f"{shown(path)}:{node.start_mark.line + 1}"
+    if len(lines) > MOST_NODES:
+        raise BadInput(f"{place}: more than {MOST_NODES} values; its aliases (*name) repeat too much, write out what is meant")
+    if any(node is outer for outer in around):
+        raise BadInput(f"{place}: an alias (*name) that stands inside what it names; write out what is meant")
+    around.append(node)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise BadInput(f"{shown(path)}:{key.start_mark.line + 1}: a key in one word was expected, not a list or mapping")
+            name = f"{prefix}{key.value}"
+            lines[name] = key.start_mark.line + 1
+            _mark(value, f"{name}.", lines, around, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[f"{prefix}{index}"] = value.start_mark.line + 1
+            _mark(value, f"{prefix}{index}.", lines, around, path)
+    around.pop()
+
+
+def start_new(name: str) -> None:
+    """Copy configs/template.yaml to configs/NAME.yaml. Raises BadInput without a name, for a path, or when the file is there."""
+    if not name or "/" in name or not name.isprintable() or name.startswith("."):
+        raise BadInput(f"CONFIG={name}: a name for the new config was expected, for example CONFIG=my-model")
+    path = CONFIGS / f"{name.removesuffix('.yaml')}.yaml"
+    if path.exists():
+        raise BadInput(f"{shown(path)} is there already; choose another name, or edit it")
+    write_text(path, (CONFIGS / "template.yaml").read_text(encoding="utf-8"))
+    say(f"{shown(path)} written; edit it, then `make eval CONFIG={path.stem}`")

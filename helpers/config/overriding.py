@@ -1,0 +1,168 @@
+"""Overrides (`key=value`, as typed in SET, MODEL, QUICK) in Hydra's grammar; a key that the schema knows needs no `+`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from helpers.common.errors import BadInput, nearest, one_line
+from helpers.config import schema_keys
+
+# What cannot be overridden: Hydra's own settings, and the list of files that the config is built upon.
+REFUSED = ("hydra", "defaults")
+
+
+@dataclass(frozen=True)
+class Override:
+    """One override: the variable that it was typed in, its dotted key, its value, and the text that Hydra takes."""
+
+    name: str
+    key: str
+    value: Any
+    text: str
+    is_deletion: bool = False
+    is_group: bool = False
+
+
+def read(name: str, text: str, composed: Callable[[], Any], folders: Iterable[Path]) -> Override:
+    """Read one override; `composed` gives the config without overrides (0.1 s), `folders` hold the groups that a bare key may choose from.
+
+    A value that Hydra's grammar cannot read, or would sweep over (`a,b`), is taken as text; so is a number where the schema wants text.
+    Raises BadInput without `=`, for a key that neither config nor schema know, and for an index that the list does not have.
+    """
+    head, equals, raw = text.partition("=")
+    sign = re.match(r"\s*(~|\+{0,2})", head)[1]  # type: ignore[index]
+    key = re.sub(r"\[(\d+)\]", r".\1", head.strip()[len(sign) :].strip())
+    if not equals and sign != "~":
+        raise BadInput(f"{name}: {one_line(text)!r} has no `=`; key=value was expected, for example deployment.tensor_parallel_size=8")
+    if not key:
+        raise BadInput(f"{name}: {one_line(text)!r} has no key before `=`; key=value was expected, for example deployment.port=8000")
+    if key.partition(".")[0].partition("/")[0] in REFUSED:
+        raise BadInput(f"{name}: {key} cannot be overridden; it belongs into the config's own `defaults:`, or nowhere")
+    is_group = bool(equals) and any((folder / key).is_dir() for folder in folders if re.fullmatch(r"[\w/-]+", key))
+    value, quoted = _value(name, sign, key, equals + raw, is_group)
+    written = f"{key}{quoted}"
+    if is_group or sign == "++":
+        return Override(name, key, value, f"{sign}{written}", is_group=is_group)
+    if not sign and all(schema_keys.is_known(full) for full in _keys(key, value)) and not re.search(r"\.\d", key):
+        return Override(name, key, value, f"++{written}")
+    base = composed()
+    there = _exists(base, key)
+    if sign == "~":
+        if not there:
+            raise BadInput(f"{name}: ~{key}: the config has no such key{_near(base, key) or '; leave it out'}")
+        return Override(name, key, None, f"~{written}", is_deletion=True)
+    if sign == "+":
+        if there:
+            raise BadInput(f"{name}: +{key}: the config has this key already; {key}=… overrides it, ++{key}=… does either")
+        return Override(name, key, value, f"+{written}")
+    unknown = next((full for full in _keys(key, value) if not _exists(base, full) and not schema_keys.is_known(full)), None)
+    if unknown:
+        raise BadInput(f"{name}: the config has no key {unknown}{_near(base, unknown)}; +{key}=… adds it all the same")
+    _refuse_index(name, base, key)
+    return Override(name, key, value, f"++{written}")
+
+
+def _value(name: str, sign: str, key: str, rest: str, is_group: bool) -> tuple[Any, str]:
+    """The value of an override, and `=value` as Hydra reads it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    try:
+        # The key alone first: a value that cannot be read is text, a key that cannot be read is an error.
+        parser.parse_override(f"{sign}{key}=x")
+    except HydraException:
+        raise BadInput(f"{name}: {shlex.quote(key)} cannot be read as a key; a dotted key such as deployment.port was expected") from None
+    if not rest:
+        return None, ""
+    raw = rest[1:]
+    try:
+        parsed = parser.parse_override(f"{sign}{key}={raw}")
+        value = None if parsed.is_sweep_override() else parsed.value()
+        if not parsed.is_sweep_override() and (is_group or not (_is_plain_number(value) and _wants_text(key))):
+            return value if isinstance(value, dict | list | int | float) or value is None else str(value), rest
+    except HydraException:
+        pass
+    text = raw.strip()
+    return text, f"={quoted(text)}"
+
+
+def quoted(text: str) -> str:
+    """A text in quotes, as Hydra's grammar reads it: a backslash is one, unless it stands before a quote."""
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
+
+
+def _is_plain_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _wants_text(key: str) -> bool:
+    """Whether the schema says that the key's value is text, never a number."""
+    types = (schema_keys.subschema(key) or {}).get("type", [])
+    types = [types] if isinstance(types, str) else types
+    return "string" in types and not {"integer", "number", "boolean"} & set(types)
+
+
+def _keys(key: str, value: Any) -> list[str]:
+    """The key, or with a mapping as its value every key that it sets."""
+    if not isinstance(value, dict) or not value:
+        return [key]
+    return [full for name, inner in value.items() for full in _keys(f"{key}.{name}", inner)]
+
+
+def _exists(base: Any, key: str) -> bool:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    parent, _, last = key.rpartition(".")
+    try:
+        node = OmegaConf.select(base, parent, throw_on_resolution_failure=False) if parent else base
+    except OmegaConfBaseException:
+        return False
+    return (OmegaConf.is_dict(node) and last in node) or (OmegaConf.is_list(node) and last.isdecimal() and int(last) < len(node))
+
+
+def _refuse_index(name: str, base: Any, key: str) -> None:
+    """Raise BadInput for an index beyond the end of a list."""
+    from omegaconf import OmegaConf
+
+    node, path = base, ""
+    for part in key.split("."):
+        if OmegaConf.is_list(node):
+            if not part.isdecimal() or int(part) >= len(node):
+                mend = "; name it in TASKS to add a task" if path == "evaluation.tasks" else f"; {path}=[…] sets all of it"
+                raise BadInput(f"{name}: {key}: {path} has no entry {part}, it has {len(node)}, counted from 0{mend}")
+            node = node[int(part)]
+        elif not OmegaConf.is_dict(node) or part not in node or OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part):
+            return
+        else:
+            node = node[part]
+        path = f"{path}.{part}" if path else part
+
+
+def _near(base: Any, key: str) -> str:
+    """The key nearest to one that does not exist: first among those beside it, then among all."""
+    from omegaconf import OmegaConf
+
+    there = [leaf for leaf in _all_keys(OmegaConf.to_container(base, resolve=False)) if leaf.partition(".")[0] != "hydra"]
+    known = [*there, *schema_keys.all_keys()]
+    parent, _, last = key.rpartition(".")
+    beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
+    beside |= {name: f"{parent}.{name}" for name in schema_keys.names_below(parent)} if parent else {}
+    found = nearest(last, beside)
+    if found:
+        word = found.removeprefix(" (did you mean ").removesuffix("?)")
+        return f" (did you mean {beside[word]}?)"
+    same = [name for name in known if name.rpartition(".")[2] == last]
+    return f" (did you mean {same[0]}?)" if same else nearest(key, [name for name in known if "." in name]) if not parent else ""
+
+
+def _all_keys(data: Any, prefix: str = "") -> list[str]:
+    if not isinstance(data, dict):
+        return []
+    return [name for key, value in data.items() for name in (f"{prefix}{key}", *_all_keys(value, f"{prefix}{key}."))]

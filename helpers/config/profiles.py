@@ -1,0 +1,139 @@
+"""Execution profiles: env.toml, found by walking up, with `extends` chains and its reserved sections.
+
+The fields are those of the reference's env.toml; what each becomes in the compiled configuration is decided in helpers/config/compiling.py.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from helpers.common.errors import BadInput, nearest
+from helpers.common.files import ROOT, read_text, shown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+RESERVED = ("wandb", "artifacts", "cache", "cli")
+# The profile's executor and the launcher's execution.type that runs it; `process` is ours (helpers/executors/process/executor.py).
+EXECUTION_TYPES = {"local": "process", "docker": "local", "slurm": "slurm", "lepton": "lepton"}
+
+
+@dataclass
+class EnvFile:
+    """env.toml as read: its path (None when there is none) and its tables."""
+
+    path: Path | None = None
+    tables: dict[str, Any] = field(default_factory=dict)
+    lines: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of env.toml, where a .env may lie too; the project's own when there is no env.toml."""
+        return self.path.parent if self.path else ROOT
+
+    def names(self) -> list[str]:
+        """The names of the profiles, in the file's order."""
+        return [name for name, table in self.tables.items() if name not in RESERVED and isinstance(table, dict)]
+
+    def where(self, section: str, key: str = "") -> str:
+        """`env.toml:LINE` of a section, or of a key in it."""
+        assert self.path is not None
+        inside = False
+        for number, line in enumerate(self.lines, 1):
+            if header := re.match(r"\s*\[\s*[\"']?([^\]\"']+)[\"']?\s*\]", line):
+                inside = header[1].strip() == section
+                if inside and not key:
+                    return f"{shown(self.path)}:{number}"
+            elif inside and key and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]", line):
+                return f"{shown(self.path)}:{number}"
+        return f"{shown(self.path)} [{section}]"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A profile with its parents merged in: each field's value, and where it was set."""
+
+    name: str
+    fields: dict[str, Any]
+    origins: dict[str, str]
+
+
+def find(start: Path, environ: Mapping[str, str] = os.environ) -> EnvFile:
+    """The env.toml that counts: EVALMAKE_ENV_FILE or NEMOTRON_ENV_FILE, else the first found from `start` upwards, else the project's.
+
+    Raises BadInput for a named file that is missing, and for TOML or encoding errors (with the line).
+    """
+    for name in ("EVALMAKE_ENV_FILE", "NEMOTRON_ENV_FILE"):
+        if environ.get(name):
+            path = Path(environ[name]).expanduser()
+            if not path.is_file():
+                raise BadInput(f"{name}={environ[name]}: no such file; name an existing env.toml, or unset it")
+            return load(path)
+    for folder in (start, *start.parents, ROOT):
+        if (folder / "env.toml").is_file():
+            return load(folder / "env.toml")
+    return EnvFile()
+
+
+def load(path: Path) -> EnvFile:
+    """Read one env.toml. Raises BadInput with file and line for TOML errors."""
+    if not path.is_file():
+        raise BadInput(f"{shown(path)}: no such file; name an existing env.toml")
+    text = read_text(path).removeprefix("\ufeff")  # some editors of Windows begin files with it
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        number = line[1] if line else str(text.count("\n") + 1)
+        reason = re.sub(r" \(at .*\)$", "", str(error))
+        raise BadInput(f"{shown(path)}:{number}: not TOML: {reason}") from error
+    return EnvFile(path, tables, text.splitlines())
+
+
+def get(env: EnvFile, name: str) -> Profile:
+    """The profile `name` with the fields of its `extends` chain below its own.
+
+    Raises BadInput when there is no env.toml, no such profile (with the list), a reserved section's name, or a cycle in `extends`.
+    """
+    if env.path is None:
+        raise BadInput(f"PROFILE={name}: there is no env.toml; `cp env.toml.example env.toml` and fill in your cluster")
+    if name in RESERVED:
+        raise BadInput(f"PROFILE={name}: [{name}] is no profile but a section of its own; profiles: {_listed(env)}")
+    chain: list[str] = []
+    current: str | None = name
+    while current is not None:
+        if current in chain:
+            raise BadInput(f"{env.where(current, 'extends')}: extends goes in a circle: {' -> '.join([*chain, current])}")
+        table = env.tables.get(current)
+        if not isinstance(table, dict) or current in RESERVED:
+            asked = f"PROFILE={name}" if not chain else f"{env.where(chain[-1], 'extends')}: extends = {current!r}"
+            raise BadInput(f"{asked}: no such profile in {shown(env.path)}{nearest(current, env.names())}; profiles: {_listed(env)}")
+        chain.append(current)
+        current = table.get("extends")
+        if current is not None and not isinstance(current, str):
+            raise BadInput(f"{env.where(chain[-1], 'extends')}: extends: the name of one profile was expected, not {current!r}")
+    fields: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for member in reversed(chain):
+        for key, value in env.tables[member].items():
+            if key != "extends":
+                fields[key] = value
+                origins[key] = f"{env.where(member, key)} [{member}]"
+    executor = fields.get("executor")
+    if not isinstance(executor, str) or executor not in EXECUTION_TYPES:
+        where = env.where(name, "executor") if executor is not None else env.where(name)
+        near = nearest(str(executor), EXECUTION_TYPES) if executor is not None else ""
+        raise BadInput(f"{where}: executor: one of {', '.join(EXECUTION_TYPES)} was expected, not {executor!r}{near}")
+    return Profile(name, fields, origins)
+
+
+def _listed(env: EnvFile) -> str:
+    return ", ".join(env.names()) or "none"

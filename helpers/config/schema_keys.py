@@ -1,0 +1,80 @@
+"""Which keys the schemas know: dotted keys of configs, and fields of profiles."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from helpers.common.files import load_schema
+
+# Any key may stand here.
+FREE: dict[str, Any] = {"type": "object"}
+
+
+def is_known(key: str) -> bool:
+    """Whether the schema of configs has this dotted key, or lets anything stand below one of its parents."""
+    return subschema(key) is not None
+
+
+def subschema(key: str) -> dict[str, Any] | None:
+    """What the schema of configs says of a dotted key (`evaluation.tasks.0.name`): None for an unknown key, FREE where anything goes."""
+    root = load_schema("config")
+    schema: dict[str, Any] | None = root
+    for part in key.split(".") if key else []:
+        if schema is None or schema is FREE:
+            break
+        schema = _child(_resolved(schema, root), part)
+    return _resolved(schema, root) if schema is not None and schema is not FREE else schema
+
+
+def all_keys() -> list[str]:
+    """Every dotted key that the schema of configs names, but for those in lists and below names that the person chooses."""
+    return list(_all_keys())
+
+
+def names_below(key: str) -> list[str]:
+    """The names that the schema of configs has below a dotted key; `` is the whole config. For "did you mean"."""
+    return list((subschema(key) or FREE).get("properties", {}))
+
+
+def profile_fields() -> list[str]:
+    """Every field of a profile in env.toml."""
+    return list(load_schema("env")["$defs"]["profile"]["properties"])
+
+
+@cache
+def _all_keys() -> tuple[str, ...]:
+    root = load_schema("config")
+
+    def walk(schema: dict[str, Any], prefix: str) -> list[str]:
+        below = _resolved(schema, root).get("properties", {}).items()
+        return [key for name, inner in below for key in (f"{prefix}{name}", *walk(inner, f"{prefix}{name}."))]
+
+    return tuple(walk(root, ""))
+
+
+def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    """The schema with what its `$ref` (`#/$defs/NAME`) points to; its own words win."""
+    reference = schema.get("$ref")
+    if not reference:
+        return schema
+    return {**root["$defs"][reference.rpartition("/")[2]], **{word: value for word, value in schema.items() if word != "$ref"}}
+
+
+def _child(schema: dict[str, Any], part: str) -> dict[str, Any] | None:
+    properties = schema.get("properties", {})
+    if part in properties:
+        inner: dict[str, Any] = properties[part]
+        return inner
+    if part.isdecimal() and "items" in schema:
+        items: dict[str, Any] = schema["items"]
+        return items
+    extra = schema.get("additionalProperties")
+    if isinstance(extra, dict):
+        # A name that the person chooses may hold dots (a path): below plain values nothing else is looked at.
+        return extra if "properties" in extra or "additionalProperties" in _resolved(extra, load_schema("config")) else FREE
+    if extra is True:
+        return FREE
+    types = schema.get("type", [])
+    is_open = extra is None and not properties and "items" not in schema and ("object" in types or "array" in types)
+    return FREE if is_open else None

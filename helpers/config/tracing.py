@@ -1,0 +1,161 @@
+"""Where each value of a compiled config was set: files with lines, the profile, overrides, defaults; the last one wins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from helpers.common.files import ROOT
+from helpers.config import config_files, profile_fields
+from helpers.config.composing import launcher_configs
+from helpers.config.overriding import Override
+from helpers.config.profiles import EnvFile, Profile
+
+_LAUNCHER = "nemo_evaluator_launcher/configs"
+_TASKS = "evaluation.tasks."
+
+
+@dataclass
+class Origin:
+    """One place that set a value."""
+
+    value: Any
+    set_by: str
+
+
+@dataclass(frozen=True)
+class _Setting:
+    value: Any
+    set_by: str
+    order: int
+    own: bool
+
+
+class Trace:
+    """The settings of every dotted key, in the order in which they were made."""
+
+    def __init__(self) -> None:
+        """Nothing was set yet."""
+        self._keys: dict[str, list[_Setting]] = {}
+        self._count = 0
+
+    def add(self, key: str, value: Any, set_by: str, *, own: bool = False) -> None:
+        """Note that `set_by` set `key`; `own` for the config itself and for overrides, which no profile overrules."""
+        self._count += 1
+        self._keys.setdefault(key, []).append(_Setting(value, set_by, self._count, own))
+
+    def add_file(self, source: Path, package: str = "", *, own: bool = False) -> None:
+        """Note every leaf of a config file, put under `package`."""
+        data, lines = config_files.load_yaml(source)
+        data.pop("defaults", None)
+        name = source_name(source)
+        for key, value in leaves(data):
+            self.add(f"{package}.{key}" if package else key, value, f"{name}:{lines.get(key, 1)}", own=own)
+
+    def add_profile(self, env: EnvFile, profile: Profile | None, mode: str) -> None:
+        """Note [wandb] and the profile's fields, which become run.wandb and run.env."""
+        for name, value, place in profile_fields.run_values(env, profile, mode):
+            for key, leaf in leaves(value):
+                self.add(f"run.{name}{f'.{key}' if key else ''}", leaf, place)
+
+    def add_override(self, override: Override) -> None:
+        """Note what an override sets; its value is not part of the place's name (it may be a secret that somebody typed)."""
+        if override.is_deletion or override.is_group:
+            return
+        for key, value in leaves(override.value):
+            self.add(f"{override.key}{f'.{key}' if key else ''}", value, f"{override.name} {override.key}", own=True)
+
+    def is_own(self, key: str) -> bool:
+        """Whether the config itself or an override set this key last."""
+        return key in self._keys and self._keys[key][-1].own
+
+    def last(self, key: str) -> Any:
+        """The value that was set last for this very key, before interpolation; None when none was."""
+        return self._keys[key][-1].value if key in self._keys else None
+
+    def texts(self) -> Iterator[str]:
+        """Every text that was set, before interpolation."""
+        return (setting.value for settings in self._keys.values() for setting in settings if isinstance(setting.value, str))
+
+    def place(self, key: str, fallback: str = "config") -> str:
+        """The last place that set `key`, or the nearest of its parents or children."""
+        probe = key
+        while probe:
+            if probe in self._keys:
+                return self._keys[probe][-1].set_by
+            probe = probe.rpartition(".")[0]
+        return next((settings[-1].set_by for known, settings in self._keys.items() if known.startswith(f"{key}.")), fallback)
+
+    def move(self, new: str, old: str) -> None:
+        """Note that what was set as `old` is `new` now."""
+        for known in [key for key in self._keys if key == old or key.startswith(f"{old}.")]:
+            moved = [_Setting(one.value, f"{one.set_by} (as {known})", one.order, one.own) for one in self._keys[known]]
+            target = self._keys.setdefault(new + known[len(old) :], [])
+            target.extend(moved)
+
+    def choose_tasks(self, indices: list[int | None], names: list[str]) -> None:
+        """Note which entries of the config the chosen tasks are, by their old indices; None for one that TASKS added."""
+        old = {key: settings for key, settings in self._keys.items() if key.startswith(_TASKS)}
+        for key in old:
+            del self._keys[key]
+        by_index: dict[str, list[str]] = {}
+        for key in old:
+            by_index.setdefault(key[len(_TASKS) :].partition(".")[0], []).append(key)
+        for new, (index, name) in enumerate(zip(indices, names, strict=True)):
+            if index is None:
+                self.add(f"{_TASKS}{new}.name", name, f"TASKS {name}", own=True)
+            for key in by_index.get(str(index), []):
+                self._keys[f"{_TASKS}{new}{key[len(_TASKS) + len(str(index)) :]}"] = old[key]
+
+    def history(self, key: str, value: Any, fallback: str) -> list[Origin]:
+        """The places that set a leaf, the last with the value that it has. What was set as a whole counts for all that is in it."""
+        found = list(self._keys.get(key, []))
+        probe = key.rpartition(".")[0]
+        while probe:
+            # An empty mapping takes nothing away from what is below it.
+            found += [one for one in self._keys.get(probe, []) if one.value != {}]
+            probe = probe.rpartition(".")[0]
+        if not found:
+            return [Origin(value, self.place(key, fallback))]
+        found.sort(key=lambda one: one.order)
+        places = [Origin(one.value, one.set_by) for one in found]
+        text = places[-1].value
+        if text != value and isinstance(text, str) and "${" in text:
+            places[-1].set_by += f" ({text}{self._behind(text)})"
+        places[-1].value = value
+        return places
+
+    def _behind(self, text: str) -> str:
+        """`, PLACE` of the one key that a text interpolates."""
+        found = re.fullmatch(r"\$\{([\w.-]+)\}", text)
+        return f", {self._keys[found[1]][-1].set_by}" if found and found[1] in self._keys else ""
+
+
+def leaves(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value that is no mapping or list (and every empty one), by its dotted key."""
+    if isinstance(data, dict) and data:
+        for key, value in data.items():
+            yield from leaves(value, f"{prefix}{key}.")
+    elif isinstance(data, list) and data:
+        for index, value in enumerate(data):
+            yield from leaves(value, f"{prefix}{index}.")
+    else:
+        yield prefix[:-1], data
+
+
+def source_name(source: Path) -> str:
+    """A config file as messages and origins name it: within the project, within the launcher, or whole."""
+    launcher = launcher_configs()
+    if source.is_relative_to(launcher):
+        return f"{_LAUNCHER}/{source.relative_to(launcher)}"
+    return str(source.relative_to(ROOT)) if source.is_relative_to(ROOT) else str(source)
+
+
+def source_path(name: str) -> Path:
+    """The config file that `source_name` gave this name to."""
+    if name.startswith(f"{_LAUNCHER}/"):
+        return launcher_configs() / name.removeprefix(f"{_LAUNCHER}/")
+    return ROOT / name

@@ -1,0 +1,170 @@
+"""Forms that configs of today contain and the launcher refuses, turned into those it takes; with a notice each.
+
+The rules for values are the launcher's own (cli/migrate_config.py: classify_value).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from helpers.common.errors import BadInput
+from helpers.config.env_check import SECRET_FORMS, SECRET_NAME, WANDB_OLD_FORM
+
+PREFIXES = ("host:", "lit:", "runtime:")
+OC_ENV = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)(?:,[^}]*)?\}")
+Place = Callable[[str], str]
+SECTIONS = ("deployment", "evaluation", "export")
+
+
+def translate(config: dict[str, Any], place: Place) -> tuple[list[str], dict[str, str]]:
+    """Change `config` (uninterpolated) in place; returns the notices, and for each moved key where its value stood before.
+
+    `place` gives file and line for a dotted key. Raises BadInput for a value that nobody can translate.
+    """
+    notices: list[str] = []
+    moved: dict[str, str] = {}
+    _move_env_vars(config, notices, moved, place)
+    _move_instances(config, notices, moved, place)
+    deployment = config.get("deployment")
+    if isinstance(deployment, dict) and "health_check_path" in deployment:
+        path = deployment.pop("health_check_path")
+        _below(deployment, "endpoints")["health"] = path
+        moved["deployment.endpoints.health"] = "deployment.health_check_path"
+        notices.append(f"{place('deployment.health_check_path')}: deployment.health_check_path is deployment.endpoints.health now")
+    _move_overrides(config, notices, moved, place)
+    return notices, moved
+
+
+def prefix(config: dict[str, Any], place: Place, moved: dict[str, str]) -> list[str]:
+    """Give every environment variable of `config` its prefix, in place; returns the notices.
+
+    Done before interpolation, where `${oc.env:NAME}` can still be told, and after it, for texts that other `${…}` stood in.
+    """
+    notices = []
+    for key, variables in _sections(config):
+        for name, value in variables.items():
+            full = f"{key}.{name}"
+            where = place(moved.get(full, full))
+            new = prefixed(name, value, f"{where}: {full}")
+            if new != value:
+                notices.append(f"{where}: {full}: {_hidden(value)} has no prefix: read as {_hidden(new)}")
+                variables[name] = new
+    return notices
+
+
+def prefixed(name: str, value: Any, where: str) -> Any:
+    """The value of the environment variable `name` with its prefix: `X`, `$X` and `${oc.env:X}` are host:X, all else is lit:TEXT.
+
+    A value with another `${…}` in it is left as it is. Raises BadInput for what is no value, what cannot be translated, and a secret; the
+    value is in no message.
+    """
+    if value is None or isinstance(value, dict | list):
+        found = "null" if value is None else "a list or mapping"
+        raise BadInput(f"{where}: host:NAME, lit:TEXT or runtime:NAME was expected, not {found}")
+    if not isinstance(value, str):
+        return f"lit:{str(value).lower() if isinstance(value, bool) else value}"
+    text = value.strip()
+    if is_secret(text) or (SECRET_NAME.search(name) and WANDB_OLD_FORM.search(text)):
+        raise BadInput(f"{where}: a secret is written out here; put it into the environment or .env, and write host:{name}")
+    if variable := OC_ENV.fullmatch(text):
+        return f"host:{variable[1]}"
+    if "${oc.env:" in text or "${oc.decode:" in text:
+        raise BadInput(f"{where}: ${{oc.…}} within a text cannot be translated; write host:NAME, lit:TEXT or runtime:NAME")
+    if "${" in text:
+        return value
+    if text.startswith(PREFIXES):
+        return value
+    if text in ("???", ""):
+        return value if text else "lit:"
+    bare = text.removeprefix("$")
+    if SECRET_NAME.search(name) and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", bare) and bare != name:
+        mend = f"put it into the environment or .env, and write host:{name} (or lit:TEXT)"
+        raise BadInput(f"{where}: this may be a secret, written out; {mend}")
+    return f"host:{bare}" if re.fullmatch(r"[A-Za-z_]\w*", bare) else f"lit:{text}"
+
+
+def is_secret(text: str) -> bool:
+    """Whether a text holds a key in one of the forms that are in use."""
+    return any(form.search(text) for _, form in SECRET_FORMS)
+
+
+def _below(holder: dict[str, Any], name: str) -> dict[str, Any]:
+    """The mapping `name` of `holder`, made where there is none."""
+    if not isinstance(holder.get(name), dict):
+        holder[name] = {}
+    inner: dict[str, Any] = holder[name]
+    return inner
+
+
+def _move_env_vars(config: dict[str, Any], notices: list[str], moved: dict[str, str], place: Place) -> None:
+    execution = config.get("execution")
+    if not isinstance(execution, dict) or "env_vars" not in execution:
+        return
+    variables = execution.pop("env_vars") or {}
+    if not isinstance(variables, dict):
+        raise BadInput(f"{place('execution.env_vars')}: execution.env_vars: `NAME: host:NAME` lines were expected, below env_vars")
+    for name, value in variables.items():
+        old = f"execution.env_vars.{name}"
+        if name in SECTIONS and isinstance(value, dict | None):
+            target, new = _below(_below(config, name), "env_vars"), f"{name}.env_vars"
+            for variable, spec in (value or {}).items():
+                target.setdefault(variable, spec)
+                moved[f"{new}.{variable}"] = f"{old}.{variable}"
+        else:
+            _below(config, "env_vars").setdefault(name, value)
+            new = "env_vars"
+            moved[f"env_vars.{name}"] = old
+        notices.append(f"{place(old)}: {old} is {new} now")
+
+
+def _move_instances(config: dict[str, Any], notices: list[str], moved: dict[str, str], place: Place) -> None:
+    deployment = config.get("deployment")
+    if not isinstance(deployment, dict) or "multiple_instances" not in deployment:
+        return
+    several = deployment.pop("multiple_instances")
+    execution = _below(config, "execution")
+    if several and execution.get("num_instances", 1) == 1:
+        # One instance a node, as the old switch meant.
+        execution["num_instances"] = execution.get("num_nodes", 1)
+        moved["execution.num_instances"] = "deployment.multiple_instances"
+    text = f"deployment.multiple_instances is execution.num_instances ({execution.get('num_instances', 1)}) now"
+    notices.append(f"{place('deployment.multiple_instances')}: {text}")
+
+
+def _move_overrides(config: dict[str, Any], notices: list[str], moved: dict[str, str], place: Place) -> None:
+    evaluation = config.get("evaluation")
+    if not isinstance(evaluation, dict):
+        return
+    holders = [("evaluation", evaluation)]
+    holders += [(f"evaluation.tasks.{i}", task) for i, task in enumerate(evaluation.get("tasks") or []) if isinstance(task, dict)]
+    for key, holder in holders:
+        if not isinstance(holder.get("overrides"), dict):
+            continue
+        for dotted, value in holder.pop("overrides").items():
+            node = _below(holder, "nemo_evaluator_config")
+            *parents, last = str(dotted).split(".")
+            for parent in parents:
+                node = _below(node, parent)
+            node.setdefault(last, value)
+            moved[f"{key}.nemo_evaluator_config.{dotted}"] = f"{key}.overrides.{dotted}"
+        notices.append(f"{place(f'{key}.overrides')}: {key}.overrides is {key}.nemo_evaluator_config now")
+
+
+def _sections(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every env_vars section that the launcher reads, by its dotted key."""
+    holders = [("", config), *((f"{name}.", config.get(name)) for name in SECTIONS)]
+    holders.append(("execution.auto_export.", (config.get("execution") or {}).get("auto_export")))
+    entries = (config.get("evaluation") or {}).get("tasks") or []
+    holders += [(f"evaluation.tasks.{index}.", entry) for index, entry in enumerate(entries)]
+    holders += [(f"auxiliary_deployments.{name}.", one) for name, one in (config.get("auxiliary_deployments") or {}).items()]
+    for key, holder in holders:
+        if isinstance(holder, dict) and isinstance(holder.get("env_vars"), dict):
+            yield f"{key}env_vars", holder["env_vars"]
+
+
+def _hidden(value: Any) -> str:
+    """A value for a message: names are shown, text is not (it may be a secret that somebody wrote there)."""
+    text = str(value)
+    return text if re.fullmatch(r"((host|runtime):|\$)?[A-Z_][A-Z0-9_]*", text) else re.match(r"((host|lit|runtime):)?", text)[0] + "…"  # type: ignore[index]

@@ -1,0 +1,118 @@
+"""The schemas that follow from config.schema.json: the launcher's, and, for editors, those of configs and groups as people write them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+from helpers.common.files import SCHEMAS, load_schema
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+WIDTH = 140
+# What a config may hold instead of a value, until it is compiled: an interpolation, or `???`.
+OPEN = {"type": "string", "pattern": r"\$\{|^\?\?\?(?![\s\S])"}
+ANNOTATIONS = ("title", "description", "examples", "deprecated", "x-expected", "x-hidden")
+GROUPS = ("execution", "deployment")
+
+
+def all_derived() -> dict[str, dict[str, Any]]:
+    """Each derived schema by its file's name."""
+    return {
+        "launcher.schema.json": launcher(),
+        "config_file.schema.json": config_file(),
+        **{f"{name}_group.schema.json": group(name) for name in GROUPS},
+    }
+
+
+def launcher() -> dict[str, Any]:
+    """The schema of launcher.yaml: config.schema.json without `run`, and with every old form refused."""
+    schema = deepcopy(load_schema("config"))
+    del schema["properties"]["run"]
+    for node in _nodes(schema):
+        if node.get("deprecated") and node.get("description", "").startswith("old form"):
+            described = {key: node[key] for key in ("title", "description", "deprecated")}
+            node.clear()
+            node |= {**described, "not": {}, "x-expected": f"nothing: {described['description']}"}
+    head = {
+        "$schema": DRAFT,
+        "$id": "launcher.schema.json",
+        "title": "Launcher config",
+        "description": "The very config handed to nemo-evaluator-launcher: nothing unresolved, no run section, no secret.",
+    }
+    return {**schema, **head, "not": {"required": ["run"]}}
+
+
+def config_file() -> dict[str, Any]:
+    """The schema of a config before it is compiled: nothing is required, and any value may be an interpolation or `???`."""
+    schema = deepcopy(load_schema("config"))
+    for node in _nodes(schema):
+        for word in ("required", "minItems", "if", "then"):
+            node.pop(word, None)
+        if "type" in node and "properties" not in node:
+            said = {key: node.pop(key) for key in ANNOTATIONS if key in node}
+            value = dict(node)
+            node.clear()
+            node.update(said, anyOf=[value, OPEN])
+    defaults = {
+        "title": "Defaults",
+        "description": "files that this config is built upon, the first one lowest: groups of the launcher and of configs/, and _self_",
+        "type": "array",
+        "items": {"description": "GROUP: NAME, a config's name, or _self_", "type": ["object", "string"], "examples": ["_self_"]},
+        "examples": [[{"execution": "slurm/default"}, {"deployment": "vllm"}, "_self_"]],
+    }
+    head = {
+        "$schema": DRAFT,
+        "$id": "config_file.schema.json",
+        "title": "Evaluation config",
+        "description": "An evaluation config as it is written: composed by its defaults, completed by a profile and overrides.",
+    }
+    return {**schema, **head, "properties": {"defaults": defaults, **schema["properties"]}}
+
+
+def group(name: str) -> dict[str, Any]:
+    """The schema of a file in configs/GROUP/: that section of a config."""
+    head = {"$schema": DRAFT, "$id": f"{name}_group.schema.json", "title": f"Group {name}"}
+    reference = f"config_file.schema.json#/properties/{name}"
+    return {**head, "description": f"A file of configs/{name}/: what `defaults: - {name}: NAME` puts into a config.", "$ref": reference}
+
+
+def dump(schema: Any, indent: int = 0, room: int = 0) -> str:
+    """JSON text in which whatever fits into a line stands in one; `room` is what comes before and after it there."""
+    flat = json.dumps(schema, ensure_ascii=False)
+    if len(flat) + indent + room <= WIDTH or not isinstance(schema, dict | list) or not schema:
+        return flat
+    pad = " " * (indent + 2)
+    if isinstance(schema, dict):
+        parts = [f"{pad}{json.dumps(key)}: {dump(value, indent + 2, len(json.dumps(key)) + 3)}" for key, value in schema.items()]
+    else:
+        parts = [f"{pad}{dump(value, indent + 2, 1)}" for value in schema]
+    opening, closing = ("{", "}") if isinstance(schema, dict) else ("[", "]")
+    return opening + "\n" + ",\n".join(parts) + "\n" + " " * indent + closing
+
+
+def stale() -> list[str]:
+    """The names of the derived files that are not what config.schema.json gives."""
+    return [name for name, schema in all_derived().items() if _text(name) != text(schema)]
+
+
+def text(schema: dict[str, Any]) -> str:
+    """A schema as it stands in its file."""
+    return dump(schema) + "\n"
+
+
+def _text(name: str) -> str:
+    path = SCHEMAS / name
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The schema and every schema in it, inner ones first."""
+    for word in ("properties", "$defs"):
+        for inner in list(schema.get(word, {}).values()):
+            yield from _nodes(inner)
+    for word in ("items", "additionalProperties", "if", "then"):
+        if isinstance(schema.get(word), dict):
+            yield from _nodes(schema[word])
+    yield schema

@@ -1,0 +1,164 @@
+"""Serve one GGUF checkpoint over an OpenAI-compatible HTTP endpoint, with xllamacpp's own server.
+
+The process serves until it is stopped; SIGTERM and SIGINT end it at once. When requests are answered it prints one
+line on stderr, `serving NAME at http://HOST:PORT/v1/chat/completions`; GET /health answers 200 from then on.
+
+    python -m helpers.executors.process.local_model --checkpoint model.gguf --port 8080 --served-model-name smollm2
+    python -m helpers.executors.process.local_model --checkpoint model.gguf --port 8080 --served-model-name smollm2
+
+Exit codes: 1 it cannot serve (xllamacpp missing, port taken, checkpoint refused), 2 bad arguments; a signal's own otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from helpers.common.errors import BadInput, StepFailed, run_main
+
+GGUF_MAGIC = b"GGUF"
+# Tokens of prompt and answer together, for one request. The starter benchmarks need fewer than 200.
+DEFAULT_CONTEXT = 2048
+# Four requests at a time fill a two-core machine: more only wait on each other (see parallelism in the harness).
+DEFAULT_PARALLEL = 4
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on: its affinity where the system has one, else all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def default_threads() -> int:
+    """Return the threads to compute with: one core is left to the harness, without which it and the server only wait for each other.
+
+    Measured on two cores, 16 short answers, other work on the machine: 2 threads that spin 43 to 179 s, 2 that sleep 35 s, 1 that sleeps
+    8 to 9 s.
+    """
+    return max(1, usable_cores() - 1)
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raise BadInput unless `path` is a readable file that begins as GGUF files do."""
+    if not path.is_file():
+        raise BadInput(f"no checkpoint file at {path}; give --checkpoint the path of a .gguf file")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(GGUF_MAGIC))
+    except OSError as err:
+        raise BadInput(f"cannot read the checkpoint {path}: {err.strerror}; give this user read permission") from err
+    if magic != GGUF_MAGIC:
+        raise BadInput(f"{path} is not a GGUF file (it begins with {magic!r}); convert the checkpoint to GGUF first")
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise BadInput for an unknown host, StepFailed unless a server can listen on `host`:`port` now."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as err:
+        raise BadInput(f"cannot listen on host {host!r}: {err.strerror}; give --host an address of this machine") from err
+    with socket.socket(family, kind) as probe:
+        # Without this a port whose last connections are still in TIME_WAIT would read as taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+            probe.listen()
+        except OSError as err:
+            raise StepFailed(f"cannot listen on {host} port {port}: {err.strerror}; stop what listens there or give another port") from err
+
+
+def import_xllamacpp() -> Any:
+    """Return the xllamacpp module; raise StepFailed when it cannot be imported."""
+    try:
+        return importlib.import_module("xllamacpp")
+    except ImportError as err:
+        raise StepFailed(f"xllamacpp cannot be imported ({err}); install it with `make .venv/installed/local`") from err
+
+
+def start_server(args: argparse.Namespace) -> Any:
+    """Load the checkpoint and return the running xllamacpp.Server; raise BadInput or StepFailed when it cannot run."""
+    # xllamacpp answers a missing file and a taken port with one and the same error, so both are looked at first.
+    check_checkpoint(args.checkpoint)
+    check_port(args.host, args.port)
+    xllamacpp = import_xllamacpp()
+    params = xllamacpp.CommonParams()
+    params.model.path = str(args.checkpoint)
+    params.model_alias = {args.served_model_name}
+    params.hostnames = [args.host]
+    params.port = args.port
+    params.n_parallel = args.parallel
+    params.n_ctx = args.context * args.parallel  # the server shares n_ctx out over its slots
+    for cpu in (params.cpuparams, params.cpuparams_batch):
+        cpu.n_threads = args.threads
+        cpu.poll = 0  # threads that spin while they wait cost minutes on a busy machine, see default_threads
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as err:
+        message = f"xllamacpp cannot serve {args.checkpoint}: {err} The lines above say why: often a damaged file or too little memory"
+        raise StepFailed(message) from err
+
+
+def positive(text: str) -> int:
+    """Return `text` as an integer of at least 1; raise ValueError otherwise."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def port_number(text: str) -> int:
+    """Return `text` as a port from 1 to 65535; raise ValueError otherwise."""
+    number = positive(text)
+    if number > 65535:  # noqa: PLR2004  the largest port there is
+        raise ValueError(text)
+    return number
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.executors.process.local_model", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="the GGUF file to serve")
+    parser.add_argument("--port", type=port_number, required=True, metavar="N", help="port to listen on, 1 to 65535")
+    parser.add_argument("--served-model-name", required=True, metavar="NAME", help="the name that requests and /v1/models use")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--context",
+        type=positive,
+        default=DEFAULT_CONTEXT,
+        metavar="N",
+        help="tokens of a request and its answer (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--parallel", type=positive, default=DEFAULT_PARALLEL, metavar="N", help="requests served at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        default=default_threads(),
+        metavar="N",
+        help="CPU threads (default: all usable cores but one, %(default)s)",
+    )
+    return parser
+
+
+def main(argv: list[str]) -> None:
+    """Serve until a signal ends the process. Raises BadInput or StepFailed when serving is not possible."""
+    # The system's own action ends the process at once, also in the middle of loading, and the server leaves no files behind.
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, signal.SIG_DFL)
+    args = build_parser().parse_args(argv)
+    server = start_server(args)
+    print(f"serving {args.served_model_name} at {server.listening_address}/v1/chat/completions", file=sys.stderr, flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,216 @@
+"""Scores: read from each task's results.yml, gathered into results.json, and shown as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from helpers.config import tasks
+from helpers.config.catalogue import STARTER
+from helpers.executors.process import jobs
+
+MADE_BY = "collect_results.py"
+
+
+def read_scores(path: Path) -> list[dict[str, Any]]:
+    """The rows of one results.yml: part, metric, score, value, stderr, n. Empty when the file is missing, torn, or holds no score.
+
+    See rows_of.
+    """
+    return rows_of(load(path))
+
+
+def rows_of(data: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The same of a results.yml's content.
+
+    `part` is NAME of `named_rows` where there are several (mmlu and its subjects), else None.
+    """
+    rows = named_rows(data)
+    several = len({row["part"] for row in rows}) > 1
+    return [{**row, "part": row["part"] if several else None} for row in rows]
+
+
+def named_rows(data: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The rows of a results.yml's content, each with the harness's own name of its part: part, metric, score, value, stderr, n.
+
+    The form is nemo-evaluator's EvaluationResult: results.{tasks,groups}.NAME.metrics.METRIC.scores.SCORE.{value, stats}; a group may
+    hold groups. `part` is NAME. What a group repeats of a task is left out. The order is that of the names, whatever the order in the file.
+    """
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for part, holder in _holders((data or {}).get("results")):
+        for metric, content in _mapping(holder.get("metrics")).items():
+            for score, number in _mapping(_mapping(content).get("scores")).items():
+                stats = _mapping(_mapping(number).get("stats"))
+                found.setdefault(
+                    (part, str(metric), str(score)),
+                    {
+                        "value": _finite(_mapping(number).get("value")),
+                        "stderr": _at_least_zero(stats.get("stderr")),
+                        "n": None if (count := _at_least_zero(stats.get("count"))) is None else int(count),
+                    },
+                )
+    return [{"part": part, "metric": metric, "score": score, **row} for (part, metric, score), row in sorted(found.items())]
+
+
+def has_scores(path: Path) -> bool:
+    """Whether a results.yml holds at least one score that is a number, over at least one sample where it says over how many."""
+    return count(read_scores(path)) > 0
+
+
+def count(rows: list[dict[str, Any]]) -> int:
+    """How many of the rows are scores: a number, over at least one sample where it says over how many."""
+    return sum(row["value"] is not None and row["n"] != 0 for row in rows)
+
+
+def collect(submission: dict[str, Any], status: dict[str, Any], model: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The content of results.json (unsealed): one row a metric, one entry a task. Only tasks that succeeded have rows.
+
+    `model`: the run's model.json, for the artifacts that were evaluated.
+    """
+    rows, entries = [], []
+    wanted = ("reference", "backend", "name", "version", "digest")
+    named = {key: {name: one[name] for name in wanted} for key, one in (model["models"] if model else {}).items()}
+    states = {job["job_id"]: job for job in status["jobs"]}
+    for job in submission["jobs"]:
+        seen = states[job["job_id"]]
+        artifacts = Path(job["job_dir"] or ".") / "artifacts"
+        said = _mapping(jobs.read(artifacts / "samples.json"))
+        succeeded = seen["state"] == "SUCCEEDED"
+        if succeeded:
+            rows += [{"task": job["task"], "index": job["index"], **row} for row in read_scores(artifacts / "results.yml")]
+        entries.append(
+            {
+                "task": job["task"],
+                "index": job["index"],
+                "harness": job["harness"],
+                "state": seen["state"],
+                "reason": seen["reason"],
+                "seconds": seen["seconds"],
+                "samples_asked": _count(said.get("asked")),
+                "samples_failed": _count(said.get("failed")),
+                "chance": _chance(job["harness"], job["task"]),
+                "results_file": str(artifacts / "results.yml") if succeeded else None,
+            }
+        )
+    return {
+        "made_by": MADE_BY,
+        "made_from": {"submission.json": submission["seal"], **({"model.json": model["seal"]} if model else {})},
+        "invocation_id": submission["invocation_id"],
+        "model": _model(submission),
+        **({"artifacts": named} if named else {}),
+        "rows": rows,
+        "tasks": entries,
+    }
+
+
+def cell(row: dict[str, Any]) -> str:
+    """`0.950 ± 0.035 (40)`: value, standard error and number of samples, as far as they are known."""
+    value = "-" if row["value"] is None else f"{row['value']:.3f}"
+    error = "" if row["stderr"] is None else f" ± {row['stderr']:.3f}"
+    number = "" if row["n"] is None else f" ({row['n']})"
+    return value + error + number
+
+
+def table(results: dict[str, Any]) -> Any:
+    """The results as a rich table: a row a metric, and a row for each task that has none, with the reason in short."""
+    from rich.table import Table
+    from rich.text import Text
+
+    view = Table(title=f"Results of {results['model'] or 'the model'}", title_justify="left")
+    for name in ("task", "metric", "value ± stderr (n)", "chance", "failed", "seconds"):
+        view.add_column(name, justify="left" if name in ("task", "metric") else "right", overflow="fold")
+    labels = tasks.labels(results["tasks"])
+    for entry in results["tasks"]:
+        label = labels[entry["index"]]
+        rows = [row for row in results["rows"] if row["index"] == entry["index"]]
+        chance = "" if entry["chance"] is None else f"{entry['chance']:.3f}"
+        failed = "" if entry["samples_failed"] is None else str(entry["samples_failed"])
+        seconds = "" if entry["seconds"] is None else f"{entry['seconds']:.1f}"
+        for row in rows:
+            metric = row["metric"] if row["score"] == row["metric"] else f"{row['metric']} {row['score']}"
+            name = f"{row['part']}: {metric}" if row.get("part") else metric
+            view.add_row(Text(label), Text(name), cell(row), chance, failed, seconds)
+        if not rows:
+            failure = f"{entry['state']}: {entry['reason'].partition('; ')[0]}"
+            view.add_row(Text(label), Text(failure, style="red"), "", chance, failed, seconds)
+    return view
+
+
+def notices(results: dict[str, Any]) -> list[str]:
+    """What must be said beside the table: samples that failed and so are in no score."""
+    return [
+        f"{entry['task']}: {entry['samples_failed']} of {entry['samples_asked']} samples failed and are in no score"
+        for entry in results["tasks"]
+        if entry["samples_failed"] and entry["state"] == "SUCCEEDED"
+    ]
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """A results.yml, or None when it is missing, torn, or no mapping."""
+    try:
+        return parse(path.read_bytes())
+    except OSError:
+        return None
+
+
+def parse(content: bytes) -> dict[str, Any] | None:
+    """The content of a results.yml, or None when it is torn, or no mapping."""
+    try:
+        data = yaml.load(content, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (ValueError, yaml.YAMLError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _holders(results: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each task and each group of some results by name, tasks first."""
+    for kind in ("tasks", "groups"):
+        for name, holder in _mapping(_mapping(results).get(kind)).items():
+            yield str(name), _mapping(holder)
+            yield from _holders({"groups": _mapping(holder).get("groups")})
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _finite(value: Any) -> float | None:
+    """A number that JSON can hold, or None: a harness may write NaN for a score it could not compute, and YAML reads 1e-05 as text."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _at_least_zero(value: Any) -> float | None:
+    """The same for what cannot be negative: a standard error, a count."""
+    number = _finite(value)
+    return None if number is None or number < 0 else number
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _chance(harness: str, task: str) -> float | None:
+    try:
+        table = yaml.safe_load((STARTER / "core_evals" / harness / "tasks.yaml").read_text(encoding="utf-8"))
+        return float(table[task.rpartition(".")[2]]["chance"])
+    except (OSError, KeyError, TypeError):
+        return None
+
+
+def _model(submission: dict[str, Any]) -> str | None:
+    """The model as the endpoint calls it, from the first results.yml that names it."""
+    for job in submission["jobs"]:
+        data = load(Path(job["job_dir"] or ".") / "artifacts" / "results.yml") or {}
+        if name := _mapping(_mapping(data.get("target")).get("api_endpoint")).get("model_id"):
+            return str(name)
+    return None

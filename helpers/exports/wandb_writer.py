@@ -1,0 +1,108 @@
+"""Writes runs with wandb's SDK: a plan (JSON) on stdin, a line of JSON a run on stdout; called by helpers/exports/wandb_runs.py.
+
+A process of its own, since the SDK starts a service, prints, and tries again for hours. The key comes in the environment; what the SDK says
+goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from helpers.common.errors import one_line
+from helpers.models import wandb_lineage
+
+# Seconds, and tries of what did not work. Without them the SDK goes on for hours.
+FINISH_SECONDS, INIT_SECONDS, TRIES, WAIT_SECONDS = 60, 30, 2, 2
+
+
+def main() -> None:
+    """Write each run of the plan; one that fails does not stop the next."""
+    plan = json.load(sys.stdin)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the SDK and its service print is no answer
+    for one in plan["runs"]:
+        try:
+            answer = {"url": _write(plan, one)}
+        except Exception as error:  # noqa: BLE001  whatever the SDK raises is told, and the next run is tried
+            answer = {"error": one_line(f"{type(error).__name__}: {error}")[:500]}
+        print(json.dumps({"id": one["id"], **answer}), file=answers, flush=True)
+
+
+def _write(plan: dict[str, Any], one: dict[str, Any]) -> str:
+    """Write one run: what W&B holds of it stays, and what differs is logged. Returns its URL, empty where it has none (offline)."""
+    import wandb
+
+    given = plan["settings"]
+    settings = wandb.Settings(
+        silent=True,
+        console="off",
+        disable_git=True,
+        disable_code=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+        init_timeout=INIT_SECONDS,
+        finish_timeout=FINISH_SECONDS,
+        finish_timeout_raises=True,
+        x_file_stream_retry_max=TRIES,
+        x_file_transfer_retry_max=TRIES,
+        x_graphql_retry_max=TRIES,
+        x_file_stream_retry_wait_max_seconds=WAIT_SECONDS,
+        x_file_transfer_retry_wait_max_seconds=WAIT_SECONDS,
+        x_graphql_retry_wait_max_seconds=WAIT_SECONDS,
+    )
+    run = wandb.init(
+        entity=plan["entity"],
+        project=plan["project"],
+        mode=plan["mode"],
+        id=one["id"],
+        resume="allow",
+        name=one["name"],
+        group=given.get("group") or one["config"]["invocation_id"],
+        job_type=given.get("job_type") or "evaluation",
+        tags=given.get("tags"),
+        notes=given.get("description"),
+        config=one["config"],
+        settings=settings,
+    )
+    try:
+        summary = dict(run.summary)
+        new = {name: value for name, value in one["metrics"].items() if summary.get(name) != value}
+        if new:
+            run.log(new)
+        run.summary.update(one["metrics"])
+        if given.get("copy_artifacts") is not False:
+            run.log_artifact(_artifact(wandb, one, given))
+        if plan["lineage"]:
+            wandb_lineage.declare(run, **plan["lineage"])
+    finally:
+        run.finish()
+    return str(run.url or "")
+
+
+def _artifact(wandb: Any, one: dict[str, Any], given: dict[str, Any]) -> Any:
+    """The files of the run's tasks: by the launcher's rules what its exporters need, or with `only_required: false` all but caches."""
+    from nemo_evaluator_launcher.exporters.utils import get_available_artifacts, should_exclude_artifact
+
+    made = wandb.Artifact(name=f"results-{one['id']}", type="evaluation_result", metadata={"invocation_id": one["config"]["invocation_id"]})
+    for name, folder in one["folders"].items():
+        artifacts = Path(folder) / "artifacts"
+        chosen = get_available_artifacts(artifacts)
+        if given.get("only_required") is False:
+            every = [path.relative_to(artifacts) for path in sorted(artifacts.rglob("*")) if path.is_file()]
+            chosen = [str(path) for path in every if not any(map(should_exclude_artifact, path.parts))]
+        for path in chosen:
+            made.add_file(str(artifacts / path), name=f"{name}/artifacts/{path}", skip_cache=True)
+        for log in sorted((Path(folder) / "logs").rglob("*")) if given.get("copy_logs") else []:
+            if log.is_file():
+                made.add_file(str(log), name=f"{name}/logs/{log.relative_to(Path(folder) / 'logs')}", skip_cache=True)
+    return made
+
+
+if __name__ == "__main__":
+    main()

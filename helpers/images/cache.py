@@ -1,0 +1,236 @@
+"""What a cluster has and what its registries say, in one round trip: the images in its cache, and today's digest of each reference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from helpers.cluster import connection
+from helpers.cluster.connection import Cluster, Frame
+from helpers.common import console
+from helpers.common.errors import StepFailed, Unreachable, one_line
+from helpers.images import references, registry
+from helpers.images.references import Image
+from helpers.images.registry import Answer
+
+OK, NOT_FOUND, TOO_MANY = 200, 404, 429
+REFUSED = (401, 403)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One squashed image of the cache: its path there, the size of its file, and its sidecar."""
+
+    path: str
+    sidecar: dict[str, Any]
+
+    @property
+    def import_id(self) -> str:
+        """The import that made the file."""
+        return str(self.sidecar["import"])
+
+
+@dataclass
+class Wanted:
+    """One image that a run uses: the reference, and what was found out about it. `digest`: of the platform; `index`: of the tag itself."""
+
+    image: Image
+    digest: str | None = None
+    index: str | None = None
+    stamp: str = ""  # of an archive: its size and time
+    trouble: str = ""  # why the digest could not be told
+    fatal: str = ""  # why it cannot be imported either
+    hit: Stored | None = None
+
+    def key(self, platform: str) -> str:
+        """What it is known by."""
+        return references.key_of(self.image, platform, self.digest, self.stamp)
+
+
+@dataclass
+class Store:
+    """The cache folder on the cluster: where new images go, what is there, the platform of the nodes, and who we are."""
+
+    folder: str
+    platform: str = ""
+    machine: str = ""
+    who: str = ""
+    stored: list[Stored] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+# What a sidecar must say to count.
+SIDECAR = {"canonical": str, "key": str, "platform": str, "bytes": int, "import": str, "at": str}
+
+
+def ask(cluster: Cluster, job_dir: str, partition: str, wanted: Sequence[Image], make: bool) -> tuple[Store, list[Wanted]]:
+    """The cache of a cluster and where each image stands, in one round trip. `make`: the cache folder is made, where it is not there.
+
+    Raises Unreachable, and StepFailed when no cache folder can be written.
+    """
+    store, found, unclear = _ask(cluster, job_dir, partition, wanted, make, whole=False)
+    if unclear:  # a sidecar knows the index, but for another platform
+        store, found, _ = _ask(cluster, job_dir, partition, wanted, make, whole=True)
+    for one in found:
+        one.hit = None if one.fatal and not one.trouble else _lookup(store, one)
+    return store, found
+
+
+def _ask(
+    cluster: Cluster, job_dir: str, partition: str, wanted: Sequence[Image], make: bool, whole: bool
+) -> tuple[Store, list[Wanted], bool]:
+    asked = [image for image in wanted if image.kind == "registry"]
+    archives = [image for image in wanted if image.kind in references.ARCHIVES]
+    text = connection.script(
+        "images",
+        JOBDIR=job_dir.rstrip("/"),
+        PARTITION=partition,
+        HOSTS=[image.registry for image in asked],
+        REPOS=[image.name for image in asked],
+        TAGS=[image.digest or image.tag for image in asked],
+        ARCHIVES=[image.name for image in archives],
+        MAKE=int(make),
+        WHOLE=int(whole),
+    )
+    frames = connection.run(cluster, text, timeout=120)
+    if not any(frame.kind == "folder" for frame in frames):
+        raise Unreachable(f"{cluster}: no temporary file can be made there (/tmp is full?); mend that, then give the same command")
+    store = _store_of(cluster, frames)
+    answers = {asked[int(frame.key)]: _answer(frame, frames) for frame in frames if frame.kind == "answer"}
+    _ask_here(answers, asked)
+    stamps = {archives[int(frame.key)]: frame.text for frame in frames if frame.kind == "archive"}
+    found, unclear = [], False
+    for image in wanted:
+        one = Wanted(image)
+        if image in archives:
+            one.stamp = stamps.get(image, "")
+            one.fatal = "" if one.stamp else f"{image.name} is not on {cluster}, or cannot be read there: check the path"
+        elif image.kind in references.DAEMONS:
+            one.trouble = f"{image.kind}:// names an image of a daemon on the node, whose digest nobody can ask"
+        elif image.kind == "registry":
+            unclear |= _judge(one, answers[image], store, whole)
+        found.append(one)
+    return store, found, unclear
+
+
+def _store_of(cluster: Cluster, frames: list[Frame]) -> Store:
+    of = {frame.kind: frame.text for frame in frames}
+    store = Store(of["folder"], references.platform_of(of["arch"]), of["arch"], of["who"])
+    if "no-folder" in of:
+        path, _, words = of["no-folder"].partition("\n")
+        raise StepFailed(
+            f"{cluster}: {path} cannot be written ({one_line(words)}): free space, mend its permissions, or give another remote_job_dir"
+        )
+    if "not-ours" in of:
+        path, _, words = of["not-ours"].partition("\n")
+        store.notices.append(f"{path} on {cluster} is not ours to write to ({one_line(words)}): new images go to {store.folder}")
+    store.stored = sidecars(frames)
+    return store
+
+
+def sidecars(frames: list[Frame]) -> list[Stored]:
+    """The images that count: those whose sidecar can be read and says as many bytes as the file has."""
+    found = []
+    for frame in frames:
+        if frame.kind != "sidecar":
+            continue
+        head, _, text = frame.text.partition("\n")
+        size, _, path = head.partition(" ")
+        try:
+            sidecar = json.loads(text)
+            whole = all(isinstance(sidecar[name], kind) for name, kind in SIDECAR.items()) and sidecar["bytes"] == int(size)
+        except (ValueError, KeyError, TypeError):
+            continue  # torn, or somebody else's file
+        if whole:
+            found.append(Stored(path.removesuffix(".json") + ".sqsh", sidecar))
+    return found
+
+
+def _answer(frame: Frame, frames: list[Frame]) -> Answer:
+    status, digest, kind, realm, host_line, realm_line, words = (*frame.data.decode("utf-8", "replace").split("\n"), *[""] * 7)[:7]
+    index = next((one.text for one in frames if one.kind == "index" and one.key == frame.key), None)
+    number = int(status) if status.isdecimal() else 0
+    return Answer(number, digest, kind, realm, host_line == "yes", realm_line == "yes", words, index)
+
+
+def _ask_here(answers: dict[Image, Answer], asked: list[Image]) -> None:
+    """Where the cluster cannot reach a registry, this machine may."""
+    unheard = [image for image in asked if image not in answers or not answers[image].status]
+    for image, answer in zip(unheard, registry.ask(unheard), strict=True):
+        if answer.status == OK or image not in answers:
+            answers[image] = answer
+
+
+def _judge(one: Wanted, answer: Answer, store: Store, whole: bool) -> bool:
+    """Fill in digests, or what is wrong; whether the index must be seen to tell."""
+    image = one.image
+    if answer.status != OK:
+        one.trouble = trouble_of(image, answer)
+        definite = answer.status == NOT_FOUND or answer.status in REFUSED
+        one.fatal = one.trouble if definite and not answer.here else ""
+        return False
+    one.index = answer.digest
+    if answer.index is not None:
+        try:
+            one.digest, has = references.pick(answer.index, store.platform)
+        except (ValueError, KeyError, TypeError):
+            one.trouble = f"{image.registry} answers for {image.canonical} with what is no image index"
+            return False
+        if one.digest is None:
+            others = ", ".join(has) or "nothing"
+            one.fatal = f"{image.canonical} has {others}, and not {store.platform}, which the nodes are: name another image or tag"
+        return False
+    if answer.type == "known" or answer.is_index:  # some sidecar has it
+        fits = [
+            kept.sidecar for kept in store.stored
+            if kept.sidecar["platform"] == store.platform and answer.digest in (kept.sidecar.get("index"), kept.sidecar.get("digest"))
+        ]  # fmt: skip
+        one.digest = next((str(kept["digest"]) for kept in fits if kept.get("digest")), None)
+        return one.digest is None and not whole
+    one.digest = answer.digest
+    return False
+
+
+def trouble_of(image: Image, answer: Answer) -> str:
+    """Why a registry does not tell a digest, and the mend."""
+    name, host = image.canonical, image.registry.partition(":")[0]
+    if answer.status in REFUSED:
+        pairs = ((host, answer.host_line), (answer.realm, answer.realm_line))
+        missing = dict.fromkeys(one for one, there in pairs if one and not there)
+        lines = " and ".join(f"`machine {one} login … password …`" for one in missing)
+        if answer.here:
+            mend = f"the cluster cannot ask it, and this machine is not let in: `docker login {image.registry}` here"
+        elif missing:
+            mend = f"add the lines {lines} to ~/.config/enroot/.credentials there"
+        else:
+            mend = "its lines in ~/.config/enroot/.credentials there are refused: renew them"
+        return f"{image.registry} refuses {name} ({answer.status}); {mend}, or check the name: some registries refuse what does not exist"
+    if answer.status == NOT_FOUND:
+        return f"{image.registry} has no {name} (404): check the name and the tag"
+    if answer.status == TOO_MANY:
+        return (
+            f"{image.registry} answers no more for now (429, its rate limit): wait, or log in with a line in ~/.config/enroot/.credentials"
+        )
+    if answer.status:
+        return f"{image.registry} answers {answer.status} for {name}"
+    return f"neither the cluster nor this machine could ask {image.registry} ({one_line(answer.words) or 'no words'})"
+
+
+def _lookup(store: Store, one: Wanted) -> Stored | None:
+    """The image that a reference means: by its digest; where nobody could tell that, the newest import of the same reference."""
+    fits = [kept for kept in store.stored if kept.sidecar["platform"] == store.platform]
+    if one.digest:
+        same = [kept for kept in fits if kept.sidecar.get("digest") == one.digest]
+    elif one.stamp:
+        same = [kept for kept in fits if kept.sidecar["key"] == references.short_key(one.key(store.platform))]
+    else:
+        same = [kept for kept in fits if kept.sidecar["canonical"] == one.image.canonical]
+    return max(same, key=lambda kept: str(kept.sidecar["at"]), default=None)
+
+
+def announce(store: Store) -> None:
+    """What is good to know about the cache, on stderr."""
+    for text in store.notices:
+        console.notice(text)

@@ -1,0 +1,154 @@
+"""Artifacts in W&B, found with its own SDK: the version that a reference names, and where the training said that its files are.
+
+Nothing is downloaded but the record itself: a model's files are on the cluster. `wandb.Api` verifies the key with the server first, so a
+refused key and a server that does not answer are told apart from an artifact that is not there.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from helpers.common.errors import BadInput, Unreachable, one_line
+from helpers.config import model_references
+from helpers.config.model_references import Found, Listed, Reference
+
+if TYPE_CHECKING:
+    import wandb
+
+# A server that answers does so in under a second; wandb's own tries within this time are left to it.
+ANSWER_SECONDS, CONNECT_SECONDS = 20, 10
+# The HTTP statuses of a server that does not take the key.
+REFUSED = (401, 403)
+# Types of artifacts that W&B makes for its own use, and the evaluations that come of a run: none of them is a model.
+NO_MODELS = ("wandb-", "run_table", "job", "code", "evaluation")
+
+
+class Registry:
+    """W&B's artifacts of one server, looked up with what WANDB_BASE_URL, WANDB_API_KEY, WANDB_ENTITY and WANDB_PROJECT say."""
+
+    def __init__(self) -> None:
+        """Log in. Raises Unreachable when the server does not answer, BadInput when it refuses the key."""
+        os.environ.setdefault("WANDB_SILENT", "true")
+        import wandb
+
+        # Asked at once, and not by wandb-core's own tries, which last until a time-out and then say no more than that.
+        self.server = (os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)).rstrip("/")
+        _knock(self.server)
+        self.entity, self.project = os.environ.get("WANDB_ENTITY"), os.environ.get("WANDB_PROJECT")
+        self.where = self.server
+        with asking(self.server):
+            self._api = wandb.Api(timeout=ANSWER_SECONDS)
+
+    def find(self, key: str, reference: Reference, with_path: bool) -> Found:
+        """The artifact. Raises BadInput when there is none, Unreachable when the server could not be asked."""
+        project = self._path(reference)
+        try:
+            with asking(self.server):
+                found = self._api.artifact(f"{project}/{reference.name}:{reference.version}")
+        except NotThere as error:
+            raise self._missing(key, reference, project, str(error)) from None
+        name = f"{found.entity}/{found.project}/{found.source_name.partition(':')[0]}"
+        path, why = model_references.path_in(found.metadata)
+        if path is None and with_path:
+            with asking(self.server):
+                path, why = _referred(found, why)
+        return Found(name, found.source_version, found.digest, found.type, found.metadata, path, why)
+
+    def listing(self, match: str) -> list[Listed]:
+        """The artifacts of the project that may be models, with this text in their names: one request, and one for each of them."""
+        project = f"{self.entity}/{self.project}"
+        try:
+            return [self._listed(project, kind, name) for kind, name in self._names(project) if match.lower() in name.lower()]
+        except NotThere as error:
+            raise BadInput(f"W&B {self.server} has no project {project} that you may see; check [wandb] in env.toml") from error
+
+    def _path(self, reference: Reference) -> str:
+        entity, project = reference.entity or self.entity, reference.project or self.project
+        return f"{entity}/{project}" if entity else str(project)
+
+    def _names(self, project: str) -> list[tuple[str, str]]:
+        with asking(self.server):
+            try:
+                kinds = [kind for kind in self._api.artifact_types(project) if not kind.name.startswith(NO_MODELS)]
+            except ValueError as error:  # the SDK cannot read an answer without a project
+                raise NotThere(f"project {project}") from error
+            return sorted((kind.name, one.name) for kind in kinds for one in kind.collections())
+
+    def _listed(self, project: str, kind: str, name: str) -> Listed:
+        with asking(self.server):
+            versions = list(self._api.artifacts(kind, f"{project}/{name}"))
+        aliases = {alias: one.version for one in versions for alias in one.aliases}
+        return Listed(f"{project}/{name}", sorted((one.version for one in versions), key=lambda one: int(one[1:])), aliases)
+
+    def _missing(self, key: str, reference: Reference, project: str, said: str) -> BadInput:
+        """What to say of a reference that names nothing, when the SDK said so. Asks what there is."""
+        if said.startswith("project "):
+            mend = "check [wandb] in env.toml, or name it whole: ENTITY/PROJECT/NAME:VERSION"
+            return BadInput(f"{key}={reference.text}: W&B {self.server} has no project {project} that you may see; {mend}")
+        there = {name: kind for kind, name in self._names(project)}
+        if reference.name not in there:
+            return model_references.no_name(key, reference, f"W&B project {project}", there)
+        listed = self._listed(project, there[reference.name], reference.name)
+        return model_references.no_version(key, reference, listed.name, listed.versions, listed.aliases)
+
+
+class NotThere(Exception):
+    """The server answered, and what was asked for is not there."""
+
+
+@contextmanager
+def asking(server: str) -> Iterator[None]:
+    """The SDK's errors in ours: NotThere for an answer that says so, BadInput for a refused key, Unreachable for no answer."""
+    from wandb.errors import CommError, UsageError
+
+    try:
+        yield
+    except CommError as error:
+        if isinstance(error.exc, ValueError):  # the SDK's own word for an answer that holds no such thing
+            raise NotThere(str(error)) from error
+        said = one_line(error)
+        if getattr(getattr(error.__cause__, "response", None), "http_status", None) in REFUSED:
+            raise BadInput(
+                f"W&B {server} refuses the key ({said}): `wandb login --relogin --host={server}`, or another WANDB_API_KEY"
+            ) from error
+        raise Unreachable(f"W&B {server} could not be asked ({said}); try again, the same command goes on") from error
+    except UsageError as error:
+        raise BadInput(f"W&B {server}: {one_line(error)}") from error
+    except (OSError, TimeoutError) as error:
+        raise Unreachable(f"W&B {server} could not be asked ({one_line(error)}); try again, the same command goes on") from error
+
+
+def _knock(server: str) -> None:
+    """Raise Unreachable unless something listens at the server's address, or a proxy stands between."""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")):
+        return
+    parts = urlsplit(server)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), CONNECT_SECONDS).close()
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise Unreachable(f"W&B {server} does not answer ({why}); check the network, or WANDB_BASE_URL, then try again") from error
+
+
+def _referred(found: wandb.Artifact, why: str) -> tuple[str | None, str]:
+    """The folder or file that an artifact's `file://` references point to; None, and why, when they are no one place.
+
+    A reference to a folder was written as one entry a file, each with its path below that folder; the only entry is the place itself.
+    """
+    entries: dict[str, Any] = found.manifest.entries
+    references = {name: str(entry.ref) for name, entry in entries.items() if entry.ref}
+    if not references:
+        return None, f"{why}, and it refers to no file:// path" + (": its files are in W&B itself" if entries else "")
+    if len(references) == 1:
+        ((_, only),) = references.items()
+        path = model_references.path_of(only)
+        return path, "" if path else f"{why}, and it refers to {only}, no path of a filesystem"
+    roots = {url.removesuffix(f"/{name}") if url.endswith(f"/{name}") else url for name, url in references.items()}
+    path = model_references.path_of(roots.pop()) if len(roots) == 1 else None
+    return path, "" if path else f"{why}, and its references are not in one folder of a filesystem"

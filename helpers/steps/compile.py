@@ -1,0 +1,124 @@
+"""The compile step: from request.json to config.yaml and origins.json, and what it shows."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from helpers.common import console, files, run_folder
+from helpers.common.errors import BadInput
+from helpers.common.files import ROOT, shown
+from helpers.config import compiling, config_files, profiles, tasks
+from helpers.config.compiling import Compiled, Wanted
+from helpers.steps import lineage, request
+
+MADE_BY = "compile_config.py"
+
+
+def for_run(request_path: str, out: str, origins: str | None) -> None:
+    """Compile what request.json asks for, unless config.yaml and origins.json were made from this very request already.
+
+    Raises BadInput when an input changed since the request was made, or the config is wrong.
+    """
+    asked = files.seal_json(files.read_json(request_path, "request"))
+    if _is_fresh(asked["seal"], out, origins):
+        return
+    for name in request.changed_inputs(asked, run_folder.run_of(out)):
+        raise BadInput(
+            f"cannot make {shown(out)}: {name} changed since this run was asked for; restore it, or leave RUN out to start a new run"
+        )
+    try:
+        compiled = compiled_for(asked)
+    except BadInput:
+        _remove_if_only_asked(run_folder.run_of(out))
+        raise
+    _write(compiled, asked, out, origins)
+    show(compiled)
+
+
+def _remove_if_only_asked(run: Path | None) -> None:
+    """Bad input makes nothing: a run that holds its request and no more goes, since nothing could ever be made of it."""
+    if run and {path.name for path in run.iterdir()} <= {"request.json", "events.jsonl"}:
+        shutil.rmtree(run)
+
+
+def by_hand(asked: dict[str, Any], out: str, origins: str | None) -> None:
+    """Compile without a run: config.yaml to `out`, origins.json where asked for; notices on stderr."""
+    compiled = compiled_for(asked)
+    _write(compiled, asked, out, origins)
+    for text in compiled.notices:
+        console.notice(text)
+
+
+def show(compiled: Compiled) -> None:
+    """The compiled configuration in a box a section on a terminal, as plain YAML in a pipe (on stderr); then the notices."""
+    fancy = console.is_fancy(sys.stderr)
+    screen = console.rich_console(sys.stderr)
+    screen.print("Compiled Configuration", style="bold")
+    for name, section in compiled.config.items():
+        text = files.dump_yaml(section).rstrip()
+        if section in (None, {}, []):
+            continue
+        if fancy:
+            from rich.panel import Panel
+            from rich.syntax import Syntax
+
+            screen.print(Panel(Syntax(text, "yaml", background_color="default", word_wrap=True), title=name, border_style="cyan"))
+        else:
+            console.say(f"{name}:")
+            console.say("\n".join(f"  {line}" for line in text.splitlines()))
+    for text in compiled.notices:
+        console.notice(text)
+
+
+def compiled_for(asked: dict[str, Any]) -> Compiled:
+    """What a request asks for, compiled; nothing is written. Raises BadInput."""
+    config = config_files.find(str(ROOT / asked["inputs"]["config"]["path"]))
+    source = asked["inputs"]["env_file"]
+    env = profiles.load(ROOT / source["path"]) if source else profiles.EnvFile()
+    profile = profiles.get(env, asked["profile"]) if asked["profile"] else None
+    wanted = Wanted(asked["overrides"], asked["tasks"], asked["model"], asked["quick"], asked["mode"])
+    return compiling.compile_config(config, env, profile, wanted)
+
+
+def _write(compiled: Compiled, asked: dict[str, Any], out: str, origins: str | None) -> None:
+    seals = {"request.json": files.seal_json(asked)["seal"]}
+    why = "a file that the config is composed of, or a package, changed since"
+    lineage.refuse_other(out, files.yaml_seal(compiled.config, MADE_BY, seals), why)
+    seal = files.write_yaml(out, compiled.config, "config", MADE_BY, seals)
+    if not origins:
+        return
+    documents = [
+        {
+            "name": entry["name"],
+            "harness": task.harness,
+            "task": task.name,
+            "endpoint_type": tasks.endpoint_type(entry, task),
+            "container": entry.get("container") or task.container,
+            "installed": task.installed,
+        }
+        for entry, task in zip(compiled.config["evaluation"]["tasks"], compiled.definitions, strict=True)
+    ]
+    keys = {key: [vars(origin) for origin in history] for key, history in compiled.keys.items()}
+    data = {
+        "made_by": MADE_BY,
+        "made_from": {**seals, "config.yaml": seal},
+        "request": asked if "seal" in asked else None,
+        "sources": compiled.sources,
+        "notices": compiled.notices,
+        "tasks": documents,
+        "keys": keys,
+    }
+    files.write_json(origins, data, "origins")
+
+
+def _is_fresh(seal: str, out: str, origins: str | None) -> bool:
+    if not origins or out == "-" or not (Path(out).exists() and Path(origins).exists()):
+        return False
+    _, config_seal, made_from = files.read_yaml(out, "config")
+    trace = files.read_json(origins, "origins")
+    if made_from.get("request.json") != seal or trace["made_from"] != {"request.json": seal, "config.yaml": config_seal}:
+        raise BadInput(f"{shown(out)} was not made from this request.json; delete {shown(out)} and the same command makes it again")
+    return True

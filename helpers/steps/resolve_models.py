@@ -1,0 +1,78 @@
+"""The step that looks up models: from config.yaml to model.json, and the table of what can be named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from helpers.cluster import connection
+from helpers.common import console, files
+from helpers.common.console import Cell
+from helpers.common.errors import BadInput
+from helpers.common.files import shown
+from helpers.config import model_references
+from helpers.config.model_references import Place, Registry
+from helpers.credentials import gathering
+from helpers.steps import lineage, request
+
+MADE_BY = "resolve_model.py"
+MOST_VERSIONS = 6  # in a row of the table
+
+
+def resolve(config_path: str, out: str, environ: MutableMapping[str, str]) -> None:
+    """Write model.json, unless it is there: a version that was recorded stays, also when `latest` has moved.
+
+    `environ` is given what W&B's SDK needs. Raises BadInput for an artifact that there is not, Unreachable when that could not be asked.
+    """
+    config, seal, _ = files.read_yaml(config_path, "config")
+    if out != "-" and Path(out).exists():
+        if files.read_json(out, "model")["made_from"] != {"config.yaml": seal}:
+            raise BadInput(f"{shown(out)} was not made from this config.yaml; delete {shown(out)} and the same command makes it again")
+        return
+    models: dict[str, dict[str, Any]] = {}
+    if model_references.references(config):
+        place = model_references.place(config)
+        models = model_references.recorded(config, registry(config, place, request.env_folder(config_path), environ), place)
+    data = {"made_by": MADE_BY, "made_from": {"config.yaml": seal}, "models": models}
+    lineage.refuse_other(out, files.seal_json(data)["seal"], "the artifact that was named is another now (an alias such as latest moves)")
+    files.write_json(out, data, "model")
+    for key, model in models.items():
+        where = f", {model['path']}" if model["path"] else ""
+        console.info(f"run.{key} = {model['reference']}: {model['name']} {model['version']}{where}")
+
+
+def registry(config: Mapping[str, Any], place: Place, env_folder: Path, environ: MutableMapping[str, str]) -> Registry:
+    """Where this config's artifacts are looked up, ready to be asked. Raises BadInput for credentials that are missing, and Unreachable."""
+    if place.backend == "wandb":
+        from helpers.models import wandb_artifacts
+
+        found = gathering.gather(config, env_folder, environ)
+        found.require()
+        found.apply(environ)
+        return wandb_artifacts.Registry()
+    from helpers.models import manifests
+
+    assert place.root
+    on_cluster = config["execution"]["type"] == "slurm"
+    return manifests.Manifests(place.root, connection.of_config(config) if on_cluster else None)
+
+
+def listing(config: Mapping[str, Any], match: str, env_folder: Path, environ: MutableMapping[str, str]) -> None:
+    """Print the models that `run.model` can name in this config. Raises BadInput when none matches, and as `registry` does."""
+    # What a config that names a model would ask for, whether this one does or not.
+    asked = {**config, "run": {**(config.get("run") or {}), "model": "any"}, "deployment": {"checkpoint_path": "${art:model,path}"}}
+    place = model_references.place(asked)
+    where = registry(asked, place, env_folder, environ)
+    found = where.listing(match)
+    if not found:
+        raise BadInput(f"{where.where} has no model" + (f" with {match!r} in its name" if match else "") + "; training writes them there")
+    short = {name: one for one, name in model_references.names(asked).items()}
+    rows: list[list[str | Cell]] = []
+    for one in found:
+        own = one.name.rpartition("/")[2]
+        newest = " ".join(reversed(one.versions[-MOST_VERSIONS:])) + (" …" if len(one.versions) > MOST_VERSIONS else "")
+        aliases = ", ".join(f"{alias} = {version}" for alias, version in sorted(one.aliases.items()))
+        rows.append([short.get(own, own), one.name, newest, aliases])
+    console.print_table(f"{len(found)} models in {where.where}", ["name", "artifact", "versions", "aliases"], rows)
+    console.say(f'`make eval MODEL={rows[0][0]}:{found[0].versions[-1]} …` evaluates one, `make sweep MODELS="…"` several')

@@ -1,0 +1,385 @@
+"""helpers/executors/slurm/verdict.py: what the jobs of a task amount to, over all that Slurm can say or fail to say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.executors.slurm import verdict as slurm_verdict
+from helpers.executors.slurm.verdict import AT_WORK, ENDED, WAITING, Asked, Job, Seen, jobs_of, judge
+from helpers.steps import status
+
+ALL = Asked(queue=True, accounting=True, disabled=False)
+DISABLED = Asked(queue=True, accounting=False, disabled=True)
+NO_ACCOUNTING = Asked(queue=True, accounting=False, disabled=False)
+NO_QUEUE = Asked(queue=False, accounting=True, disabled=False)
+NOTHING = Asked(queue=False, accounting=False, disabled=False)
+
+# squeue's man page, JOB STATE CODES (22.05), and what is said of a task whose only job is in that state.
+STATES = {
+    "BOOT_FAIL": "NODE_FAILED",
+    "CANCELLED": "CANCELLED",
+    "COMPLETED": "SUCCEEDED",
+    "CONFIGURING": "PENDING",
+    "COMPLETING": "RUNNING",
+    "DEADLINE": "TIMED_OUT",
+    "FAILED": "FAILED",
+    "NODE_FAIL": "NODE_FAILED",
+    "OUT_OF_MEMORY": "OUT_OF_MEMORY",
+    "PENDING": "PENDING",
+    "PREEMPTED": "PREEMPTED",
+    "RUNNING": "RUNNING",
+    "RESV_DEL_HOLD": "PENDING",
+    "REQUEUE_FED": "PENDING",
+    "REQUEUE_HOLD": "PENDING",
+    "REQUEUED": "PENDING",
+    "RESIZING": "RUNNING",
+    "REVOKED": "CANCELLED",
+    "SIGNALING": "RUNNING",
+    "SPECIAL_EXIT": "PENDING",
+    "STAGE_OUT": "RUNNING",
+    "STOPPED": "RUNNING",
+    "SUSPENDED": "RUNNING",
+    "TIMEOUT": "TIMED_OUT",
+}
+
+
+def job(number: int, state: str, reason: str = "None", **fields: Any) -> Job:
+    return Job(number, state, reason, **fields)
+
+
+def waiting(number: int, reason: str = "Dependency") -> Job:
+    """A successor that waits for the job before it."""
+    return Job(number, "PENDING", reason, waits_for_another=True)
+
+
+def seen(*jobs: Job, first: int | None = 5, scores: int | None = None, **fields: Any) -> Seen:
+    return Seen(first=first, jobs={one.id: one for one in jobs}, has_results=scores is not None, scores=scores, **fields)
+
+
+@pytest.mark.parametrize(("slurms", "ours"), STATES.items())
+def test_each_state_of_slurm_has_one_of_ours(slurms: str, ours: str) -> None:
+    verdict = judge(seen(job(5, slurms), scores=1 if slurms == "COMPLETED" else None), ALL)
+    assert verdict.state == ours
+    assert verdict.job
+    assert verdict.job.id == 5
+    assert (verdict.attempt, verdict.chain) == (1, (5,))
+
+
+def test_the_states_are_all_of_slurm_s_and_each_is_in_one_set() -> None:
+    assert set(STATES) == {*ENDED, *WAITING, *AT_WORK}
+    assert len(STATES) == len(ENDED) + len(WAITING) + len(AT_WORK)
+    assert set(ENDED.values()) == status.ENDED
+
+
+def test_a_state_that_nobody_knows_is_no_end() -> None:
+    verdict = judge(seen(job(5, "LEVITATING")), ALL)
+    assert (verdict.state, verdict.reason) == ("UNKNOWN", "Slurm says LEVITATING of job 5")
+
+
+# name: what was seen, how it was asked, the state, words of the reason, the job that it is of, the attempt.
+CHAINS: dict[str, tuple[Seen, Asked, str, str, int | None, int]] = {
+    # One job.
+    "running": (seen(job(5, "RUNNING"), logs={"client": "c"}), ALL, "RUNNING", "", 5, 1),
+    "running without logs": (seen(job(5, "RUNNING")), ALL, "RUNNING", "starting", 5, 1),
+    "running with a server": (seen(job(5, "RUNNING"), logs={"server": "s"}), ALL, "RUNNING", "waiting for the model server", 5, 1),
+    "suspended": (seen(job(5, "SUSPENDED"), logs={"client": "c"}), ALL, "RUNNING", "suspended by Slurm", 5, 1),
+    "running, its successor waits": (seen(job(5, "RUNNING"), waiting(6)), ALL, "RUNNING", "starting", 5, 1),
+    "completing with results": (seen(job(5, "COMPLETING"), scores=1), ALL, "RUNNING", "starting", 5, 1),
+    "completed": (seen(job(5, "COMPLETED"), scores=3), ALL, "SUCCEEDED", "", 5, 1),
+    "completed without results": (seen(job(5, "COMPLETED")), ALL, "FAILED", "the job ended without results.yml", 5, 1),
+    "completed without scores": (seen(job(5, "COMPLETED"), scores=0), ALL, "FAILED", "results.yml holds no score", 5, 1),
+    "completed, files late": (seen(job(5, "COMPLETED"), late=True), ALL, "RUNNING", "not on the login node's filesystem yet", 5, 1),
+    "completed, late, no scores": (seen(job(5, "COMPLETED"), scores=0, late=True), ALL, "FAILED", "results.yml holds no score", 5, 1),
+    "failed": (seen(job(5, "FAILED")), ALL, "FAILED", "", 5, 1),
+    "failed with scores": (seen(job(5, "FAILED"), scores=2), ALL, "FAILED", "", 5, 1),
+    "failed for a step's memory": (seen(job(5, "FAILED", ran_out_of_memory=True)), ALL, "OUT_OF_MEMORY", "more memory than it had", 5, 1),
+    # Successors of a job that ended for good.
+    "failed, its successor is about to see it": (seen(job(5, "FAILED"), waiting(6)), ALL, "FAILED", "", 5, 1),
+    "failed, its successor is queued": (seen(job(5, "FAILED"), job(6, "PENDING", "Priority")), ALL, "FAILED", "", 5, 1),
+    "failed, its successor runs": (seen(job(5, "FAILED"), job(6, "RUNNING")), ALL, "FAILED", "", 5, 1),
+    "failed, its successor saw it": (seen(job(5, "FAILED", exit_code=1), job(6, "FAILED", exit_code=1)), ALL, "FAILED", "", 5, 1),
+    "cancelled, its successor saw it": (seen(job(5, "CANCELLED"), job(6, "FAILED")), ALL, "CANCELLED", "", 5, 1),
+    "cancelled with its successor": (seen(job(5, "CANCELLED"), job(6, "CANCELLED")), ALL, "CANCELLED", "", 5, 1),
+    "out of memory, its successor saw it": (seen(job(5, "OUT_OF_MEMORY"), job(6, "FAILED")), ALL, "OUT_OF_MEMORY", "", 5, 1),
+    "completed, its successor is left": (
+        seen(job(5, "COMPLETED"), waiting(6, "DependencyNeverSatisfied"), scores=1), ALL, "SUCCEEDED", "", 5, 1,
+    ),
+    "completed, its successor was cancelled": (seen(job(5, "COMPLETED"), job(6, "CANCELLED"), scores=1), ALL, "SUCCEEDED", "", 5, 1),
+    # Chains that go on.
+    "timeout, successor waits": (seen(job(5, "TIMEOUT"), waiting(6)), ALL, "RESUMING", "job 5 ended TIMEOUT; its successor goes on", 5, 1),
+    "timeout, successor queued": (seen(job(5, "TIMEOUT"), job(6, "PENDING", "Priority")), ALL, "RESUMING", "Priority: waiting", 6, 2),
+    "timeout, successor runs": (seen(job(5, "TIMEOUT"), job(6, "RUNNING"), waiting(7), logs={"client": "c"}), ALL, "RUNNING", "", 6, 2),
+    "timeout, successor done": (seen(job(5, "TIMEOUT"), job(6, "COMPLETED"), scores=1), ALL, "SUCCEEDED", "", 6, 2),
+    "timeout, successor failed": (seen(job(5, "TIMEOUT"), job(6, "FAILED"), job(7, "FAILED")), ALL, "FAILED", "", 6, 2),
+    "timeout, successor cancelled": (seen(job(5, "TIMEOUT"), job(6, "CANCELLED")), ALL, "CANCELLED", "", 6, 2),
+    "timeout thrice": (seen(job(5, "TIMEOUT"), job(6, "TIMEOUT"), job(7, "TIMEOUT"), waiting(8)), ALL, "RESUMING", "job 7 ended", 7, 3),
+    "timeout of the whole chain: max_walltime": (seen(job(5, "TIMEOUT"), job(6, "FAILED", exit_code=1)), ALL, "FAILED", "", 6, 2),
+    "timeout, no successor": (seen(job(5, "TIMEOUT")), ALL, "TIMED_OUT", "", 5, 1),
+    "preempted, successor waits": (seen(job(5, "PREEMPTED"), waiting(6)), ALL, "RESUMING", "job 5 ended PREEMPTED", 5, 1),
+    "preempted, successor runs": (seen(job(5, "PREEMPTED"), job(6, "RUNNING")), ALL, "RUNNING", "starting", 6, 2),
+    "preempted before it had one": (seen(job(5, "PREEMPTED")), ALL, "PREEMPTED", "", 5, 1),
+    "node failed, successor runs": (seen(job(5, "NODE_FAIL"), job(6, "RUNNING")), ALL, "RUNNING", "starting", 6, 2),
+    "requeued with the same id": (seen(job(5, "PENDING", "BeginTime")), ALL, "PENDING", "BeginTime: its earliest start", 5, 1),
+    "requeued and held": (seen(job(5, "REQUEUE_HOLD", "launch failed requeued held")), ALL, "PENDING", "its node could not start it", 5, 1),
+    # Without accounting no job is ever resumed: the successor asks it, hears nothing, and exits.
+    "timeout, disabled": (seen(job(5, "TIMEOUT"), waiting(6)), DISABLED, "TIMED_OUT", "", 5, 1),
+    "timeout, disabled, successor exited": (seen(job(5, "TIMEOUT"), job(6, "FAILED")), DISABLED, "TIMED_OUT", "", 5, 1),
+    "preempted, disabled": (seen(job(5, "PREEMPTED")), DISABLED, "PREEMPTED", "", 5, 1),
+    "preempted, accounting silent": (seen(job(5, "PREEMPTED")), NO_ACCOUNTING, "UNKNOWN", "only accounting knows", 5, 1),
+    "timeout, accounting silent": (seen(job(5, "TIMEOUT")), NO_ACCOUNTING, "UNKNOWN", "only accounting knows", 5, 1),
+    "timeout, accounting silent, successor waits": (seen(job(5, "TIMEOUT"), waiting(6)), NO_ACCOUNTING, "RESUMING", "goes on", 5, 1),
+    "failed, accounting silent": (seen(job(5, "FAILED")), NO_ACCOUNTING, "FAILED", "", 5, 1),
+    "completed, accounting silent": (seen(job(5, "COMPLETED"), scores=1), NO_ACCOUNTING, "SUCCEEDED", "", 5, 1),
+    # squeue does not answer: what accounting has still counts.
+    "completed, squeue silent": (seen(job(5, "COMPLETED"), scores=1), NO_QUEUE, "SUCCEEDED", "", 5, 1),
+    "running by accounting, squeue silent": (seen(job(5, "RUNNING"), logs={"client": "c"}), NO_QUEUE, "RUNNING", "", 5, 1),
+    "no job, squeue silent": (seen(), NO_QUEUE, "UNKNOWN", "squeue could not be asked", None, 1),
+    "no job, nothing answers": (seen(), NOTHING, "UNKNOWN", "squeue could not be asked", None, 1),
+    "results, nothing answers": (seen(scores=1), NOTHING, "SUCCEEDED", "", None, 1),
+    # Jobs that Slurm knows no more.
+    "purged with results": (seen(scores=1, ids=[5]), ALL, "SUCCEEDED", "", None, 1),
+    "purged without results": (seen(ids=[5, 6]), ALL, "FAILED", "Slurm knows no job 6 any more (accounting does not have it)", None, 1),
+    "purged, disabled": (seen(), DISABLED, "FAILED", "no job 5 any more (accounting is disabled), and it left no results", None, 1),
+    "purged, accounting silent": (
+        seen(), NO_ACCOUNTING, "UNKNOWN", "squeue has no job 5 any more, and accounting could not be asked", None, 1),
+    "purged, folder gone": (seen(folder_gone=True), ALL, "FAILED", "no job 5 any more, and its folder on the cluster is gone", None, 1),
+    "purged, its successor waits": (seen(waiting(6)), DISABLED, "PENDING", "waiting for the job before it to end", 6, 1),
+    "purged, its successor is left": (seen(waiting(6, "DependencyNeverSatisfied")), DISABLED, "FAILED", "left no results", 6, 1),
+    "purged with results, its successor is left": (
+        seen(waiting(6, "DependencyNeverSatisfied"), scores=1), DISABLED, "SUCCEEDED", "", 6, 1,
+    ),
+    "purged with results, its successor was taken out": (seen(job(6, "CANCELLED"), scores=1, ids=[5]), DISABLED, "SUCCEEDED", "", None, 1),
+    "purged, its successor was taken out": (seen(job(6, "CANCELLED"), ids=[5]), DISABLED, "FAILED", "it left no results", None, 1),
+    "purged, cancelled by us": (seen(job(6, "CANCELLED"), ids=[5], cancelled=True), DISABLED, "CANCELLED", "", None, 1),
+    "purged, its successor began and was cancelled": (seen(job(6, "CANCELLED", seconds=9.0)), DISABLED, "CANCELLED", "", 6, 1),
+    # Queued again by `make resume`: what came before does not count.
+    "resumed": (seen(job(5, "FAILED"), job(6, "FAILED"), job(9, "PENDING", "Resources"), first=9), ALL, "PENDING", "Resources", 9, 1),
+    "resumed and done": (seen(job(5, "TIMEOUT"), job(9, "COMPLETED"), first=9, scores=1), ALL, "SUCCEEDED", "", 9, 1),
+    "resumed, and not shown yet": (seen(job(5, "FAILED"), first=9), NO_ACCOUNTING, "UNKNOWN", "squeue has no job 9", None, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_verdict_over_a_chain_of_jobs(name: str) -> None:
+    was, asked, state, reason, number, attempt = CHAINS[name]
+    verdict = judge(was, asked)
+    assert verdict.state == state
+    assert reason in verdict.reason if reason else not verdict.reason
+    assert (verdict.job.id if verdict.job else None) == number
+    assert verdict.attempt == attempt
+    if number and was.jobs[number].state != "PENDING":
+        assert verdict.chain[-1] == number
+        assert len(verdict.chain) == attempt
+
+
+def test_the_chain_is_what_started_and_neither_who_waits_nor_who_only_looked() -> None:
+    assert judge(seen(job(5, "TIMEOUT"), job(6, "RUNNING"), waiting(7)), ALL).chain == (5, 6)
+    assert judge(seen(job(5, "FAILED"), job(6, "FAILED")), ALL).chain == (5,)
+    assert judge(seen(ids=[5, 6]), ALL).chain == (5, 6)
+
+
+# ---- Why a job waits -------------------------------------------------------------------------------------------------------------------
+
+
+SENTENCES = {
+    "Priority": "waiting for resources",
+    "Resources": "insufficient available nodes",
+    "QOSMaxJobsPerUserLimit": "user job limit reached",
+    "QOSMaxSubmitJobPerUserLimit": "submit no more jobs",
+    "QOSMaxGRESPerUser": "no more GPUs at once",
+    "QOSGrpGRES": "no more GPUs to give",
+    "QOSMaxWallDurationPerJobLimit": "over the QOS's limit: it will not start; lower time",
+    "AssocGrpGRES": "as many GPUs as it may",
+    "AssocGrpGRESMinutes": "used up its GPU hours",
+    "AssocGrpCPUMinutesLimit": "used up its CPU hours",
+    "AssocMaxJobsLimit": "run no more jobs at once",
+    "ReqNodeNotAvail": "down, drained or reserved",
+    "Reservation": "waiting for its reservation",
+    "PartitionDown": "the partition is down",
+    "PartitionTimeLimit": "over the partition's limit: it will not start",
+    "PartitionNodeLimit": "more nodes than the partition has",
+    "AccountNotAllowed": "not open to the account",
+    "BadConstraints": "no node has what it asks for",
+    "BeginTime": "earliest start has not come yet",
+    "Dependency": "waiting for the job before it",
+    "DependencyNeverSatisfied": "it will never start",
+    "JobHeldUser": "held by a user: `scontrol release`",
+    "JobHeldAdmin": "held by an administrator",
+    "Licenses": "waiting for a licence",
+    "InvalidAccount": "not valid any more",
+    "None": "just queued",
+}
+
+
+@pytest.mark.parametrize(("word", "sentence"), SENTENCES.items())
+def test_a_waiting_job_says_slurm_s_word_and_a_sentence(word: str, sentence: str) -> None:
+    for shown in (word, f"({word})"):
+        said = slurm_verdict.reason_of(job(5, "PENDING", shown))
+        assert said.startswith(f"{word}: ")
+        assert sentence in said
+
+
+@pytest.mark.parametrize(
+    ("shown", "told"),
+    [
+        ("ReqNodeNotAvail, UnavailableNodes:n[1-2]", "ReqNodeNotAvail, UnavailableNodes:n[1-2]: nodes that it needs are down"),
+        ("ReqNodeNotAvail,_UnavailableNodes:n1", "ReqNodeNotAvail, UnavailableNodes:n1: nodes that it needs are down"),
+        ("ReqNodeNotAvail, Reserved for maintenance", "Reserved for maintenance: nodes that it needs are down"),
+        (
+            "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions",
+            "higher priority partitions: nodes that it needs are down",
+        ),
+        ("(launch_failed_requeued_held)", "launch failed requeued held: its node could not start it"),
+        ("", "None: just queued"),
+        ("SomethingNew", "SomethingNew"),
+    ],
+)
+def test_a_reason_of_several_words_or_one_that_nobody_knows(shown: str, told: str) -> None:
+    said = slurm_verdict.reason_of(job(5, "PENDING", shown))
+    assert told in said
+    assert said == "SomethingNew" or ": " in said
+
+
+def test_every_sentence_has_a_word_that_slurm_could_say() -> None:
+    for word, sentence in slurm_verdict.REASONS.items():
+        assert slurm_verdict.reason_of(job(5, "PENDING", word)) == f"{word}: {sentence}"
+
+
+# ---- Slurm's own forms -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("0:05", 5),
+        ("03:04", 184),
+        ("02:03:04", 7384),
+        ("1-02:03:04", 93784),
+        (" 10:00 ", 600),
+        ("", None),
+        ("5", None),
+        ("INVALID", None),
+        ("1:2:3:4", None),
+        ("-1:00", None),
+        ("UNLIMITED", None),
+    ],
+)
+def test_elapsed_times(text: str, seconds: float | None) -> None:
+    assert slurm_verdict.seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [("0:0", 0), ("1:0", 1), ("143:0", 143), ("0:9", 137), ("0:15", 143), ("1:9", 1), ("", None), ("0", None)]
+)
+def test_exit_codes_are_those_of_a_shell(text: str, code: int | None) -> None:
+    assert slurm_verdict.exit_code_of(text) == code
+
+
+QUEUE = """\
+slurm_load_jobs error: this line is none
+| a | banner | with | as | many | bars | as | a | row |
+10298|RUNNING|2026-11-24T09:05:41|1:35|(null)|/bed/jobs/r/a.0|run.a.0|None
+10299|PENDING|N/A|0:00|afternotok:10298(unfulfilled)|/bed/jobs/r/a.0|run.a.0|Dependency
+10300|PENDING|2026-11-24T12:00:00|0:00||/bed/jobs/r/b.1|run.b.1|ReqNodeNotAvail, UnavailableNodes:n1
+10301|COMPLETED|2026-11-24T09:01:00|0:42|(null)|/bed/jobs/r/c.2|run.c.2|None
+10302|FAILED|2026-11-24T09:01:00|0:02|(null)|/bed/jobs/r/d.3|run.d.3|NonZeroExitCode
+10303_1|RUNNING|2026-11-24T09:01:00|0:02|(null)|/bed/jobs/r/d.3|run.d.3|None
+10304|RUNNING|2026-11-24T09:01:00|0:02|(null)|/elsewhere|somebody-else|None
+10305|RUNNING|torn li"""
+ACCOUNT = """\
+sacct: error: slurm_persist_conn_open: a warning in between
+10298|RUNNING|0:0|90|2026-11-24T09:05:41|/bed/jobs/r/a.0|run.a.0
+10301|COMPLETED|0:0|43|2026-11-24T09:01:00|/bed/jobs/r/c.2|run.c.2
+10301.batch|COMPLETED|0:0|43|2026-11-24T09:01:00||batch
+10302|FAILED|2:0|3|2026-11-24T09:01:00|/bed/jobs/r/d.3|run.d.3
+10302.batch|FAILED|2:0|3|2026-11-24T09:01:00||batch
+10302.0|OUT_OF_MEMORY|0:125|3|2026-11-24T09:01:00||bash
+9000|CANCELLED by 1000|0:15|7|2026-11-24T08:00:00|/bed/jobs/r/b.1|run.b.1
+9001|PENDING|0:0|0|Unknown|/bed/jobs/r/b.1|run.b.1
+9002|FAILED|1:0|1|2026-11-24T08:00:00|/elsewhere|somebody-else
+
+torn|li"""
+WANTED = {"run.a.0", "run.b.1", "run.c.2", "run.d.3", "run.e.4"}
+
+
+def test_jobs_are_read_from_squeue_and_sacct_with_what_else_they_print_left_out() -> None:
+    found = jobs_of(QUEUE, ACCOUNT, {}, WANTED)
+    assert {name: sorted(jobs) for name, jobs in found.items()} == {
+        "run.a.0": [10298, 10299],
+        "run.b.1": [9000, 9001, 10300],
+        "run.c.2": [10301],
+        "run.d.3": [10302],
+    }
+    running, folder = found["run.a.0"][10298]
+    assert folder == "/bed/jobs/r/a.0"
+    assert running == Job(10298, "RUNNING", "None", "2026-11-24T09:05:41", 95.0), "squeue is younger than accounting while a job runs"
+    successor = found["run.a.0"][10299][0]
+    assert successor.waits_for_another
+    assert successor.start is None
+    pending = found["run.b.1"][10300][0]
+    assert (pending.waits_for_another, pending.start) == (False, "2026-11-24T12:00:00")
+    assert pending.reason == "ReqNodeNotAvail, UnavailableNodes:n1"
+    cancelled = found["run.b.1"][9000][0]
+    assert (cancelled.state, cancelled.exit_code, cancelled.seconds) == ("CANCELLED", 143, 7.0)
+    assert found["run.b.1"][9001][0].start is None
+
+
+def test_of_a_job_that_has_ended_accounting_has_the_exit_code_and_a_step_s_memory() -> None:
+    found = jobs_of(QUEUE, ACCOUNT, {}, WANTED)
+    done, failed = found["run.c.2"][10301][0], found["run.d.3"][10302][0]
+    assert (done.state, done.exit_code, done.seconds, done.ran_out_of_memory) == ("COMPLETED", 0, 43.0, False)
+    assert (failed.state, failed.exit_code, failed.ran_out_of_memory) == ("FAILED", 2, True)
+
+
+def test_what_is_alive_in_the_queue_is_alive_whatever_accounting_says() -> None:
+    """A requeued job: accounting may still have its first end."""
+    queue = "7|PENDING|N/A|0:00|(null)|/f|n|BeginTime\n"
+    account = "7|PREEMPTED|0:0|30|2026-11-24T09:01:00|/f|n\n"
+    assert jobs_of(queue, account, {}, {"n"})["n"][7][0].state == "PENDING"
+    ended = "7|PREEMPTED|2026-11-24T09:01:00|0:30|(null)|/f|n|None\n"
+    assert jobs_of(ended, "7|RUNNING|0:0|29|2026-11-24T09:01:00|/f|n\n", {}, {"n"})["n"][7][0].state == "PREEMPTED", (
+        "accounting lags behind"
+    )
+
+
+def test_without_accounting_the_controller_has_the_exit_code() -> None:
+    told = "JobId=10302 JobName=run.d.3 UserId=ann(1000) JobState=FAILED Reason=NonZeroExitCode Requeue=0 ExitCode=3:0 DerivedExitCode=0:0"
+    found = jobs_of(QUEUE, "Slurm accounting storage is disabled\n", {10302: told, 10301: ""}, WANTED)
+    assert found["run.d.3"][10302][0].exit_code == 3
+    assert found["run.c.2"][10301][0].exit_code is None
+
+
+def test_a_folder_that_accounting_does_not_have_is_squeue_s() -> None:
+    queue = "7|FAILED|2026-11-24T09:01:00|0:30|(null)|/f|n|None\n"
+    assert jobs_of(queue, "7|FAILED|1:0|30|2026-11-24T09:01:00||n\n", {}, {"n"})["n"][7][1] == "/f"
+
+
+@pytest.mark.parametrize("said", ["Slurm accounting storage is disabled", "SLURM ACCOUNTING STORAGE IS DISABLED\n"])
+def test_accounting_that_is_disabled_is_an_answer(said: str) -> None:
+    assert slurm_verdict.DISABLED.search(said)
+    assert not slurm_verdict.DISABLED.search("sacct: error: Problem talking to the database: Connection refused")
+
+
+def test_a_row_says_the_job_the_chain_and_when_it_is_expected_to_start() -> None:
+    pending = judge(seen(job(5, "PENDING", "Priority", start="2026-11-24T12:00:00")), ALL)
+    assert slurm_verdict.document_fields(pending, seen()) == {
+        "slurm_job_id": "5",
+        "chain": ["5"],
+        "expected_start": "2026-11-24T12:00:00",
+        "waiting_successor": False,
+    }
+    resumed = judge(seen(job(5, "TIMEOUT"), job(6, "RUNNING", start="2026-11-24T12:00:00")), ALL)
+    assert slurm_verdict.document_fields(resumed, seen())["chain"] == ["5", "6"]
+    assert slurm_verdict.document_fields(judge(seen(ids=[5]), ALL), seen())["slurm_job_id"] is None
+
+
+def test_the_launcher_resumes_after_the_states_that_we_take_for_resumed() -> None:
+    from nemo_evaluator_launcher.executors.slurm import executor
+
+    handler = executor._generate_autoresume_handler(Path("/d"), None)
+    assert set(re.findall(r"_prev_state == '([A-Z_]+)'", handler)) - {"COMPLETED"} == slurm_verdict.RESUMED
+    assert "--dependency=afternotok:$SLURM_JOB_ID" in handler

@@ -1,0 +1,145 @@
+"""Scores out of every form of results.yml that a harness may write, and what is said of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.common import files
+from helpers.executors import scores
+from helpers.executors.process import jobs as process_jobs
+from helpers.steps import show, status
+
+SCORE = "{value: 0.5, stats: {count: 4, stderr: 0.25}}"
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "results.yml"
+    path.write_text(text)
+    return path
+
+
+def one(value: str) -> str:
+    return f"results: {{tasks: {{t: {{metrics: {{m: {{scores: {{s: {value}}}}}}}}}}}}}"
+
+
+@pytest.mark.parametrize(
+    ("score", "value", "stderr", "n"),
+    [
+        (SCORE, 0.5, 0.25, 4),
+        ("{value: 0.5}", 0.5, None, None),
+        ("{value: 0.5, stats: null}", 0.5, None, None),
+        ("{value: .nan, stats: {count: 4, stderr: .nan}}", None, None, 4),
+        ("{value: .inf, stats: {count: .nan, stderr: -1}}", None, None, None),
+        ("{value: 1e-05, stats: {count: 4.0}}", 1e-05, None, 4),
+        ("{value: true}", None, None, None),
+        ("{value: high, stats: [1]}", None, None, None),
+        ("{value: 3, unknown: {a: 1}, stats: {count: 2, other: 1}}", 3.0, None, 2),
+        ("null", None, None, None),
+    ],
+)
+def test_a_score(tmp_path: Path, score: str, value: float | None, stderr: float | None, n: int | None) -> None:
+    path = written(tmp_path, one(score))
+    assert scores.read_scores(path) == [{"part": None, "metric": "m", "score": "s", "value": value, "stderr": stderr, "n": n}]
+    assert scores.has_scores(path) == (value is not None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "results:",
+        "results: {tasks: {}}",
+        "results: {tasks: {t: {metrics: }}}",
+        "results: {tasks: [1, 2]}",
+        "results: {tasks: {t: 0.5}}",
+        "results: {tasks: {t: {metrics: {m: {scores: 1}}}}}",
+        "config: {}",
+        "- 1",
+        "results: {tasks: {t: {metr",
+        "\x00\x01",
+        "results: !!python/object:os.system {}",
+    ],
+)
+def test_torn_empty_or_foreign_results_are_no_scores(tmp_path: Path, text: str) -> None:
+    assert scores.read_scores(written(tmp_path, text)) == []
+    assert not scores.has_scores(written(tmp_path, text))
+
+
+def test_bytes_that_are_no_text_are_no_scores(tmp_path: Path) -> None:
+    (tmp_path / "results.yml").write_bytes(b"\xff\xfe\xfa")
+    assert scores.read_scores(tmp_path / "results.yml") == []
+    assert scores.read_scores(tmp_path / "absent.yml") == []
+
+
+def test_a_score_over_no_sample_is_none(tmp_path: Path) -> None:
+    assert not scores.has_scores(written(tmp_path, one("{value: 0.0, stats: {count: 0}}")))
+
+
+def test_several_metrics_scores_parts_and_groups_in_an_order_that_does_not_depend_on_the_file(tmp_path: Path) -> None:
+    tasks = {
+        "law": f"{{metrics: {{acc: {{scores: {{norm: {SCORE}, acc: {SCORE}}}}}}}}}",
+        "art": f"{{metrics: {{f1: {{scores: {{f1: {SCORE}}}}}, acc: {{scores: {{acc: {SCORE}}}}}}}}}",
+    }
+    # A group has a score of its own, repeats a task's, and holds another group.
+    inner = f"{{metrics: {{acc: {{scores: {{acc: {SCORE}}}}}}}}}"
+    groups = f"{{mmlu: {{metrics: {{acc: {{scores: {{acc: {SCORE}}}}}}}, groups: {{stem: {inner}}}}}, art: {inner}}}"
+
+    def read(order: list[str]) -> list[dict[str, Any]]:
+        listed = ", ".join(f"{name}: {tasks[name]}" for name in order)
+        return scores.read_scores(written(tmp_path, f"results: {{tasks: {{{listed}}}, groups: {groups}}}"))
+
+    rows = read(["law", "art"])
+    assert [(row["part"], row["metric"], row["score"]) for row in rows] == [
+        ("art", "acc", "acc"),
+        ("art", "f1", "f1"),
+        ("law", "acc", "acc"),
+        ("law", "acc", "norm"),
+        ("mmlu", "acc", "acc"),
+        ("stem", "acc", "acc"),
+    ]
+    assert read(["art", "law"]) == rows
+
+
+def submitted(tmp_path: Path, codes: dict[str, int | None]) -> dict[str, Any]:
+    """A submission with a task a name, each ended with its code, with a score where it is 0."""
+    jobs = []
+    for index, (name, code) in enumerate(codes.items()):
+        folder = tmp_path / "jobs" / f"{name}.{index}"
+        for part in ("logs", "artifacts"):
+            (folder / part).mkdir(parents=True)
+        process_jobs.stage(folder, "running")
+        if code is not None:
+            process_jobs.stage(folder, "exit", code)
+        if code == 0:
+            (folder / "artifacts/results.yml").write_text(one(SCORE))
+            (folder / "artifacts/samples.json").write_text('{"asked": 10, "failed": 6}')
+        jobs.append({"task": name, "index": index, "harness": "h", "job_id": f"i.{index}", "job_dir": str(folder)})
+    return {"executor": "process", "invocation_id": "i", "seal": "sha256:" + "0" * 64, "jobs": jobs}
+
+
+def test_only_tasks_that_succeeded_have_rows_and_failed_samples_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    submission = submitted(tmp_path, {"good": 0, "bad": 1})
+    found = scores.collect(submission, status.ask(submission))
+    files.validate(files.seal_json(found), "results", "results")
+    assert [row["task"] for row in found["rows"]] == ["good"]
+    assert [entry["state"] for entry in found["tasks"]] == ["SUCCEEDED", "FAILED"]
+    assert scores.notices(found) == ["good: 6 of 10 samples failed and are in no score"]
+    show._print_results(found)
+    told = capsys.readouterr()
+    assert "0.500 ± 0.250 (4)" in told.out
+    assert "6 of 10 samples failed and are in no score" in told.err
+
+
+def test_a_success_without_a_number_is_a_failure(tmp_path: Path) -> None:
+    submission = submitted(tmp_path, {"empty": 0})
+    (tmp_path / "jobs/empty.0/artifacts/results.yml").write_text(one("{value: .nan}"))
+    assert [(job["state"], job["reason"]) for job in status.ask(submission)["jobs"]] == [("FAILED", "results.yml holds no score")]
+
+
+def test_rich_markup_and_escapes_in_names_do_nothing_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    submission = submitted(tmp_path, {"[red]x": 0})
+    show._print_results(scores.collect(submission, status.ask(submission)))
+    assert "[red]x" in capsys.readouterr().out

@@ -1,0 +1,96 @@
+"""helpers/steps/variables.py: what the Makefile documents, which names count, and which run a command means."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from helpers.common import run_folder
+from helpers.common.errors import BadInput
+from helpers.steps import variables
+
+OLD, NEW = "20261122T013512Z-local-7f3a", "20261123T000000Z-hosted-0000"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    for name in (OLD, NEW):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def test_the_documented_targets_and_variables_are_read_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "Makefile"
+    path.write_text("#: ONE  first one\n#: TWO_X  second\nbuild: $(a) | b ## make it\n.PHONY: c\n_x: ## no\nrun-it: ## run\n")
+    assert variables.variables(path) == [variables.Entry("ONE", "first one"), variables.Entry("TWO_X", "second")]
+    assert variables.targets(path) == [variables.Entry("build", "make it"), variables.Entry("run-it", "run")]
+
+
+@pytest.mark.parametrize(("typed", "near"), [("TASK", "TASKS"), ("tasks", "TASKS"), ("PROFIL", "PROFILE"), ("FORCESQUASH", "FORCE_SQUASH")])
+def test_an_unknown_name_is_refused_with_the_nearest(typed: str, near: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(f"{typed} (did you mean {near}?)")):
+        variables.check_names(["CONFIG", typed], {})
+    with pytest.raises(BadInput, match=re.escape(f"EVALMAKE_{typed} in the environment (did you mean EVALMAKE_{near}?)")):
+        variables.check_names([], {f"EVALMAKE_{typed}": "x"})
+
+
+def test_known_names_and_those_that_are_none_of_ours_pass() -> None:
+    known = [entry.name for entry in variables.variables()]
+    variables.check_names(known, {f"EVALMAKE_{name}": "" for name in [*known, *variables.OTHER_ENVIRONMENT]} | {"TASK": "x", "RUN": "y"})
+
+
+@pytest.mark.parametrize(
+    ("run", "goals", "meant"),
+    [
+        (None, ["status"], NEW),
+        (None, ["logs", "results"], NEW),
+        (None, ["resume"], NEW),
+        (OLD[:9], ["status"], OLD),
+        ("latest", ["eval"], NEW),
+        (None, [f"runs/{OLD}/config.yaml"], OLD),
+        (OLD, [f"./runs/{OLD}/config.yaml"], OLD),
+    ],
+)
+def test_a_command_means_the_run_of_its_goal_or_of_run_or_the_last(runs: Path, run: str | None, goals: list[str], meant: str) -> None:
+    assert variables.run_ids(run, "", "", goals, runs) == ([meant], False)
+
+
+@pytest.mark.parametrize("goals", [["status"], ["cancel"], ["cancel", "status"]])
+def test_status_and_cancel_take_several_runs_each_once_in_their_order(runs: Path, goals: list[str]) -> None:
+    assert variables.run_ids(f"latest  {OLD} {OLD[:9]}", "", "", goals, runs) == ([NEW, OLD], False)
+
+
+@pytest.mark.parametrize("goals", [[], ["eval"], ["eval", "status"], ["help"], ["dry-run"]])
+def test_else_it_means_a_new_run_named_after_the_config(runs: Path, goals: list[str]) -> None:
+    for config, profile, label in (("", "", "local"), ("configs/My.yaml", "p", "my"), ("", "Cluster", "cluster")):
+        (made,), is_new = variables.run_ids(None, config, profile, goals, runs)
+        assert is_new
+        assert run_folder.ID_FORM.fullmatch(made)
+        assert f"-{label}-" in made
+
+
+@pytest.mark.parametrize(
+    ("run", "goals", "said"),
+    [
+        ("", ["eval"], "RUN is empty"),
+        (OLD, [f"runs/{NEW}/config.yaml"], "one run at a time"),
+        (None, [f"runs/{OLD}/a", f"runs/{NEW}/b"], "one run at a time"),
+        (None, ["runs/20200101T000000Z-x-0000/config.yaml"], "no such run"),
+        (None, ["runs/../config.yaml"], "no such run"),
+        (None, ["batch", "dry-run"], "one of them at a time"),
+        (f"{OLD} {NEW}", ["eval"], "names no run"),
+        (f"{OLD} {NEW}", ["status", "logs"], "names no run"),
+        (f"{OLD} 2031", ["status"], "RUN=2031 names no run"),
+        ("20261", ["cancel"], "is the start of 2 runs"),
+    ],
+)
+def test_opposites_and_runs_that_are_not_there_are_refused(runs: Path, run: str | None, goals: list[str], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        variables.run_ids(run, "", "", goals, runs)
+
+
+def test_the_page_shows_values_that_could_move_the_cursor_as_text() -> None:
+    assert "[now '\\x1b[2J']" in variables.page({"EVALMAKE_TASKS": "\x1b[2J"})
+    assert "[now 'default']" in variables.page({"EVALMAKE_PROFILE": "p"})
