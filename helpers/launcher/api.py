@@ -1,6 +1,6 @@
 """The one door to nemo-evaluator-launcher: imported here only (0.9 s), kept quiet, without telemetry, and with its catalogue read once.
 
-Names replaced in launcher 0.2.6, each held by a test (tests/helpers/launcher/test_api.py): `load_tasks_mapping` in api.functional; and those
+Names replaced in launcher 0.2.6, each held by a test (tests/helpers/launcher): `load_tasks_mapping` in api.functional; and those
 of helpers/executors/slurm/submission.py.
 """
 
