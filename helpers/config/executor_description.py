@@ -1,0 +1,44 @@
+"""What the configuration has to know of an executor. Each executor describes itself; steps hand the description to the rules here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from helpers.config.profiles import Profile
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A value that a profile's field gives to a dotted key of the config."""
+
+    key: tuple[str, ...]
+    value: Any
+    field: str
+    only_if_open: bool = False  # a group's default counts more
+
+
+def no_effects(_profile: Profile, _mode: str) -> Iterator[Effect]:
+    """For executors that take nothing from a profile."""
+    return iter(())
+
+
+@dataclass(frozen=True)
+class Description:
+    """An executor, as far as it matters to a config and to a profile.
+
+    `name` is `execution.type` of a compiled config and `executor` of submission.json. `profile_words` are other words for it that a profile
+    may use, `launcher_type` is the `execution.type` that the launcher takes, which a config may use too.
+    """
+
+    name: str
+    launcher_type: str
+    profile_words: tuple[str, ...] = ()
+    fields: frozenset[str] | None = None  # the profile's fields that have an effect; None: all of them
+    effects: Callable[[Profile, str], Iterator[Effect]] = no_effects  # of a profile in a mode: eval, batch or dry-run
+    required: tuple[str, ...] = ()  # dotted keys of the config that need a value
+    defaults: dict[str, tuple[Any, str]] = field(default_factory=dict)  # values for keys left open (`???`), each with the reason
+    runs_containers: bool = True  # otherwise a task's harness must be installed here, and images have no effect
+    has_walltime: bool = False  # execution.walltime and max_walltime are Slurm's
+    logs_in_over_ssh: bool = False  # execution.username defaults to the user that ssh would take

@@ -1,0 +1,180 @@
+"""What an executor does. process/, docker/ and slurm/ do it; registry.py alone knows their names.
+
+A submission is the content of submission.json, a job one of its `jobs`, a row one of the `jobs` of status.json, `data` the content of
+launcher.yaml, and a config that of config.yaml.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, ClassVar
+
+from helpers.cluster.connection import Cluster
+from helpers.common.errors import Unreachable
+from helpers.config.executor_description import Description
+
+Document = dict[str, Any]
+
+
+class WandbExport(Enum):
+    """Whether an executor's own jobs can write scores to W&B; where they cannot, they are exported from this machine."""
+
+    NEVER = "never"
+    ALWAYS = "always"
+    ONE_JOB_A_TASK = "one job a task"  # online, and into one W&B run a task: several writers of one run undo each other
+
+
+@dataclass(frozen=True)
+class ImageUse:
+    """A container image of a run: its reference, what uses it, and the config key that names it."""
+
+    reference: str
+    user: str
+    key: tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What is submitted: the compiled config, launcher.yaml and its seal, and the run's folder (None outside a run)."""
+
+    config: Document
+    data: Document
+    seal: str
+    run: Path | None
+    keep_partial: bool = False  # when one task is refused, the jobs of the others stay
+    images: Sequence[str] = ()  # the references or paths that launcher.yaml names
+    log: Path | None = None  # where the launcher's own words go
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What came of a submission: `jobs` are those of submission.json, in the tasks' order, `submitted_at` is text in UTC."""
+
+    invocation_id: str
+    submitted_at: str
+    jobs: list[Document]
+    cluster: Document | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Where the jobs of one submission stand: rows of status.json, what could not be asked, and why nothing could be asked at all."""
+
+    rows: list[Document]
+    problems: tuple[str, ...] = ()
+    error: Unreachable | None = None
+
+
+class Executor(ABC):
+    """One way to run an evaluation. An instance holds no state: all of it lies in the run's files, or where the jobs run."""
+
+    description: ClassVar[Description]
+    log_kinds: ClassVar[tuple[str, ...]] = ("client", "server")
+    streams_logs: ClassVar[bool] = False  # `make eval` shows the tasks' logs unless VERBOSE=0
+    has_queue: ClassVar[bool] = False  # jobs wait in a queue, so the models of a sweep run side by side
+    jobs_outlive_us: ClassVar[bool] = True  # Ctrl-C detaches; otherwise it stops the jobs
+    picks_tasks: ClassVar[bool] = False  # single tasks can be cancelled
+    reads_local_files: ClassVar[bool] = True  # a job can read a file of this machine
+    wandb_export: ClassVar[WandbExport] = WandbExport.NEVER
+
+    # ---- Before submitting -----------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def complete(self, data: Document, run: Path | None) -> None:
+        """Put into a launcher config what this executor's runs need: `execution.type` as the launcher takes it, folders, names.
+
+        Raises BadInput for a value that it cannot hand on.
+        """
+
+    def images(self, _config: Mapping[str, Any], _wandb_mode: str) -> Iterator[ImageUse]:
+        """Every use of a container image in a run of this config; none where nothing runs in containers."""
+        return iter(())
+
+    def squash_obstacle(self, _config: Mapping[str, Any]) -> str:
+        """Why the images of a run are not squashed, with the fix; empty when they can be. Contacts nothing."""
+        return f"executor {self.description.name} uses no .sqsh files"
+
+    def cluster(self, _config: Mapping[str, Any]) -> Cluster | None:
+        """The cluster that a compiled config runs on, where checkpoints and manifests lie too; None for this machine."""
+        return None
+
+    @abstractmethod
+    def cost(self, config: Mapping[str, Any]) -> str:
+        """One line: what the evaluation takes at most."""
+
+    def job_scripts(self, _data: Document) -> Iterator[tuple[str, str]]:
+        """The name of each task and the script that would run it; contacts nothing. Raises BadInput where there are no scripts to show."""
+        return iter(())
+
+    # ---- Submitting ------------------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def submitted_before(self, data: Document) -> str | None:
+        """The invocation whose jobs this machine knows for this launcher config, though submission.json is missing.
+
+        Raises BadInput when those jobs were made from another launcher config.
+        """
+
+    @abstractmethod
+    def check(self, data: Document) -> None:
+        """Look at all that can be known before anything is submitted. Raises BadInput, StepFailed or Unreachable, with the fix."""
+
+    @abstractmethod
+    def submit(self, handover: Handover, before: str | None) -> Submitted:
+        """Submit exactly once. Given again after a kill at any moment, it finds the jobs that exist and submits only the others.
+
+        `before`: what `submitted_before` found. Raises StepFailed when a job is refused, Unreachable when it cannot be known.
+        """
+
+    def abandon(self, _run: Path, _data: Document, _config: Document) -> str:
+        """Called when a person interrupts a submission: stop what was started here, or say in one sentence what continues elsewhere."""
+        return ""
+
+    # ---- A run that was submitted ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def ask(self, submissions: Sequence[Document]) -> list[Answer]:
+        """Where the jobs of each submission stand now, in as few round trips as possible. Raises nothing for what cannot be reached."""
+
+    @abstractmethod
+    def follow(self, submission: Document, with_logs: bool, record: Callable[[Answer], None]) -> Answer:
+        """Show progress, and logs, until every job has ended; continues first what was interrupted before. Returns the last answer.
+
+        Each answer on the way is given to `record`, so that status.json holds the last one at any moment.
+
+        Raises Interrupted on Ctrl-C, SIGTERM and SIGHUP; Unreachable; StepFailed when what ran the jobs was killed.
+        """
+
+    @abstractmethod
+    def logs(self, submission: Document, jobs: Sequence[Document], which: str, to_the_end: bool) -> None:
+        """Print the logs of these jobs on stdout, each line after its task's name; with `to_the_end` as they grow. Raises Unreachable."""
+
+    def bring_home(self, _submission: Document, _rows: Sequence[Document], _tidy: bool) -> int:
+        """Copy what ended tasks wrote to their `job_dir` here, and return how many were copied; `tidy`: remove what they left queued."""
+        return 0
+
+    @abstractmethod
+    def cancel(self, submission: Document, jobs: Sequence[Document]) -> list[str]:
+        """Stop these jobs for good; a sentence for each thing that was stopped, none when nothing ran.
+
+        Raises Unreachable when that could not be asked, StepFailed when a job would not stop.
+        """
+
+    def cancel_unrecorded(self, _run: Path, _data: Document, _config: Document) -> list[str] | None:
+        """Stop the jobs of a submission that was killed before its record; None where this run can have none."""
+        return None
+
+    @abstractmethod
+    def resume(self, submission: Document, rows: Sequence[Document], again: Sequence[int]) -> dict[int, str]:
+        """Run the tasks with these indices again in the same run, which ended without results; `rows` are the last status.
+
+        Returns the new job id of each (empty: it waits for `make eval`). Raises BadInput where it cannot, Unreachable, StepFailed.
+        """
+
+    def explain(self, reason: str, _job_dir: Path) -> str:
+        """The reason of a failed job with its cause and fix, where they are known."""
+        return reason
