@@ -15,9 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.cluster import connection
 from helpers.common.errors import run_main
-from helpers.config import profile_fields
+from helpers.config import clusters, profile_fields
 from helpers.executors.slurm import jobs
 
 
@@ -30,7 +29,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     profile = profile_fields.of_cluster(options.profile)
     partition = options.partition or str(profile.fields.get(profile_fields.partition_field(profile, "eval")) or "batch")
-    jobs.show_queue(connection.of_profile(profile), "" if partition == "all" else partition, options.most)
+    jobs.show_queue(clusters.of_profile(profile), "" if partition == "all" else partition, options.most)
 
 
 if __name__ == "__main__":

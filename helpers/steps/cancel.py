@@ -9,6 +9,7 @@ from typing import Any
 
 from helpers.common import console, files
 from helpers.common.errors import BadInput, Interrupted, StepFailed
+from helpers.config import clusters
 from helpers.config.tasks import labels as labels_of
 from helpers.executors.process import jobs as process_jobs
 from helpers.steps import follow, show, status
@@ -50,14 +51,13 @@ def cancel(submission_path: Path, tasks: list[str] | None = None) -> None:
 
 def cancel_on_cluster(submission: dict[str, Any], chosen: list[dict[str, Any]]) -> None:
     """Cancel the whole chain of each of these jobs, and say which Slurm jobs were cancelled."""
-    from helpers.cluster import connection
     from helpers.common import run_folder
     from helpers.executors.slurm import jobs as slurm_jobs
     from helpers.executors.slurm import submission as slurm_executor
 
     names, folders = [job["job_name"] for job in chosen], [job["remote_dir"] for job in chosen]
     days = slurm_executor.days_since(run_folder.moment_of(submission["submitted_at"]))
-    cancelled = slurm_jobs.cancel(connection.of_submission(submission), names, folders, days)
+    cancelled = slurm_jobs.cancel(clusters.of_submission(submission), names, folders, days)
     labels = labels_of(submission["jobs"])
     for job in chosen:
         if ids := cancelled.get(job["job_name"]):
@@ -71,7 +71,6 @@ def cancel_unrecorded(run: Path) -> bool:
 
     The run is as before it was submitted then: `make eval RUN=…` submits it.
     """
-    from helpers.cluster import connection
     from helpers.executors.slurm import jobs as slurm_jobs
     from helpers.executors.slurm import submission as slurm_executor
 
@@ -82,7 +81,7 @@ def cancel_unrecorded(run: Path) -> bool:
         return False
     if data["execution"]["type"] != "slurm":
         return False
-    submitting = slurm_executor.Submitting(connection.of_config(config), run, seal)
+    submitting = slurm_executor.Submitting(clusters.of_config(config), run, seal)
     names, folders = submitting.expected(data)
     cancelled = slurm_jobs.cancel(submitting.cluster, names, folders, submitting.days, take_back=True)
     if not cancelled:

@@ -6,12 +6,11 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from helpers.cluster import connection
 from helpers.common import console, files
 from helpers.common.console import Cell
 from helpers.common.errors import BadInput
 from helpers.common.files import shown
-from helpers.config import model_references
+from helpers.config import clusters, model_references
 from helpers.config.model_references import Place, Registry
 from helpers.credentials import gathering
 from helpers.steps import lineage, request
@@ -55,7 +54,7 @@ def registry(config: Mapping[str, Any], place: Place, env_folder: Path, environ:
 
     assert place.root
     on_cluster = config["execution"]["type"] == "slurm"
-    return manifests.Manifests(place.root, connection.of_config(config) if on_cluster else None)
+    return manifests.Manifests(place.root, clusters.of_config(config) if on_cluster else None)
 
 
 def listing(config: Mapping[str, Any], match: str, env_folder: Path, environ: MutableMapping[str, str]) -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from helpers.common import run_folder
 from helpers.common.errors import Unreachable
+from helpers.config import clusters
 from helpers.executors import endpoint_failures
 from helpers.executors.process import jobs
 from helpers.executors.scores import has_scores
@@ -31,10 +32,9 @@ def ask(submission: dict[str, Any]) -> dict[str, Any]:
     Raises Unreachable when its cluster could not be asked.
     """
     if submission["executor"] == "slurm":
-        from helpers.cluster import connection
         from helpers.executors.slurm import asking
 
-        return document_of(submission, asking.ask(connection.of_submission(submission), [submission]), 0)
+        return document_of(submission, asking.ask(clusters.of_submission(submission), [submission]), 0)
     rows = []
     if submission["executor"] == "process":
         supervised = jobs.is_supervised(Path(submission["jobs"][0]["job_dir"]).parent)
@@ -53,19 +53,18 @@ def ask_all(submissions: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], li
     """The status of each submission, in one round trip a cluster; and why a cluster could not be asked: its jobs are UNREACHABLE then."""
     documents: dict[int, dict[str, Any]] = {}
     failures = []
-    clusters: dict[str, list[int]] = {}
+    by_cluster: dict[str, list[int]] = {}
     for number, submission in enumerate(submissions):
         if submission["executor"] == "slurm":
-            clusters.setdefault(repr(submission["cluster"]), []).append(number)
+            by_cluster.setdefault(repr(submission["cluster"]), []).append(number)
         else:
             documents[number] = ask(submission)
-    if clusters:
-        from helpers.cluster import connection
+    if by_cluster:
         from helpers.executors.slurm import asking
-    for numbers in clusters.values():
+    for numbers in by_cluster.values():
         asked = [submissions[number] for number in numbers]
         try:
-            question = asking.ask(connection.of_submission(asked[0]), asked)
+            question = asking.ask(clusters.of_submission(asked[0]), asked)
         except Unreachable as error:
             failures.append(error)
             for number in numbers:

@@ -13,11 +13,10 @@ from typing import Any
 
 import yaml
 
-from helpers.cluster import connection
 from helpers.common import console, files, run_folder, stopping_points
 from helpers.common.errors import BadInput, StepFailed, Unreachable
 from helpers.common.files import shown
-from helpers.config import catalogue
+from helpers.config import catalogue, clusters
 from helpers.credentials import gathering, wandb_server
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.slurm import job_values, submission
@@ -85,7 +84,7 @@ def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = 
             files.make_folder(log.parent)
         submitting = None
         if data["execution"]["type"] == "slurm":
-            cluster, named = connection.of_config(config), list(references.users(data))
+            cluster, named = clusters.of_config(config), list(references.users(data))
             submitting = submission.Submitting(cluster, run, seal, keep_partial, named)
             console.say(planning.cost(config))
         # The process executor goes on with its own invocation: killed half-way, its jobs may not be running yet. On Slurm each job that is
