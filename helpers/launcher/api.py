@@ -1,7 +1,7 @@
 """The one door to nemo-evaluator-launcher: imported here only (0.9 s), kept quiet, without telemetry, and with its catalogue read once.
 
-Names replaced in launcher 0.2.6, each held by a test (tests/helpers/launcher): `load_tasks_mapping` in api.functional; and those
-of helpers/executors/slurm/submission.py.
+Names replaced in launcher 0.2.6, each held by a test: `load_tasks_mapping` in api.functional (tests/helpers/launcher); and those
+of helpers/executors/slurm/job_scripts.py.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from helpers.common.errors import StepFailed, one_line
 from helpers.config import catalogue
-
-if TYPE_CHECKING:
-    from helpers.executors.slurm.submission import Submitting
 
 TELEMETRY = "NEMO_EVALUATOR_TELEMETRY_LEVEL"
 _LOG_LEVELS = ("NEMO_EVALUATOR_LOG_LEVEL", "LOG_LEVEL")
@@ -60,8 +57,8 @@ def talking_to_the_person() -> Iterator[None]:
         yield
 
 
-def run_eval(config: dict[str, Any], log: Path | None = None, submitting: Submitting | None = None) -> str:
-    """Hand a resolved config to the launcher; returns the invocation id (16 hex digits). On Slurm `submitting` says how and where.
+def run_eval(config: dict[str, Any], log: Path | None = None) -> str:
+    """Hand a resolved config to the launcher; returns the invocation id (16 hex digits).
 
     Raises StepFailed with the launcher's own words, or the EvalmakeError of an executor of ours.
     """
@@ -74,8 +71,7 @@ def run_eval(config: dict[str, Any], log: Path | None = None, submitting: Submit
 
         functional.load_tasks_mapping = task_mapping  # type: ignore[attr-defined]
         try:
-            with submitting.replacing() if submitting else contextlib.nullcontext():
-                invocation = functional.run_eval(OmegaConf.create(config))  # type: ignore[arg-type]
+            invocation = functional.run_eval(OmegaConf.create(config))  # type: ignore[arg-type]
         except (ValueError, RuntimeError, AttributeError, KeyError, OSError) as error:
             raise StepFailed(f"nemo-evaluator-launcher refused the evaluation: {one_line(error)}") from error
     if not invocation:
@@ -131,28 +127,3 @@ def record_resumed(job_id: str, slurm_job_id: str) -> None:
             job.data["slurm_job_id"], job.data["resumed_at"] = slurm_job_id, time.time()
             ExecutionDB().write_job(job)
 
-
-def sbatch_scripts(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """The sbatch script that the launcher would submit for each task of a resolved Slurm config; nothing is written or contacted.
-
-    Raises StepFailed with the launcher's own words.
-    """
-    quiet_environment()
-    with talking_to(None):
-        from nemo_evaluator_launcher.common.helpers import get_unique_task_name
-        from nemo_evaluator_launcher.executors.slurm.executor import _create_slurm_sbatch_script
-        from omegaconf import OmegaConf
-
-        cfg = OmegaConf.create(config)
-        mapping = {task.full_name: task for task in catalogue.load().values()}
-        scripts = []
-        for index, entry in enumerate(cfg.evaluation.tasks):
-            name = get_unique_task_name(entry.name, index)
-            image = entry.get("container") or (mapping.get(entry.name) or catalogue.find(entry.name)).container
-            folder = Path(cfg.execution.output_dir) / "INVOCATION" / name
-            try:
-                made = _create_slurm_sbatch_script(cfg, entry, image, folder, "INVOCATION", f"INVOCATION.{index}", index)
-            except (ValueError, RuntimeError, KeyError) as error:
-                raise StepFailed(f"nemo-evaluator-launcher cannot write the script of {entry.name}: {one_line(error)}") from error
-            scripts.append((name, made.cmd))
-    return scripts

@@ -9,8 +9,6 @@ from typing import Any
 
 from helpers.common import console, files
 from helpers.common.errors import BadInput, Interrupted, StepFailed
-from helpers.config import clusters
-from helpers.config.tasks import labels as labels_of
 from helpers.executors.process import jobs as process_jobs
 from helpers.steps import follow, show, status
 
@@ -51,19 +49,10 @@ def cancel(submission_path: Path, tasks: list[str] | None = None) -> None:
 
 def cancel_on_cluster(submission: dict[str, Any], chosen: list[dict[str, Any]]) -> None:
     """Cancel the whole chain of each of these jobs, and say which Slurm jobs were cancelled."""
-    from helpers.common import run_folder
-    from helpers.executors.slurm import jobs as slurm_jobs
-    from helpers.executors.slurm import submission as slurm_executor
+    from helpers.executors.slurm import executor as slurm
 
-    names, folders = [job["job_name"] for job in chosen], [job["remote_dir"] for job in chosen]
-    days = slurm_executor.days_since(run_folder.moment_of(submission["submitted_at"]))
-    cancelled = slurm_jobs.cancel(clusters.of_submission(submission), names, folders, days)
-    labels = labels_of(submission["jobs"])
-    for job in chosen:
-        if ids := cancelled.get(job["job_name"]):
-            console.done(f"{labels[job['index']]}: cancelled {', '.join(ids)}; nothing of it starts again")
-    if not cancelled:
-        console.done("nothing was running")
+    for line in slurm.EXECUTOR.cancel(submission, chosen) or ["nothing was running"]:
+        console.done(line)
 
 
 def cancel_unrecorded(run: Path) -> bool:
@@ -71,8 +60,8 @@ def cancel_unrecorded(run: Path) -> bool:
 
     The run is as before it was submitted then: `make eval RUN=…` submits it.
     """
-    from helpers.executors.slurm import jobs as slurm_jobs
-    from helpers.executors.slurm import submission as slurm_executor
+    from helpers.executors.base import Handover
+    from helpers.executors.slurm import executor as slurm
 
     try:
         data, seal, _ = files.read_yaml(run / "launcher.yaml", "launcher")
@@ -81,15 +70,8 @@ def cancel_unrecorded(run: Path) -> bool:
         return False
     if data["execution"]["type"] != "slurm":
         return False
-    submitting = slurm_executor.Submitting(clusters.of_config(config), run, seal)
-    names, folders = submitting.expected(data)
-    cancelled = slurm_jobs.cancel(submitting.cluster, names, folders, submitting.days, take_back=True)
-    if not cancelled:
-        console.done(f"{run.name} was not submitted: no job of it is on {submitting.cluster}")
-    for name, ids in cancelled.items():
-        console.done(
-            f"{name.rpartition('.')[0].partition('.')[2]}: cancelled {', '.join(ids)}, which had been queued before the run was recorded"
-        )
+    for line in slurm.EXECUTOR.cancel_unrecorded(Handover(config, data, seal, run)) or [f"{run.name} was not submitted: it has no jobs"]:
+        console.done(line)
     return True
 
 

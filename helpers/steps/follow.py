@@ -18,6 +18,7 @@ from typing_extensions import Self
 from helpers.common import console, files
 from helpers.common.errors import Interrupted, StepFailed, interruptible, one_line
 from helpers.config import tasks
+from helpers.executors.base import Answer
 from helpers.executors.process import jobs as process_jobs
 from helpers.steps import status
 
@@ -89,11 +90,15 @@ def detached(submission_path: str) -> Interrupted:
 
 def follow_cluster(submission: dict[str, Any], submission_path: str, out: str, with_logs: bool) -> None:
     """The same for a run on Slurm, whose jobs go on whatever becomes of this process. Raises Interrupted on Ctrl-C: it detaches."""
-    from helpers.executors.slurm import following
+    from helpers.executors.slurm import executor as slurm
+
+    def record(answer: Answer) -> None:
+        if out != "-":
+            files.write_json(out, status.document_of(submission, answer), "status")
 
     try:
         listen_for_signals()
-        seen = following.follow(submission, with_logs, out)
+        seen = status.document_of(submission, slurm.EXECUTOR.follow(submission, with_logs, record))
     except (KeyboardInterrupt, Interrupted, BrokenPipeError) as error:
         raise detached(submission_path) from error
     say_what_failed(seen)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers.common import console, files, walltime
+from helpers.common import console, files
 from helpers.common.console import Cell
 from helpers.common.errors import BadInput
 from helpers.config import model_references, tasks
 from helpers.credentials import gathering
+from helpers.executors.slurm import executor as slurm
 from helpers.images import references
 from helpers.launcher import launcher_yaml
 from helpers.steps import squash_images
@@ -48,57 +47,17 @@ def show(config_path: str, with_scripts: bool, remote: bool = False) -> None:
 
 
 def cost(config: dict[str, Any]) -> str:
-    """One line: jobs × nodes × GPUs × walltime = GPU-hours at worst, and what automatic resuming could make of it."""
-    execution = config["execution"]
-    jobs = len(config["evaluation"]["tasks"])
-    if execution["type"] != "slurm":
-        return f"{jobs} tasks on this machine, one after another; no GPU-hours are charged."
-    nodes, gpus = execution.get("num_nodes") or 1, gpus_per_node(execution)
-    seconds = walltime.seconds(execution["walltime"], "execution.walltime")
-    hours = jobs * nodes * gpus * seconds / 3600
-    text = f"{jobs} jobs × {nodes} nodes × {gpus} GPUs × {execution['walltime']} = {round(hours, 2):g} GPU-hours at worst"
-    if execution.get("max_walltime"):
-        most = jobs * nodes * gpus * walltime.seconds(execution["max_walltime"], "execution.max_walltime") / 3600
-        text += f" (a job that reaches its walltime is resumed, up to max_walltime {execution['max_walltime']}: {most:g})"
-    return text + "."
-
-
-def gpus_per_node(execution: dict[str, Any]) -> int:
-    """The GPUs that each node of a job is asked for: out of gpus_per_node, gres (gpu:8, gpu:h100:4), or the extra sbatch flags."""
-    flags = execution.get("sbatch_extra_flags") or {}
-    for value in (execution.get("gpus_per_node"), flags.get("gpus-per-node"), execution.get("gres"), flags.get("gres")):
-        if value is None or isinstance(value, bool):
-            continue
-        if isinstance(value, int):
-            return value
-        for part in str(value).split(","):
-            if part.split(":")[0] == "gpu" or part.isdecimal() or re.fullmatch(r"[a-z]\w*:\d+", part):
-                last = part.split(":")[-1]
-                return int(last) if last.isdecimal() else 1
-    return 0
+    """One line: what the evaluation takes at most."""
+    if config["execution"]["type"] == "slurm":
+        return slurm.EXECUTOR.cost(config)
+    return f"{len(config['evaluation']['tasks'])} tasks on this machine, one after another; no GPU-hours are charged."
 
 
 def sbatch_scripts(config: dict[str, Any], wandb: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The sbatch script that the launcher would submit for each task. Values of host: variables are replaced before it sees them.
-
-    `wandb`: that section of credentials.json. Images are by reference in it, and models stand-ins: both are told when they are looked up.
-    """
+    """The sbatch script that would be submitted for each task; `wandb`: that section of credentials.json."""
     if config["execution"]["type"] != "slurm":
         raise BadInput(f"execution.type {config['execution']['type']} submits no sbatch script; jobs/TASK/run.sh of a run is what runs")
-    from helpers.launcher import api
-
-    data = launcher_yaml.make(config, None, models=model_references.stand_ins(config), wandb=wandb)
-    names = set(re.findall(r"\bhost:([A-Za-z_]\w*)", files.dump_yaml(data)))
-    kept = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "from-the-environment"))
-    try:
-        yield from api.sbatch_scripts(data)
-    finally:
-        for name, value in kept.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    yield from slurm.EXECUTOR.job_scripts(launcher_yaml.make(config, None, models=model_references.stand_ins(config), wandb=wandb))
 
 
 def _show_models(config: dict[str, Any]) -> None:

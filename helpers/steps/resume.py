@@ -8,7 +8,7 @@ from helpers.common import console
 from helpers.common.errors import BadInput
 from helpers.config import tasks as tasks_of
 from helpers.executors.process import jobs as process_jobs
-from helpers.executors.slurm import jobs as slurm_jobs
+from helpers.executors.slurm import executor as slurm
 from helpers.steps import show, status
 
 
@@ -28,11 +28,7 @@ def resume(submission_path: Path, tasks: list[str]) -> None:
     for name in ("results.json", "status.json") if again else ():
         (run / name).unlink(missing_ok=True)
     if submission["executor"] == "slurm":
-        # One that was resumed a moment ago, by a command that was stopped, is found in the queue and not queued twice.
-        queued = slurm_jobs.resume(submission, [job["index"] for job in again]) if again else {}
-        slurm_jobs.record(
-            submission, {job["index"]: job["chain"][0] for job in seen["jobs"] if job["state"] not in status.ENDED and job["chain"]}
-        )
+        queued = slurm.EXECUTOR.resume(submission, seen["jobs"], [job["index"] for job in again])
     else:
         for job in submission["jobs"]:
             if job["index"] in {one["index"] for one in again}:

@@ -146,9 +146,9 @@ def logs(submission: dict[str, Any], wanted: list[str], which: str, to_the_end: 
     """
     jobs = chosen_jobs(submission, wanted)
     if submission["executor"] == "slurm":
-        from helpers.executors.slurm import following as slurm_following
+        from helpers.executors.slurm import executor as slurm
 
-        slurm_following.show_logs(submission, jobs, which, to_the_end)
+        slurm.EXECUTOR.logs(submission, jobs, which, to_the_end)
         return
     if which == "slurm":
         raise BadInput(f"WHICH=slurm: a run on executor {submission['executor']} has no such log; client and server are there")
@@ -171,11 +171,9 @@ def gather(submission_path: str, status_path: str | None, out: str, partial: boo
     submission = submission_of(submission_path)
     seen = files.read_json(status_path, "status") if status_path else status.ask(submission)
     if submission["executor"] == "slurm":
-        from helpers.executors.slurm import jobs as slurm_jobs
+        from helpers.executors.slurm import executor as slurm
 
-        slurm_jobs.fetch(submission, [job for job in seen["jobs"] if job["state"] in status.ENDED])
-        if not status_path:  # whoever followed has tidied
-            slurm_jobs.tidy(submission, seen["jobs"])
+        slurm.EXECUTOR.bring_home(submission, seen["jobs"], not status_path)  # whoever followed has tidied
     model = Path(submission_path).with_name("model.json")
     found = scores.collect(submission, seen, files.read_json(model, "model") if model.exists() else None)
     stopping_points.here("before-results")

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from helpers.common import run_folder
 from helpers.common.errors import Unreachable
-from helpers.config import clusters
 from helpers.executors import endpoint_failures
+from helpers.executors.base import Answer
 from helpers.executors.process import jobs
 from helpers.executors.scores import has_scores
-
-if TYPE_CHECKING:
-    from helpers.executors.slurm.asking import Question
 
 MADE_BY = "status.py"
 # A job in one of these will not change any more.
@@ -32,9 +29,12 @@ def ask(submission: dict[str, Any]) -> dict[str, Any]:
     Raises Unreachable when its cluster could not be asked.
     """
     if submission["executor"] == "slurm":
-        from helpers.executors.slurm import asking
+        from helpers.executors.slurm import executor as slurm
 
-        return document_of(submission, asking.ask(clusters.of_submission(submission), [submission]), 0)
+        (answer,) = slurm.EXECUTOR.ask([submission])
+        if answer.error:
+            raise answer.error
+        return document_of(submission, answer)
     rows = []
     if submission["executor"] == "process":
         supervised = jobs.is_supervised(Path(submission["jobs"][0]["job_dir"]).parent)
@@ -51,32 +51,18 @@ def ask(submission: dict[str, Any]) -> dict[str, Any]:
 
 def ask_all(submissions: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Unreachable]]:
     """The status of each submission, in one round trip a cluster; and why a cluster could not be asked: its jobs are UNREACHABLE then."""
-    documents: dict[int, dict[str, Any]] = {}
-    failures = []
-    by_cluster: dict[str, list[int]] = {}
-    for number, submission in enumerate(submissions):
-        if submission["executor"] == "slurm":
-            by_cluster.setdefault(repr(submission["cluster"]), []).append(number)
-        else:
-            documents[number] = ask(submission)
-    if by_cluster:
-        from helpers.executors.slurm import asking
-    for numbers in by_cluster.values():
-        asked = [submissions[number] for number in numbers]
-        try:
-            question = asking.ask(clusters.of_submission(asked[0]), asked)
-        except Unreachable as error:
-            failures.append(error)
-            for number in numbers:
-                documents[number] = _document(submissions[number], asking.unreachable_rows(submissions[number], str(error)))
-        else:
-            documents |= {number: document_of(submissions[number], question, place) for place, number in enumerate(numbers)}
-    return [documents[number] for number in range(len(submissions))], failures
+    from helpers.executors.slurm import executor as slurm
+
+    there = [one for one in submissions if one["executor"] == "slurm"]
+    answers = slurm.EXECUTOR.ask(there)
+    documents = iter([document_of(one, answer) for one, answer in zip(there, answers, strict=True)])
+    failures = {id(answer.error): answer.error for answer in answers if answer.error}
+    return [next(documents) if one["executor"] == "slurm" else ask(one) for one in submissions], list(failures.values())
 
 
-def document_of(submission: dict[str, Any], question: Question, number: int) -> dict[str, Any]:
-    """The status of the submission `number` of a question that was asked of its cluster."""
-    return _document(submission, question.rows(number), list(question.asked.problems))
+def document_of(submission: dict[str, Any], answer: Answer) -> dict[str, Any]:
+    """The status of a submission out of an executor's answer."""
+    return _document(submission, answer.rows, list(answer.problems))
 
 
 def _document(submission: dict[str, Any], rows: list[dict[str, Any]], not_asked: list[str] | None = None) -> dict[str, Any]:

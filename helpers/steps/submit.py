@@ -16,10 +16,11 @@ import yaml
 from helpers.common import console, files, run_folder, stopping_points
 from helpers.common.errors import BadInput, StepFailed, Unreachable
 from helpers.common.files import shown
-from helpers.config import catalogue, clusters
+from helpers.config import catalogue
 from helpers.credentials import gathering, wandb_server
+from helpers.executors.base import Handover, Submitted
 from helpers.executors.process import jobs as process_jobs
-from helpers.executors.slurm import job_values, submission
+from helpers.executors.slurm import executor as slurm
 from helpers.images import references
 from helpers.launcher import api, launcher_yaml
 from helpers.steps import lineage, request, squash_images
@@ -82,23 +83,23 @@ def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = 
         log = run / "logs" / "launcher.log" if run else None
         if log:
             files.make_folder(log.parent)
-        submitting = None
+        submitted = None
         if data["execution"]["type"] == "slurm":
-            cluster, named = clusters.of_config(config), list(references.users(data))
-            submitting = submission.Submitting(cluster, run, seal, keep_partial, named)
             console.say(planning.cost(config))
+            handover = Handover(config, data, seal, run, keep_partial, list(references.users(data)), log)
+            submitted = slurm.EXECUTOR.submit(handover, None)
         # The process executor goes on with its own invocation: killed half-way, its jobs may not be running yet. On Slurm each job that is
         # there is found on the cluster.
         again = before is None or data["execution"]["type"] == "process"
-        invocation = api.run_eval(data, log, submitting) if again else str(before)
+        invocation = submitted.invocation_id if submitted else api.run_eval(data, log) if again else str(before)
         stopping_points.here("before-submission")
         document = {
             "made_by": MADE_BY,
             "made_from": {"launcher.yaml": seal},
             "invocation_id": invocation,
             "executor": data["execution"]["type"],
-            **({"cluster": submitting.cluster.document()} if submitting else {}),
-            **_jobs(data, invocation, run, submitting),
+            **({"cluster": submitted.cluster} if submitted else {}),
+            **_jobs(data, invocation, submitted),
         }
         files.write_json(out, document, "submission")
     announce(document, run, before is not None)
@@ -199,7 +200,7 @@ def _environment() -> Any:
     return os.environ
 
 
-def _jobs(data: dict[str, Any], invocation: str, run: Path | None, submitting: submission.Submitting | None) -> dict[str, Any]:
+def _jobs(data: dict[str, Any], invocation: str, submitted: Submitted | None) -> dict[str, Any]:
     """submitted_at and jobs, as the launcher's database has them: a submission.json that is made again comes out the same."""
     from nemo_evaluator_launcher.common.execdb import ExecutionDB
 
@@ -219,10 +220,7 @@ def _jobs(data: dict[str, Any], invocation: str, run: Path | None, submitting: s
             "remote_dir": job.data.get("remote_rundir_path"),
             "job_dir": job.data.get("output_dir"),
         }
-        if submitting:
-            folder = submitting.folders[index].name
-            document["job_dir"] = str(run / "jobs" / folder) if run else None
-            document["job_name"] = submitting.names[index]
-            document["samples"] = job_values.samples(data, entry)
+        if submitted:
+            document |= submitted.jobs[index]
         jobs.append(document)
     return {"submitted_at": run_folder.as_text(min(times)), "jobs": jobs}
