@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from helpers.cluster import connection
 from helpers.cluster.connection import Cluster, Frame
 from helpers.common import run_folder
 from helpers.common.errors import one_line
-from helpers.executors import scores
-from helpers.executors.process import jobs as process_jobs
+from helpers.executors import job_folder, scores
 from helpers.executors.slurm import failures
 from helpers.executors.slurm import submission as slurm_executor
 from helpers.executors.slurm import verdict as slurm_verdict
@@ -71,15 +69,6 @@ def ask(cluster: Cluster, submissions: list[dict[str, Any]], interactive: bool =
     question = Question(cluster, submissions)
     question.take(connection.run(cluster, connection.script("ask", **question.values()), ASK_SECONDS, interactive))
     return question
-
-
-def unreachable_rows(submission: Mapping[str, Any], why: str) -> list[dict[str, Any]]:
-    """The rows of a submission whose cluster could not be asked."""
-    empty = {"exit_code": None, "requests_done": None, "requests_total": None, "seconds": None, "log": None}
-    return [
-        {"task": job["task"], "index": job["index"], "job_id": job["job_id"], "state": "UNREACHABLE", "reason": why, **empty}
-        for job in submission["jobs"]
-    ]
 
 
 def _asked(queue: Frame, account: Frame) -> Asked:
@@ -150,7 +139,7 @@ def _row(job: dict[str, Any], seen: Seen, asked: Asked) -> dict[str, Any]:
     total = job.get("samples")
     local = Path(job["job_dir"]) if job["job_dir"] else None
     if local and total is None:
-        total = process_jobs.number_in(local / "artifacts" / "total")
+        total = job_folder.number_in(local / "artifacts" / "total")
     return {
         "task": job["task"],
         "index": job["index"],

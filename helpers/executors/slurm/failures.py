@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from helpers.executors.process import jobs
+from helpers.executors import job_folder
 from helpers.executors.slurm.verdict import Seen, Verdict
 
 REQUEST_TIMEOUT = 'SET="evaluation.nemo_evaluator_config.config.params.request_timeout=7200"'
@@ -136,7 +136,7 @@ def explain(verdict: Verdict, seen: Seen) -> Explained:
 def telling_lines(lines: list[str]) -> list[str]:
     """The last lines that speak of trouble, at most MOST_LINES; else the very last line."""
     serious = [line for line in lines if not HARMLESS.search(line)]
-    for telling in jobs.TELLING:
+    for telling in job_folder.TELLING:
         if found := [line[:300] for line in serious if telling.search(line)]:
             return found[-MOST_LINES:]
     return [line[:300] for line in serious[-1:]]

@@ -10,26 +10,26 @@ from threading import Thread
 from typing import Any
 
 from helpers.cluster import connection
-from helpers.common import console, files
+from helpers.common import console
 from helpers.common.errors import EvalmakeError
 from helpers.config import tasks
+from helpers.executors.base import Answer
+from helpers.executors.display import Display, Fancy, Plain, harmless
 from helpers.executors.slurm import jobs as slurm_jobs
 from helpers.executors.slurm.asking import Question
 from helpers.executors.slurm.watching import LogPiece, Watch
-from helpers.steps import follow as following
-from helpers.steps import status
-from helpers.steps.follow import Display, Fancy, Plain, harmless
+from helpers.executors.states import ENDED, is_over
 
 # More bars than this would fill the screen, and logs come between them.
 MOST_BARS = 8
 COLOURS = (36, 35, 34, 32, 33, 96, 95, 94)
 
 
-def follow(submission: dict[str, Any], with_logs: bool, out: str) -> dict[str, Any]:
-    """Show states and logs until every job has ended, bring results home as they come; returns the last status.
+def follow(submission: dict[str, Any], with_logs: bool, record: Callable[[Answer], None]) -> Answer:
+    """Show states and logs until every job has ended, and fetch results as they come; returns the last answer.
 
-    Each status is written to `out` (`-`: none is). Raises Unreachable when the cluster cannot be reached to begin with; a connection that
-    is lost later is made anew.
+    `record` takes each answer. Raises Unreachable when the cluster cannot be reached at the start; a connection that is lost later is made
+    again.
     """
     question = Question(connection.of_submission(submission), [submission])
     watch = Watch(question, "client" if with_logs else None)
@@ -38,23 +38,22 @@ def follow(submission: dict[str, Any], with_logs: bool, out: str) -> dict[str, A
     names = {f"0.{index}": label for index, label in tasks.labels(submission["jobs"]).items()}
     lines = Lines(names, view.say, console.is_fancy(sys.stderr))
     bringing = Bringing(submission)
-    seen: dict[str, Any] = {}
+    answer = Answer([])
     with view, contextlib.closing(watch.events()) as events:
         for event in events:
             if isinstance(event, LogPiece):
                 lines.take(event)
                 continue
-            seen = status.document_of(submission, question, 0)
-            if out != "-":
-                files.write_json(out, seen, "status")
-            view.update(seen["jobs"])
-            bringing.take(seen)
-            if status.is_over(seen):
+            answer = Answer(question.rows(0), question.asked.problems)
+            record(answer)
+            view.update(answer.rows)
+            bringing.take(answer.rows)
+            if is_over(answer.rows):
                 watch.stop()
         lines.finish()
         bringing.finish()
-    slurm_jobs.tidy(submission, seen["jobs"])
-    return seen
+    slurm_jobs.tidy(submission, answer.rows)
+    return answer
 
 
 class Bringing:
@@ -70,9 +69,9 @@ class Bringing:
         self.begun: set[int] = set()
         self.threads: list[Thread] = []
 
-    def take(self, seen: dict[str, Any]) -> None:
+    def take(self, rows: list[dict[str, Any]]) -> None:
         """Begin to bring the tasks that have ended since the last status, after those before them."""
-        ended = [job for job in seen["jobs"] if job["state"] in status.ENDED and job["index"] not in self.begun]
+        ended = [job for job in rows if job["state"] in ENDED and job["index"] not in self.begun]
         if ended:
             self.begun.update(job["index"] for job in ended)
             thread = Thread(target=self._bring, args=(ended, self.threads[-1] if self.threads else None), daemon=True)
@@ -107,7 +106,7 @@ def show_logs(submission: dict[str, Any], jobs: list[dict[str, Any]], which: str
         for event in events:
             if isinstance(event, LogPiece):
                 lines.take(event)
-            elif status.is_over(status.document_of(question.submissions[0], question, 0)):
+            elif is_over(question.rows(0)):
                 watch.stop()
     lines.finish()
     for key, task in names.items():
@@ -149,4 +148,4 @@ class Lines:
         if not self.coloured:
             return f"{task} | "
         colour = COLOURS[zlib.crc32(task.encode()) % len(COLOURS)]
-        return f"\x1b[{colour}m{following.harmless(task.encode()):<{width}} |\x1b[0m "
+        return f"\x1b[{colour}m{harmless(task.encode()):<{width}} |\x1b[0m "
