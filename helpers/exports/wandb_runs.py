@@ -28,10 +28,12 @@ from helpers.config import tasks
 from helpers.credentials import gathering
 from helpers.credentials.wandb_server import WANDB, Held, run_id
 from helpers.executors import scores as results
+from helpers.executors import submissions
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import supervisor
 from helpers.models import wandb_lineage
-from helpers.steps import request, show
+from helpers.steps import request
+from helpers.steps import results as results_step
 
 MADE_BY = "export_results.py"
 LOCK = ".exporting"
@@ -124,12 +126,12 @@ def export(submission_path: str, out: str, destination: str, auto: bool) -> None
     for another destination, a run that has not ended, or credentials that are missing or refused; Unreachable when W&B does not answer;
     StepFailed when it does not hold the scores.
     """
-    submission = show.submission_of(submission_path)
+    submission = submissions.read(submission_path)
     refuse_other(destination, submission)
     run = Path(submission_path).resolve().parent
     config = files.read_yaml(run / "config.yaml", "config")[0]
     if not (run / "results.json").exists():
-        show.gather(submission_path, None, str(run / "results.json"), partial=False)
+        results_step.gather(submission_path, None, str(run / "results.json"), partial=False)
     if auto and not gathering.exports_to_wandb(config):
         found = files.read_json(run / "results.json", "results")
         if not is_done(out, found):

@@ -1,8 +1,7 @@
-"""What an evaluation will take, told before anything is contacted: jobs, GPU-hours, images, credentials, and the sbatch scripts."""
+"""What an evaluation will take, shown before anything is contacted: tasks, images, models, credentials, GPU-hours, job scripts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,57 +10,47 @@ from helpers.common.console import Cell
 from helpers.common.errors import BadInput
 from helpers.config import model_references, tasks
 from helpers.credentials import gathering
-from helpers.executors.slurm import executor as slurm
-from helpers.images import references
-from helpers.launcher import launcher_yaml
-from helpers.steps import squash_images
+from helpers.executors import registry
+from helpers.steps import squash_images, submit
 
 
 def show(config_path: str, with_scripts: bool, remote: bool = False) -> None:
-    """Print the plan for a compiled config on stdout; `with_scripts` adds the sbatch script of each task.
+    """Print the plan for a compiled config on stdout; `with_scripts` adds the job script of each task.
 
-    Contacts nothing; with `remote` the cluster is asked which images it has.
+    Contacts nothing; with `remote` the cluster is asked which images it has. Raises BadInput for an executor without job scripts.
     """
     config, _, _ = files.read_yaml(config_path, "config")
+    executor, wandb = registry.get(config["execution"]["type"]), gathering.recorded(config_path)
+    mode = wandb.get("mode", "online")
+    images = {use.key: use.reference for use in executor.images(config, mode)}
     rows: list[list[str | Cell]] = []
-    for entry in config["evaluation"]["tasks"]:
+    for index, entry in enumerate(config["evaluation"]["tasks"]):
         task = tasks.define(entry)
-        rows.append([entry["name"], task.harness, tasks.endpoint_type(entry, task), references.of_task(config, entry) or "none"])
+        image = images.get(("evaluation", "tasks", index, "container"), "none")
+        rows.append([entry["name"], task.harness, tasks.endpoint_type(entry, task), image])
     console.print_table("Tasks", ["task", "harness", "endpoint", "image"], rows)
-    wandb = gathering.recorded(config_path)
-    if wanted := squash_images.foresee(config, remote, wandb.get("mode", "online")):
+    if wanted := squash_images.foresee(config, remote, mode):
         print()
-        console.print_table("Images", ["image", "for", "what becomes of it"], [list(row) for row in wanted])
+        console.print_table("Images", ["image", "for", "what happens to it"], [list(row) for row in wanted])
     _show_models(config)
     _show_credentials(Path(config_path).with_name("credentials.json"))
-    print(f"\n{cost(config)}")
-    if with_scripts:
-        for name, script in sbatch_scripts(config, wandb):
-            print(f"\n# ---- sbatch script of {name} ----\n{script}")
+    print(f"\n{executor.cost(config)}")
     try:
-        launcher_yaml.make(config, None, models=model_references.stand_ins(config), wandb=wandb)
+        # Images are named by reference in it, and models by stand-ins: `make eval` looks both up.
+        data = submit.launcher_config(config, None, models=model_references.stand_ins(config), wandb=wandb)
     except BadInput as error:
+        if with_scripts:
+            raise
         console.notice(f"eval would stop here: {error}")
-    asked = "the cluster was asked, and nothing changed there" if remote else "nothing was contacted"
-    console.say(f"Dry run: {asked}. `make eval` with the same variables does it.")
-
-
-def cost(config: dict[str, Any]) -> str:
-    """One line: what the evaluation takes at most."""
-    if config["execution"]["type"] == "slurm":
-        return slurm.EXECUTOR.cost(config)
-    return f"{len(config['evaluation']['tasks'])} tasks on this machine, one after another; no GPU-hours are charged."
-
-
-def sbatch_scripts(config: dict[str, Any], wandb: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The sbatch script that would be submitted for each task; `wandb`: that section of credentials.json."""
-    if config["execution"]["type"] != "slurm":
-        raise BadInput(f"execution.type {config['execution']['type']} submits no sbatch script; jobs/TASK/run.sh of a run is what runs")
-    yield from slurm.EXECUTOR.job_scripts(launcher_yaml.make(config, None, models=model_references.stand_ins(config), wandb=wandb))
+    else:
+        for name, script in executor.job_scripts(data) if with_scripts else ():
+            print(f"\n# ---- job script of {name} ----\n{script}")
+    asked = "the cluster was asked, and nothing was changed there" if remote else "nothing was contacted"
+    console.say(f"Dry run: {asked}. `make eval` with the same variables starts the evaluation.")
 
 
 def _show_models(config: dict[str, Any]) -> None:
-    """Each model that is named by artifact, and where `make eval` will look it up."""
+    """Print each model that is named by artifact, and where `make eval` will look it up."""
     if not (found := model_references.references(config)):
         return
     where = model_references.place(config)

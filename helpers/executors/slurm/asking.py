@@ -11,8 +11,7 @@ from helpers.cluster.connection import Cluster
 from helpers.cluster.scripts import Frame
 from helpers.common import run_folder
 from helpers.common.errors import one_line
-from helpers.executors import scores
-from helpers.executors.process import jobs as job_folder
+from helpers.executors import job_folder, scores
 from helpers.executors.slurm import failures
 from helpers.executors.slurm import verdict as verdicts
 from helpers.executors.slurm.submission import days_since

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from helpers.cluster.connection import Cluster
-from helpers.common import files, run_folder
+from helpers.common import console, files, run_folder
 from helpers.common.errors import StepFailed, Unreachable, one_line
 from helpers.config import clusters, tasks
 from helpers.credentials import gathering
@@ -102,6 +102,7 @@ class Slurm(Executor):
 
     def submit(self, handover: Handover, _before: str | None) -> Submitted:
         """Submit each task that has no job yet."""
+        console.say(self.cost(handover.config))
         submission = self._submission(handover)
         _job_scripts(handover.log).submit(submission, handover.data, handover.log)
         jobs = []
@@ -123,10 +124,10 @@ class Slurm(Executor):
     def abandon(self, handover: Handover) -> str:
         """Jobs that are queued stay."""
         if not handover.run:
-            return "jobs that Slurm has already queued keep running"
+            return ""
         run = handover.run.name
         return (
-            f"jobs that Slurm has already queued keep running; `make eval RUN={run}` adopts them and submits the others, "
+            f"interrupted: jobs that Slurm has already queued keep running; `make eval RUN={run}` adopts them and submits the others, "
             f"`make cancel RUN={run}` cancels them"
         )
 
@@ -185,7 +186,11 @@ class Slurm(Executor):
         return [
             f"{name.rpartition('.')[0].partition('.')[2]}: cancelled {', '.join(ids)}, which was queued before the run was recorded"
             for name, ids in cancelled.items()
-        ]
+        ] or [f"the run was not submitted: it has no jobs on {submission.cluster}"]
+
+    def show_queue(self, cluster: Cluster, partition: str, most: int) -> None:
+        """Print what squeue shows."""
+        slurm_jobs.show_queue(cluster, partition, most)
 
     def resume(self, submission: Document, rows: Sequence[Document], again: Sequence[int]) -> dict[int, str]:
         """Queue these tasks again, in their own folders. A task that an interrupted command has queued already is not queued twice."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from helpers.executors.process import jobs as job_folder
+from helpers.executors import job_folder
 from helpers.executors.slurm.verdict import Seen, Verdict
 
 REQUEST_TIMEOUT = 'SET="evaluation.nemo_evaluator_config.config.params.request_timeout=7200"'

@@ -73,8 +73,7 @@ class OnceExecutor(stock.SlurmExecutor):  # type: ignore[misc]
 def submit(submission: Submission, data: dict[str, Any], log: Path | None) -> None:
     """Submit a launcher config; the submission then holds the ids. Raises as api.run_eval."""
     OnceExecutor.submission = submission
-    with replaced():
-        api.run_eval(data, log)
+    api.run_eval(data, log, replaced())
 
 
 def texts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -13,8 +13,9 @@ from nemo_evaluator_launcher.common import execdb
 from omegaconf import OmegaConf
 
 from helpers.common.errors import BadInput, StepFailed
-from helpers.executors.process import executor
+from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
+from helpers.executors.process import launcher_executor as executor
 from helpers.executors.process import start as process_start
 from local_jobs import DONE, make_jobs
 
@@ -52,10 +53,10 @@ def test_jobs_are_in_the_database_before_anything_is_started(tmp_path: Path, dat
 
     def start(jobs: Path, _owner: int | None) -> list[Any]:
         seen.append([json.loads(line)["job_id"] for line in database.read_text().splitlines()])
-        assert process_jobs.read(jobs / process_jobs.PLAN)
+        assert job_folder.read(jobs / process_jobs.PLAN)
         return []
 
-    monkeypatch.setattr(process_start, "go_on", start)
+    monkeypatch.setattr(process_start, "start_again", start)
     invocation = executor.ProcessExecutor.execute_eval(config(tmp_path))
     assert seen == [[f"{invocation}.0", f"{invocation}.1"]]
 
@@ -65,7 +66,7 @@ def test_killed_after_each_stop_the_same_call_goes_on_with_the_same_invocation(
 ) -> None:
     """The process ends after the plan, after the first job in the database, and before the start; each time the call is given again."""
     started: list[Path] = []
-    monkeypatch.setattr(process_start, "go_on", lambda jobs, _owner: started.append(jobs))
+    monkeypatch.setattr(process_start, "start_again", lambda jobs, _owner: started.append(jobs))
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -74,7 +75,7 @@ def test_killed_after_each_stop_the_same_call_goes_on_with_the_same_invocation(
         patch.setattr(executor, "record_jobs", killed)
         with pytest.raises(KeyboardInterrupt):
             executor.ProcessExecutor.execute_eval(config(tmp_path))
-    invocation = (process_jobs.read(tmp_path / "jobs" / process_jobs.PLAN) or {})["invocation_id"]
+    invocation = (job_folder.read(tmp_path / "jobs" / process_jobs.PLAN) or {})["invocation_id"]
     with monkeypatch.context() as patch:
         write = execdb.ExecutionDB.write_job
         patch.setattr(execdb.ExecutionDB, "write_job", lambda self, job: (write(self, job), killed()))
@@ -95,9 +96,9 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, database: Path) -> None:
 
 def test_the_plan_names_variables_and_holds_no_value(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret_value")
-    monkeypatch.setattr(process_start, "go_on", lambda *_: [])
+    monkeypatch.setattr(process_start, "start_again", lambda *_: [])
     executor.ProcessExecutor.execute_eval(config(tmp_path))
-    plan = process_jobs.read(tmp_path / "jobs" / process_jobs.PLAN) or {}
+    plan = job_folder.read(tmp_path / "jobs" / process_jobs.PLAN) or {}
     assert plan["deployment"]["env"] == {"TOKEN": "host:HF_TOKEN"}
     assert "hf_secret_value" not in "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
 

@@ -1,0 +1,5 @@
+"""The process executor, as far as it matters to a config and to a profile."""
+
+from helpers.config.executor_description import Description
+
+DESCRIPTION = Description("process", "process", profile_words=("local",), runs_containers=False)
