@@ -212,7 +212,7 @@ def trouble_of(image: Image, answer: Answer) -> str:
         return f"{image.registry} has no {name} (404): check the name and the tag"
     if answer.status == TOO_MANY:
         return (
-            f"{image.registry} has reached its rate limit for you (429): wait, or log in with a line in ~/.config/enroot/.credentials there"
+            f"{image.registry} refuses more requests for now (429, its rate limit): wait, or log in with a line in ~/.config/enroot/.credentials there"
         )
     if answer.status:
         return f"{image.registry} answers {answer.status} for {name}"
