@@ -4,8 +4,8 @@
     scripts/squash_image.py --config runs/ID/config.yaml --out runs/ID/images.json
     scripts/squash_image.py --reference docker://nvcr.io/nvidia/nemo:25.11 --profile MY-CLUSTER
 
-Exit codes: 0 all are there (or left as they are, with the reason), 1 an import failed, 2 a reference or profile is wrong, 3 the cluster does
-not answer, 130 interrupted: imports that have begun keep running, and the same command finds them.
+Exit codes: 0 all are there (or left as they are, with the reason), 1 an import failed, 2 a reference or profile is wrong, 3 the cluster
+does not answer, 130 interrupted: imports that have begun keep running, and the same command finds them.
 """
 
 from __future__ import annotations

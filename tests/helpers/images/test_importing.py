@@ -264,7 +264,7 @@ def test_a_filesystem_that_cannot_hold_layers_is_followed_by_the_node_s_own_disk
 
 def test_another_failure_after_that_step_is_not_tried_elsewhere(job_dir: Path, node: ComputeNode) -> None:
     node.fails("[INFO] Converting whiteouts...\n[INFO] Creating squashfs filesystem...\nWrite failed because No space left on device\n")
-    with pytest.raises(StepFailed, match="no space is left|no space left"):
+    with pytest.raises(StepFailed, match="no space is left"):
         bring(job_dir)
     assert len(node.lines("asked")) == 1
 
@@ -464,7 +464,7 @@ def test_a_forced_import_replaces_the_file_and_keeps_the_old_one_for_those_who_h
 def test_a_forced_import_that_fails_leaves_the_good_image(job_dir: Path, node: ComputeNode) -> None:
     (first,) = bring(job_dir)
     node.fails("tar: No space left on device\n")
-    with pytest.raises(StepFailed, match="no space is left|no space left"):
+    with pytest.raises(StepFailed, match="no space is left"):
         bring(job_dir, force=True)
     (again,) = bring(job_dir)
     assert (again["state"], again["job"]) == ("hit", first["job"])

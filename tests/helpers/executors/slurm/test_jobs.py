@@ -151,7 +151,7 @@ def test_a_task_that_is_refused_is_named_and_those_before_it_are_queued(
     one = with_scripts(submission(tmp_path, "a", "b"))
     slurm.fault("sbatch", "sbatch: error: Invalid account", calls="2")
     with pytest.raises(
-        StepFailed, match="b cannot be queued again: Invalid account; check account .*; fix that, then run the same command again"
+        StepFailed, match=r"b cannot be queued again: Invalid account; check account .*; fix that, then run the same command again"
     ):
         jobs.resume(one, [0, 1])
     assert recorded == [(f"{'0' * 16}.0", "101")]
