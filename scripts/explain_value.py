@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from helpers.common.errors import run_main
-from helpers.steps import show
+from helpers.steps import explain
 
 
 def main(arguments: list[str]) -> None:
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--origins", required=True, help="origins.json of the run, or - for stdin")
     parser.add_argument("--key", default="", help="dotted key, or the start of several")
     options = parser.parse_args(arguments)
-    show.origins(options.origins, options.key)
+    explain.show(options.origins, options.key)
 
 
 if __name__ == "__main__":

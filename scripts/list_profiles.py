@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from helpers.common.errors import run_main
-from helpers.steps import show
+from helpers.steps import list_profiles
 
 
 def main(arguments: list[str]) -> None:
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env-file", type=Path, help="the env.toml to read (default: the one that counts for configs/)")
     options = parser.parse_args(arguments)
-    show.profiles(options.env_file)
+    list_profiles.show(options.env_file)
 
 
 if __name__ == "__main__":

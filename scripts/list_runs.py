@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from helpers.common.errors import run_main
-from helpers.steps import show
+from helpers.steps import list_runs
 
 
 def main(arguments: list[str]) -> None:
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--match", default="", help="only runs with this text in their id")
     parser.add_argument("--most", type=int, default=20, help="how many at most (default 20)")
     options = parser.parse_args(arguments)
-    show.runs(options.match, options.most)
+    list_runs.show(options.match, options.most)
 
 
 if __name__ == "__main__":
