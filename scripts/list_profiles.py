@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""List the profiles of env.toml: name, executor, host, account, partition.
+"""List the profiles of env.toml with their executor, host, account and partition.
 
     scripts/list_profiles.py
     scripts/list_profiles.py --env-file ~/env.toml
@@ -22,7 +22,7 @@ from helpers.steps import list_profiles
 def main(arguments: list[str]) -> None:
     """Print a table on stdout."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--env-file", type=Path, help="the env.toml to read (default: the one that counts for configs/)")
+    parser.add_argument("--env-file", type=Path, help="env.toml to read (default: the one that applies to configs/)")
     options = parser.parse_args(arguments)
     list_profiles.show(options.env_file)
 

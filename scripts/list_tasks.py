@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""List the tasks that can be named in TASKS: the launcher's catalogue and the harnesses installed here.
+"""List the tasks for TASKS: those of the launcher's catalogue and of the harnesses installed here.
 
     scripts/list_tasks.py
     scripts/list_tasks.py --match mmlu
@@ -22,7 +22,7 @@ from helpers.steps import list_tasks
 def main(arguments: list[str]) -> None:
     """Print a table on stdout."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--match", default="", help="only tasks with this text in name, harness, endpoint type or description")
+    parser.add_argument("--match", default="", help="only tasks with this text in their name, harness, endpoint type or description")
     options = parser.parse_args(arguments)
     list_tasks.show(options.match)
 

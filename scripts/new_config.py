@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Start a config of your own: copies configs/template.yaml to configs/NAME.yaml, never over a file that is there.
+"""Copy configs/template.yaml to a new config, configs/NAME.yaml. Never overwrites a file.
 
     scripts/new_config.py --config my-model
 
-Exit codes: 0 written, 2 no name, a name that is a path, or the file is there.
+Exit codes: 0 written, 2 no name, a path instead of a name, or the file exists.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The table of profiles in env.toml."""
+"""The table of the profiles of env.toml."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from helpers.config import config_files, profiles
 
 
 def show(env_file: Path | None) -> None:
-    """The profiles of env.toml with what they inherit."""
+    """Print the profiles of env.toml, with the fields that they inherit. Raises BadInput when it cannot be read."""
     env = profiles.load(env_file) if env_file else profiles.find(config_files.CONFIGS)
     if env.path is None:
-        console.say("There is no env.toml; `cp env.toml.example env.toml` and fill in your cluster.")
+        console.say("There is no env.toml; run `cp env.toml.example env.toml` and fill in your cluster.")
         return
     shown_fields = ["executor", "host", "account", "partition"]
     rows: list[list[str | Cell]] = []

@@ -12,21 +12,21 @@ from helpers.steps.show import STYLES
 
 
 def show(match: str, most: int) -> None:
-    """The newest runs that match; reads only those that are shown."""
+    """Print the newest runs whose id contains `match`, `most` of them at most. Reads only those that it prints."""
     ids = [name for name in run_folder.all_ids() if match in name]
     rows: list[list[str | Cell]] = []
     for name in reversed(ids[-most:]):
         request = _peek(run_folder.RUNS / name / "request.json")
         tasks = " ".join(request.get("tasks") or []) or "all"
-        rows.append([name, str(request.get("mode", "?")), str(request.get("config", "?")), tasks, _standing(run_folder.RUNS / name)])
-    title = f"{len(ids)} runs" + (f" with {match!r} in their id" if match else "")
+        rows.append([name, str(request.get("mode", "?")), str(request.get("config", "?")), tasks, _state(run_folder.RUNS / name)])
+    title = console.counted(len(ids), "run") + (f" with {match!r} in their id" if match else "")
     console.print_table(title, ["run", "mode", "config", "tasks", "state"], rows)
     if len(ids) > most:
         console.say(f"and {len(ids) - most} older ones; MATCH= searches them")
 
 
 def _peek(path: Path) -> dict[str, Any]:
-    """A file of a run for a listing: whatever can be read of it, without checks."""
+    """A JSON file of a run without any checks; empty when it cannot be read."""
     try:
         data = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -34,8 +34,8 @@ def _peek(path: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _standing(folder: Path) -> Cell:
-    """How a run stands as last seen: its results, its last status, or the step it came to."""
+def _state(folder: Path) -> Cell:
+    """The last known state of a run: from its results, otherwise from its last status, otherwise whether it was submitted."""
     entries = _peek(folder / "results.json").get("tasks") or _peek(folder / "status.json").get("jobs")
     if entries:
         states = [str(entry.get("state")) for entry in entries]

@@ -1,4 +1,4 @@
-"""Starting a config from configs/template.yaml."""
+"""A new config, copied from configs/template.yaml."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from helpers.config.config_files import CONFIGS
 
 
 def start(name: str) -> None:
-    """Copy configs/template.yaml to configs/NAME.yaml. Raises BadInput without a name, for a path, or when the file is there."""
+    """Copy configs/template.yaml to configs/NAME.yaml. Raises BadInput without a name, for a path, and when the file exists."""
     if not name or "/" in name or not name.isprintable() or name.startswith("."):
-        raise BadInput(f"CONFIG={name}: a name for the new config was expected, for example CONFIG=my-model")
+        raise BadInput(f"CONFIG={name}: expected a name for the new config, for example CONFIG=my-model")
     path = CONFIGS / f"{name.removesuffix('.yaml')}.yaml"
     if path.exists():
-        raise BadInput(f"{shown(path)} is there already; choose another name, or edit it")
+        raise BadInput(f"{shown(path)} exists already; choose another name, or edit that file")
     write_text(path, (CONFIGS / "template.yaml").read_text(encoding="utf-8"))
     say(f"{shown(path)} written; edit it, then `make eval CONFIG={path.stem}`")
