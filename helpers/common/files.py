@@ -239,9 +239,9 @@ def _validate_own(data: dict[str, Any], schema: str, path: Path | str) -> None:
 def _check_handmade(path: Path | str) -> None:
     """Refuse a file without a seal in a run's folder; elsewhere say that it is used."""
     if run_folder.run_of(path):
-        raise _edited(path, "has no seal, so it was edited")
+        raise _edited(path, "has no seal, so it was edited after it was written")
     print(f"[info] {shown(path)} has no seal: written by hand, used as it is", file=sys.stderr)
 
 
-def _edited(path: Path | str, what: str = "was edited") -> BadInput:
-    return BadInput(f"{shown(path)} {what} after a step wrote it; {MAKE_AGAIN}, or start a new run with SET=… to change a value")
+def _edited(path: Path | str, what: str = "was edited after it was written") -> BadInput:
+    return BadInput(f"{shown(path)} {what}; {MAKE_AGAIN}, or start a new run with SET=… to change a value")

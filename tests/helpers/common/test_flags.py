@@ -23,7 +23,9 @@ def test_a_no_is_no(value: str | None) -> None:
 
 @pytest.mark.parametrize("value", ["2", "maybe", "yes!", "--yes", "ja", "nope", "10", "y n"])
 def test_anything_else_is_refused_by_the_name_that_was_typed(value: str) -> None:
-    with pytest.raises(BadInput, match=re.escape(f"VERBOSE={value}: expected 1, y, yes, true, on to switch it on, or 0, n, no, false, off")):
+    with pytest.raises(
+        BadInput, match=re.escape(f"VERBOSE={value}: expected 1, y, yes, true, on to switch it on, or 0, n, no, false, off")
+    ):
         flags.is_yes("VERBOSE", value)
 
 

@@ -46,7 +46,13 @@ def test_a_run_is_named_by_latest_its_id_a_unique_prefix_or_its_path(runs: Path,
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("20261122", f"start of 2 runs: {IDS[0]}, {IDS[1]}"), ("2027", "no such run"), ("local", "no such run"), ("/", "no such run"), ("*", "no such run")],
+    [
+        ("20261122", f"start of 2 runs: {IDS[0]}, {IDS[1]}"),
+        ("2027", "no such run"),
+        ("local", "no such run"),
+        ("/", "no such run"),
+        ("*", "no such run"),
+    ],
 )
 def test_a_name_of_none_or_several_is_refused_with_the_candidates(runs: Path, text: str, said: str) -> None:
     with pytest.raises(BadInput, match=said.replace("*", r"\*")):
