@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import run_folder
+from helpers.common import run_folder, step
 from helpers.common.errors import run_main
 from helpers.credentials.wandb_server import WANDB
 from helpers.exports import wandb_runs
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--dest", default=WANDB, help="where to (wandb)")
     parser.add_argument("--auto", action="store_true", help="only where the config asks for it; a failed export is recorded, not raised")
     options = parser.parse_args(arguments)
-    with run_folder.step(run_folder.run_of(options.submission), "export_results"):
+    with step.recorded(run_folder.run_of(options.submission), "export_results"):
         wandb_runs.export(options.submission, options.out, options.dest, options.auto)
 
 

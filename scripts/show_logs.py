@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import console
+from helpers.common import flags
 from helpers.common.errors import run_main
 from helpers.steps import show
 
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--follow", default="0", metavar="1", help="as the logs grow, until all tasks have ended")
     options = parser.parse_args(arguments)
-    show.logs(show.submission_of(options.submission), options.tasks.split(), options.which, console.is_yes(options.follow))
+    show.logs(show.submission_of(options.submission), options.tasks.split(), options.which, flags.is_yes("FOLLOW", options.follow))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import console, files, run_folder
+from helpers.common import console, files, run_folder, step
 from helpers.common.errors import BadInput, run_main
 from helpers.credentials import gathering
 from helpers.steps import request
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.env_dir and not options.env_dir.is_dir():
         raise BadInput(f"--env-dir {options.env_dir}: no such folder")
-    with run_folder.step(run_folder.run_of(options.out) if options.out != "-" else None, "wandb_env"):
+    with step.recorded(run_folder.run_of(options.out) if options.out != "-" else None, "wandb_env"):
         config, seal, _ = files.read_yaml(options.config, "config")
         found = gathering.gather(config, options.env_dir or request.env_folder(options.config), os.environ)
         found.announce()

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from helpers.common import yaml_files
 from helpers.common.errors import BadInput, nearest
 from helpers.common.files import ROOT
 
@@ -116,7 +117,4 @@ def _sentence(description: Any) -> str:
 
 
 def _read(path: Path) -> Any:
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_bytes(), loader)
+    return yaml_files.load(path.read_bytes())

@@ -9,6 +9,7 @@ from typing import Any
 
 from helpers.common.errors import BadInput
 from helpers.common.files import load_schema, shown
+from helpers.common.schema_messages import explain
 from helpers.config import schema_keys
 from helpers.config.profiles import RESERVED, EnvFile
 
@@ -102,8 +103,6 @@ def _unknown_fields(env: EnvFile, name: str, table: dict[str, Any]) -> list[str]
 def _check_types(env: EnvFile, name: str, table: dict[str, Any]) -> None:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
-
-    from helpers.common.schema_messages import explain
 
     schema = load_schema("env")
     part = schema["properties"][name] if name in RESERVED else schema["$defs"]["profile"]

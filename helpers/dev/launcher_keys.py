@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from helpers.common import yaml_files
 from helpers.common.errors import StepFailed
 from helpers.common.files import SCHEMAS
 
@@ -83,15 +84,13 @@ def _folder(package: str) -> Path:
 
 def _default_keys(folder: Path) -> Iterator[tuple[str, str]]:
     """The keys of the default group files, and those that their values interpolate."""
-    import yaml
-
     for path in sorted(folder.rglob("*.yaml")):
         group = path.relative_to(folder).parts[0]
         if group == "watcher":
             continue
         name = str(path.relative_to(folder.parent.parent))
         text = path.read_text(encoding="utf-8")
-        data = yaml.load(text, Loader=yaml.CSafeLoader)
+        data = yaml_files.load(text)
         data.pop("defaults", None)
         for key in _leaves(data if path.parent == folder else {group: data}):
             yield key, name

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import yaml
-
+from helpers.common import yaml_files
 from helpers.common.files import ROOT, load_schema
 from helpers.config import profile_fields
 from helpers.config.catalogue import STARTER
@@ -31,7 +30,8 @@ OTHERS = {
     "jobs/": "a folder a task: run.sh (what was run), run_config.yml, logs/, artifacts/ (what the harness wrote)",
     "logs/": "what the launcher said",
     "wandb/": "W&B runs that were not brought to the server yet (offline, or when that failed)",
-    "events.jsonl": "every step: start, end, seconds, exit code",
+    "exit.json": "how the last step ended: its name, exit code and error; missing while a step is at work, or after it was killed",
+    "events.jsonl": "a log of the run's steps: start, end, seconds, exit code",
 }
 
 
@@ -68,6 +68,6 @@ def _files() -> str:
 
 
 def _tasks() -> str:
-    table = yaml.safe_load((STARTER / "core_evals" / "starter" / "tasks.yaml").read_text(encoding="utf-8"))
+    table = yaml_files.load((STARTER / "core_evals" / "starter" / "tasks.yaml").read_text(encoding="utf-8"))
     rows = [[f"`{name}`", str(task["samples"]), str(task["chance"]), task["data"]] for name, task in table.items()]
     return _table(["task", "samples", "chance", "data"], rows)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers.common import console, files, walltime
+from helpers.common import console, files, walltime, yaml_files
 from helpers.common.console import Cell
 from helpers.common.errors import BadInput
 from helpers.config import model_references, tasks
@@ -88,7 +88,7 @@ def sbatch_scripts(config: dict[str, Any], wandb: dict[str, Any]) -> Iterator[tu
     from helpers.launcher import api
 
     data = launcher_yaml.make(config, None, models=model_references.stand_ins(config), wandb=wandb)
-    names = set(re.findall(r"\bhost:([A-Za-z_]\w*)", files.dump_yaml(data)))
+    names = set(re.findall(r"\bhost:([A-Za-z_]\w*)", yaml_files.dump(data)))
     kept = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "from-the-environment"))
     try:

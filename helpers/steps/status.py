@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from helpers.common import run_folder
+from helpers.common import run_folder, yaml_files
 from helpers.common.errors import Unreachable
 from helpers.executors import endpoint_failures
 from helpers.executors.process import jobs
@@ -117,7 +117,7 @@ def samples_asked(job_dir: Path) -> int | None:
     if (total := jobs.number_in(job_dir / "artifacts" / "total")) is not None:
         return total
     try:
-        config = yaml.load((job_dir / "run_config.yml").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        config = yaml_files.load((job_dir / "run_config.yml").read_text(encoding="utf-8"))
         limit = config["config"]["params"]["limit_samples"]
     except (OSError, KeyError, TypeError, yaml.YAMLError):
         return None

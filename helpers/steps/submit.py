@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from helpers.cluster import connection
-from helpers.common import console, files, run_folder, stopping_points
+from helpers.common import console, files, run_folder, stopping_points, yaml_files
 from helpers.common.errors import BadInput, StepFailed, Unreachable
 from helpers.common.files import shown
 from helpers.config import catalogue
@@ -49,7 +47,7 @@ def prepare(config_path: str, model_path: str | None, out: str) -> None:
     paths, wandb = squash_images.paths_of(config_path), gathering.recorded(config_path)
     data = launcher_yaml.make(config, run, models=models, paths=paths, wandb=wandb)
     why = "the project was moved, the W&B project of the environment is another, or evalmake changed since"
-    lineage.refuse_other(out, files.yaml_seal(data, MADE_BY, made_from), why)
+    lineage.refuse_other(out, files.yaml_seal(data, made_from), why)
     files.write_yaml(out, data, "launcher", MADE_BY, made_from)
 
 
@@ -127,7 +125,7 @@ def submitted_before(data: dict[str, Any]) -> str | None:
         if (plan := process_jobs.read(folder / process_jobs.PLAN)) is None:
             return None
         invocation = str(plan["invocation_id"])
-        ran = yaml.load(files.read_text(folder / plan["tasks"][0]["dir"] / "run_config.yml"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        ran = yaml_files.load(files.read_text(folder / plan["tasks"][0]["dir"] / "run_config.yml"))
         config = ran["metadata"]["launcher_resolved_config"]
     elif folder.is_dir():
         from nemo_evaluator_launcher.common.execdb import ExecutionDB

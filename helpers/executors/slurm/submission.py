@@ -27,7 +27,7 @@ from typing import Any
 
 from helpers.cluster import connection
 from helpers.cluster.connection import Cluster, Frame
-from helpers.common import console, run_folder, stopping_points, walltime
+from helpers.common import console, events, run_folder, stopping_points, walltime
 from helpers.common.errors import StepFailed, Unreachable, one_line
 from helpers.config import catalogue
 from helpers.credentials import wandb_server
@@ -184,7 +184,7 @@ class Submitting:
         ids = {int(frame.key): frame.text for frame in frames if frame.kind in ("found", "queued")}
         if ids:
             jobs = {self.folders[index].name: job for index, job in ids.items()}
-            run_folder.record(self.run, "submit_eval", event="queued", jobs=jobs)
+            events.append(self.run, "submit_eval", event="queued", jobs=jobs)
         self._raise_for(frames, ids)
         return [ids[index] for index in range(len(self.folders))]
 

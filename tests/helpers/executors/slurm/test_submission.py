@@ -26,7 +26,7 @@ from nemo_evaluator_launcher.executors.slurm import executor
 
 from helpers.cluster import connection
 from helpers.cluster.connection import Cluster, Frame
-from helpers.common import run_folder, stopping_points
+from helpers.common import stopping_points
 from helpers.common.errors import StepFailed, Unreachable
 from helpers.credentials.wandb_server import run_id
 from helpers.executors.slurm import submission
@@ -215,7 +215,7 @@ def test_the_launcher_s_database_has_each_job_with_its_slurm_id_and_folder(
         assert job is not None
         assert (job.data["slurm_job_id"], job.data["remote_rundir_path"]) == (str(101 + index), folder)
         assert job.executor == "slurm"
-    events = [json.loads(line) for line in (run / run_folder.EVENTS).read_text().splitlines()]
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     assert [event["jobs"] for event in events] == [{"hellaswag.0": "101", "adlr_mmlu.1": "102", "hellaswag.2": "103"}]
 
 
