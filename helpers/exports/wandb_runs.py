@@ -25,8 +25,9 @@ from helpers.common import console, files, run_folder
 from helpers.common.errors import BadInput, EvalmakeError, StepFailed, one_line
 from helpers.common.files import ROOT, shown
 from helpers.config import tasks
-from helpers.credentials import gathering
+from helpers.credentials import auto_export, gathering, wanted_variables
 from helpers.credentials.wandb_server import WANDB, Held, run_id
+from helpers.executors import capabilities
 from helpers.executors import scores as results
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import supervisor
@@ -130,7 +131,7 @@ def export(submission_path: str, out: str, destination: str, auto: bool) -> None
     config = files.read_yaml(run / "config.yaml", "config")[0]
     if not (run / "results.json").exists():
         show.gather(submission_path, None, str(run / "results.json"), partial=False)
-    if auto and not gathering.exports_to_wandb(config):
+    if auto and not auto_export.to_wandb(config):
         found = files.read_json(run / "results.json", "results")
         if not is_done(out, found):
             files.write_json(out, _document(submission, found) | {"state": "nothing", "asked_at": None}, "exports")
@@ -215,8 +216,9 @@ def _export(
 
     `unfinished`: the runs, by id, that are written again whatever W&B holds.
     """
-    found = gathering.gather(config, request.env_folder(run / "config.yaml"), os.environ, export=True)
-    document |= {"mode": found.mode, "entity": found.value(gathering.ENTITY), "project": found.value(gathering.PROJECT)}
+    is_local = capabilities.reads_local_files(config["execution"]["type"])
+    found = gathering.gather(config, request.env_folder(run / "config.yaml"), os.environ, reads_local_files=is_local, export=True)
+    document |= {"mode": found.mode, "entity": found.value(wanted_variables.ENTITY), "project": found.value(wanted_variables.PROJECT)}
     document["server"] = found.document({})["wandb"]["server"]
     entries = {
         one.id: {"id": one.id, "name": one.name, "url": None, "tasks": one.tasks, "metrics": len(one.metrics)}
@@ -291,8 +293,8 @@ def _write(run: Path, found: gathering.Credentials, given: dict[str, Any], wante
     mark = f"export-{run.name}"
     environ |= {"PYTHONPATH": str(ROOT), process_jobs.JOB_MARK: mark}
     plan = {
-        "entity": found.value(gathering.ENTITY),
-        "project": found.value(gathering.PROJECT),
+        "entity": found.value(wanted_variables.ENTITY),
+        "project": found.value(wanted_variables.PROJECT),
         "mode": found.mode,
         **given,
         "runs": [vars(one) for one in wanted],
