@@ -113,7 +113,9 @@ class Credentials:
         except Unreachable as error:
             if not lenient:
                 raise
-            console.notice(f"{error}: the key could not be checked; the evaluation continues, and its export is verified at the end")
+            console.notice(
+                f"{error}: it is not known whether the key is valid; the evaluation continues, and its export is verified at the end"
+            )
             return ""
         return f"W&B at {server}: the key belongs to {who} and may write to {entity}/{project}"
 

@@ -69,12 +69,12 @@ class Server:
             mine = [name for name in dict.fromkeys([viewer.get("entity"), viewer.get("username"), *teams]) if name]
             if entity not in mine:
                 raise BadInput(
-                    f"W&B at {self}: {who}, who owns this key, cannot see {entity}/{project}: there is no entity {entity}, or {who} "
+                    f"W&B at {self}: {who}, who owns this key, may not see {entity}/{project}: there is no entity {entity}, or {who} "
                     f"is not a member of it ({who} can write to {', '.join(mine)}); fix entity in the [wandb] section of env.toml"
                 )
         elif data["project"].get("readOnly"):
             raise BadInput(
-                f"W&B at {self}: {who}, who owns this key, can read {entity}/{project} but not write to it: ask the project's owners, "
+                f"W&B at {self}: {who}, who owns this key, may read {entity}/{project} but not write to it: ask the project's owners, "
                 "or name another project in the [wandb] section of env.toml"
             )
         return who

@@ -63,7 +63,7 @@ def test_an_expired_and_an_unknown_key_are_refused_with_the_mend(double: WandbDo
 
 def test_a_project_that_may_only_be_read_or_not_be_seen_is_refused(double: WandbDouble) -> None:
     double.read_only = {f"{ENTITY}/{PROJECT}"}
-    assert f"me, who owns this key, can read {ENTITY}/{PROJECT} but not write to it" in refused(double)
+    assert f"me, who owns this key, may read {ENTITY}/{PROJECT} but not write to it" in refused(double)
     assert "there is no entity other-team, or me is not a member of it (me can write to me, my-team)" in refused(
         double, entity="other-team"
     )
