@@ -40,7 +40,7 @@ def to_wandb(config: Mapping[str, Any]) -> bool:
 
 
 def by_launcher(config: Mapping[str, Any], mode: str, wandb_export: WandbExport) -> list[str]:
-    """The destinations that the launcher's own export serves; the others are served from this machine (exports/wandb_runs.py).
+    """The destinations that the launcher's own export serves; the others are served from this machine (exports/wandb_export.py).
 
     `mode` is W&B's; `wandb_export` is what the executor's jobs can do.
     """

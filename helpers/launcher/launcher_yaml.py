@@ -48,7 +48,7 @@ def make(
 
 
 def _complete_export(data: dict[str, Any], wandb: Mapping[str, Any]) -> None:
-    """Leave to the launcher the exports that are its own, with what they need; the others are made from here (exports/wandb_runs.py).
+    """Leave to the launcher the exports that are its own, with what they need; the others are made from here (exports/wandb_export.py).
 
     The launcher does not read `enabled`: with a destination it exports all the same, and asks for the export's variables.
     """
