@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers.common import walltime
+from helpers.common import secrets, walltime
 from helpers.common.errors import BadInput, nearest
 from helpers.common.files import sha256_file, shown, validate
 from helpers.config import composing, env_check, interpolating, model_references, profile_fields, schema_keys, tasks, translating
@@ -203,7 +203,7 @@ def _ordered(data: dict[str, Any]) -> dict[str, Any]:
 def _refuse_secrets(config: dict[str, Any], trace: Trace) -> None:
     """Raise BadInput for a text that has the form of a key in use: it would stand in the run's files."""
     for key, value in leaves(config):
-        if isinstance(value, str) and translating.is_secret(value):
+        if isinstance(value, str) and secrets.is_secret(value):
             mend = "put it into the environment or .env, and name the variable (host:NAME in env_vars, target.api_endpoint.api_key_name)"
             raise BadInput(f"{trace.place(key)}: {key}: a secret is written out here; {mend}")
 

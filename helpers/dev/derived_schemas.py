@@ -1,34 +1,56 @@
-"""The schemas that follow from config.schema.json: the launcher's, and, for editors, those of configs and groups as people write them."""
+"""The schemas that are written by a script, and the names of the executors in those that are written by hand.
+
+config.schema.json gives the launcher's schema and, for editors, the schemas of configs and groups as people write them.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
+from helpers.common.errors import StepFailed
 from helpers.common.files import SCHEMAS, load_schema
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 WIDTH = 140
-# What a config may hold instead of a value, until it is compiled: an interpolation, or `???`.
+# Until a config is compiled, any value may also be an interpolation or `???`.
 OPEN = {"type": "string", "pattern": r"\$\{|^\?\?\?(?![\s\S])"}
 ANNOTATIONS = ("title", "description", "examples", "deprecated", "x-expected", "x-hidden")
 GROUPS = ("execution", "deployment")
+# The properties whose allowed values are the executors' names: file, and the path in it.
+CONFIG_TYPE = ("config.schema.json", ("properties", "execution", "properties", "type"))
+PROFILE_EXECUTOR = ("env.schema.json", ("$defs", "profile", "properties", "executor"))
 
 
-def all_derived() -> dict[str, dict[str, Any]]:
-    """Each derived schema by its file's name."""
+def texts(types: Sequence[str] = (), profile_words: Sequence[str] = ()) -> dict[str, str]:
+    """The text of each schema that the script writes, by its file's name.
+
+    `types` are the values allowed for `execution.type` in a config, `profile_words` those for `executor` in a profile; where they are
+    given, the schemas that hold them are included. Raises StepFailed when such a schema does not have its values in one line.
+    """
+    written = {}
+    for (name, path), values in ((CONFIG_TYPE, types), (PROFILE_EXECUTOR, profile_words)):
+        if values:
+            written[name] = _with_enum(name, path, values)
+    config = json.loads(written.get("config.schema.json") or _text("config.schema.json"))
+    return written | {name: text(schema) for name, schema in all_derived(config).items()}
+
+
+def all_derived(config: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
+    """Each schema that follows from config.schema.json, or from `config` in its place, by its file's name."""
+    config = config or load_schema("config")
     return {
-        "launcher.schema.json": launcher(),
-        "config_file.schema.json": config_file(),
+        "launcher.schema.json": launcher(config),
+        "config_file.schema.json": config_file(config),
         **{f"{name}_group.schema.json": group(name) for name in GROUPS},
     }
 
 
-def launcher() -> dict[str, Any]:
-    """The schema of launcher.yaml: config.schema.json without `run`, and with every old form refused."""
-    schema = deepcopy(load_schema("config"))
+def launcher(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of launcher.yaml: that of config.yaml without `run`, and with every old form rejected."""
+    schema = deepcopy(dict(config))
     del schema["properties"]["run"]
     for node in _nodes(schema):
         if node.get("deprecated") and node.get("description", "").startswith("old form"):
@@ -44,17 +66,17 @@ def launcher() -> dict[str, Any]:
     return {**schema, **head, "not": {"required": ["run"]}}
 
 
-def config_file() -> dict[str, Any]:
+def config_file(config: Mapping[str, Any]) -> dict[str, Any]:
     """The schema of a config before it is compiled: nothing is required, and any value may be an interpolation or `???`."""
-    schema = deepcopy(load_schema("config"))
+    schema = deepcopy(dict(config))
     for node in _nodes(schema):
         for word in ("required", "minItems", "if", "then"):
             node.pop(word, None)
         if "type" in node and "properties" not in node:
-            said = {key: node.pop(key) for key in ANNOTATIONS if key in node}
+            annotations = {key: node.pop(key) for key in ANNOTATIONS if key in node}
             value = dict(node)
             node.clear()
-            node.update(said, anyOf=[value, OPEN])
+            node.update(annotations, anyOf=[value, OPEN])
     defaults = {
         "title": "Defaults",
         "description": "files that this config is built upon, the first one lowest: groups of the launcher and of configs/, and _self_",
@@ -72,14 +94,14 @@ def config_file() -> dict[str, Any]:
 
 
 def group(name: str) -> dict[str, Any]:
-    """The schema of a file in configs/GROUP/: that section of a config."""
+    """The schema of a file in configs/GROUP/, which is that section of a config."""
     head = {"$schema": DRAFT, "$id": f"{name}_group.schema.json", "title": f"Group {name}"}
     reference = f"config_file.schema.json#/properties/{name}"
     return {**head, "description": f"A file of configs/{name}/: what `defaults: - {name}: NAME` puts into a config.", "$ref": reference}
 
 
 def dump(schema: Any, indent: int = 0, room: int = 0) -> str:
-    """JSON text in which whatever fits into a line stands in one; `room` is what comes before and after it there."""
+    """JSON text in which every value that fits into one line is in one; `room` is the width of the text around it there."""
     flat = json.dumps(schema, ensure_ascii=False)
     if len(flat) + indent + room <= WIDTH or not isinstance(schema, dict | list) or not schema:
         return flat
@@ -92,19 +114,31 @@ def dump(schema: Any, indent: int = 0, room: int = 0) -> str:
     return opening + "\n" + ",\n".join(parts) + "\n" + " " * indent + closing
 
 
-def stale() -> list[str]:
-    """The names of the derived files that are not what config.schema.json gives."""
-    return [name for name, schema in all_derived().items() if _text(name) != text(schema)]
+def stale(types: Sequence[str] = (), profile_words: Sequence[str] = ()) -> list[str]:
+    """The names of the files that differ from `texts`."""
+    return [name for name, content in texts(types, profile_words).items() if _text(name) != content]
 
 
 def text(schema: dict[str, Any]) -> str:
-    """A schema as it stands in its file."""
+    """The content of a schema's file."""
     return dump(schema) + "\n"
 
 
 def _text(name: str) -> str:
     path = SCHEMAS / name
     return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _with_enum(name: str, path: Sequence[str], values: Sequence[str]) -> str:
+    """The text of a schema with these values as the `enum` at `path`; all else stays as a person wrote it."""
+    content = _text(name)
+    node = json.loads(content)
+    for key in path:
+        node = node[key]
+    old = f'"enum": {json.dumps(node.get("enum"))}'
+    if content.count(old) != 1:
+        raise StepFailed(f"configs/schemas/{name}: expected {old} in one line, and only at {'.'.join(path)}")
+    return content.replace(old, f'"enum": {json.dumps(list(values))}')
 
 
 def _nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:

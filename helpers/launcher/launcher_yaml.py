@@ -9,8 +9,9 @@ from typing import Any
 
 from helpers.common.errors import BadInput
 from helpers.config import model_references
-from helpers.credentials import gathering, wandb_server
+from helpers.credentials import auto_export, wandb_login, wandb_server, wanted_variables
 from helpers.credentials.wandb_server import WANDB
+from helpers.executors import capabilities
 from helpers.executors.slurm import job_values
 from helpers.images import references
 
@@ -47,25 +48,25 @@ def make(
 
 
 def _complete_export(data: dict[str, Any], wandb: Mapping[str, Any]) -> None:
-    """Leave to the launcher the exports that are its own, with what they need; the others are made from here (exports/wandb_runs.py).
+    """Leave to the launcher the exports that are its own, with what they need; the others are made from here (exports/wandb_export.py).
 
     The launcher does not read `enabled`: with a destination it exports all the same, and asks for the export's variables.
     """
     execution, kind = data["execution"], data["execution"]["type"]
-    wanted = gathering.by_launcher(data, str(wandb.get("mode")))
-    if not wanted:
+    served = auto_export.by_launcher(data, str(wandb.get("mode")), capabilities.wandb_export(kind))
+    if not served:
         execution.pop("auto_export", None)
         (data.get("export") or {}).pop("env_vars", None)
         return
     given = execution["auto_export"] if isinstance(execution["auto_export"], dict) else {}
-    execution["auto_export"] = {**given, "destinations": wanted}
+    execution["auto_export"] = {**given, "destinations": served}
     if kind == "slurm":
-        execution["auto_export"]["launcher_install_cmd"] = given.get("launcher_install_cmd") or install_command(wanted)
-    if kind == "slurm" and WANDB in wanted:
+        execution["auto_export"]["launcher_install_cmd"] = given.get("launcher_install_cmd") or install_command(served)
+    if kind == "slurm" and WANDB in served:
         export = data["export"] = {**(data.get("export") or {})}
         export[WANDB] = {**(export.get(WANDB) or {}), "entity": wandb.get("entity"), "project": wandb.get("project")}
-        variables = [gathering.KEY, gathering.ENTITY, gathering.PROJECT]
-        variables += [gathering.SERVER] if wandb.get("server") not in (None, wandb_server.CLOUD) else []
+        variables = [wanted_variables.KEY, wanted_variables.ENTITY, wanted_variables.PROJECT]
+        variables += [wandb_login.SERVER] if wandb.get("server") not in (None, wandb_server.CLOUD) else []
         export["env_vars"] = {**{name: f"host:{name}" for name in variables}, **(export.get("env_vars") or {})}
 
 

@@ -117,12 +117,15 @@ def go_on(jobs: Path, submission_path: str) -> None:
     if process_jobs.is_supervised(jobs) or not process_jobs.open_tasks(jobs):
         return
     from helpers.credentials import gathering
+    from helpers.executors import capabilities
     from helpers.executors.process import start as process_start
     from helpers.steps import request
 
     config_path = Path(submission_path).with_name("config.yaml")
     if config_path.exists():
-        found = gathering.gather(files.read_yaml(config_path, "config")[0], request.env_folder(str(config_path)), os.environ)
+        config = files.read_yaml(config_path, "config")[0]
+        is_local = capabilities.reads_local_files(config["execution"]["type"])
+        found = gathering.gather(config, request.env_folder(str(config_path)), os.environ, reads_local_files=is_local)
         found.require()
         found.apply(os.environ)
     left = process_start.go_on(jobs, os.getpid())

@@ -12,11 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from helpers.common import events, files, flags, run_folder, step
+from helpers.common import events, files, flags, run_folder, secrets, step
 from helpers.common.console import info, notice
 from helpers.common.errors import BadInput
 from helpers.common.files import ROOT, shown
-from helpers.config import config_files, profiles, tracing, translating
+from helpers.config import config_files, profiles, tracing
 from helpers.steps import lineage
 
 MADE_BY = "new_run.py"
@@ -94,7 +94,7 @@ def _refuse_secrets(given: dict[str, Any]) -> None:
     """Refuse a value that looks like a secret, which would end up in request.json. The message does not show it."""
     for key, value in given.items():
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and translating.is_secret(text):
+            if isinstance(text, str) and secrets.is_secret(text):
                 name = text.partition("=")[0] if key == "overrides" and "=" in text else "its value"
                 raise BadInput(
                     f"{VARIABLES.get(key, key)}: {name}: this looks like a secret; "

@@ -14,6 +14,7 @@ from helpers.common.files import shown
 from helpers.config import model_references
 from helpers.config.model_references import Place, Registry
 from helpers.credentials import gathering
+from helpers.executors import capabilities
 from helpers.steps import lineage, request
 
 MADE_BY = "resolve_model.py"
@@ -47,7 +48,8 @@ def registry(config: Mapping[str, Any], place: Place, env_folder: Path, environ:
     if place.backend == "wandb":
         from helpers.models import wandb_artifacts
 
-        found = gathering.gather(config, env_folder, environ)
+        is_local = capabilities.reads_local_files(config["execution"]["type"])
+        found = gathering.gather(config, env_folder, environ, reads_local_files=is_local)
         found.require()
         found.apply(environ)
         return wandb_artifacts.Registry()

@@ -16,7 +16,8 @@ from helpers.common import console, files, run_folder, stopping_points, yaml_fil
 from helpers.common.errors import BadInput, StepFailed, Unreachable
 from helpers.common.files import shown
 from helpers.config import catalogue
-from helpers.credentials import gathering, wandb_server
+from helpers.credentials import auto_export, gathering, wandb_server
+from helpers.executors import capabilities
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.slurm import job_values, submission
 from helpers.images import references
@@ -69,7 +70,8 @@ def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = 
         data, seal, made_from = files.read_yaml(launcher_path, "launcher")
         if made_from and made_from.get("config.yaml") != config_seal:
             raise BadInput(f"{shown(launcher_path)} was not made from {shown(config_path)}; delete it and the same command makes it again")
-        found = gathering.gather(config, request.env_folder(config_path), _environment())
+        is_local = capabilities.reads_local_files(config["execution"]["type"])
+        found = gathering.gather(config, request.env_folder(config_path), _environment(), reads_local_files=is_local)
         found.require()
         found.apply(_environment())
         before = submitted_before(data)
@@ -101,7 +103,7 @@ def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = 
         }
         files.write_json(out, document, "submission")
     announce(document, run, before is not None)
-    if found.export and wandb_server.WANDB not in gathering.destinations(data):
+    if found.export and wandb_server.WANDB not in auto_export.destinations(data):
         of_run = f" RUN={run.name}" if run else ""
         console.info(f"scores go to W&B from this machine when the tasks have ended: by `make eval{of_run}` or `make export{of_run}`")
 

@@ -30,9 +30,9 @@ from helpers.config import model_references
 from helpers.config import tasks as task_rules
 from helpers.credentials.wandb_server import WANDB
 from helpers.executors import scores as results
-from helpers.exports import wandb_runs
+from helpers.exports import exports_file
 from helpers.steps import compile as compile_step
-from helpers.steps import request, show, status, variables
+from helpers.steps import export, request, show, status, variables
 
 MADE_BY = "sweep.py"
 SWEEPS = run_folder.RUNS / "sweeps"
@@ -332,11 +332,11 @@ def _finish(folder: Path, ones: Sequence[One], failures: Mapping[str, str]) -> N
 def _export(one: One) -> None:
     """Export the scores of a run to W&B if its config says so, and say what became of it. A finished export is not repeated."""
     out = str(one.path("exports.json"))
-    if wandb_runs.is_done(out, files.read_json(one.path("results.json"), "results")):
+    if exports_file.is_done(out, files.read_json(one.path("results.json"), "results")):
         return
-    wandb_runs.export(str(one.path("submission.json")), out, WANDB, auto=True)
+    export.export(str(one.path("submission.json")), out, WANDB, auto=True)
     if one.path("exports.json").exists():
-        wandb_runs.announce(files.read_json(out, "exports"), one.run)
+        exports_file.announce(files.read_json(out, "exports"), one.run)
 
 
 def _seals(folder: Path, ones: Sequence[One]) -> dict[str, str]:
