@@ -16,7 +16,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from helpers.common.errors import run_main
-from helpers.config import clusters, profile_fields
+from helpers.config import clusters
+from helpers.executors import registry
 from helpers.executors.slurm import jobs
 
 
@@ -27,9 +28,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--partition", help="another partition than the profile's, or all")
     parser.add_argument("--most", type=int, default=200, help="how many jobs at most (default 200)")
     options = parser.parse_args(arguments)
-    profile = profile_fields.of_cluster(options.profile)
-    partition = options.partition or str(profile.fields.get(profile_fields.partition_field(profile, "eval")) or "batch")
-    jobs.show_queue(clusters.of_profile(profile), "" if partition == "all" else partition, options.most)
+    config = clusters.config_of_profile(options.profile, registry)
+    partition = options.partition or str(config["execution"].get("partition") or "batch")
+    jobs.show_queue(clusters.of_config(config), "" if partition == "all" else partition, options.most)
 
 
 if __name__ == "__main__":

@@ -229,27 +229,19 @@ def paths_of(config_path: Path | str) -> dict[str, str]:
 
 def by_hand(reference: str, profile_name: str | None, out: str, force: bool, at_once: int = AT_ONCE) -> None:
     """Have one image in the cache of a profile's cluster, and write images.json for it. Raises as `squash` does."""
-    from helpers.config import profile_fields
+    from helpers.executors import registry
     from helpers.images import importing
 
     image = references.parse(reference)
     if image.kind == "file":
         raise BadInput(f"{reference} is a path on the cluster already: nothing is to be imported")
-    profile = profile_fields.of_cluster(profile_name)
-    fields = profile.fields
-    execution = {
-        "type": "slurm",
-        "hostname": profile_fields.host_of(profile),
-        "username": fields.get("user"),
-        "account": fields.get("account"),
-        "partition": fields.get("run_partition") or fields.get("partition"),
-    }
-    config = {"execution": execution, "run": {"env": fields}}
-    if why := unmet(config) or ("" if fields.get("account") else "account is not set: a job needs one"):
+    config = clusters.config_of_profile(profile_name, registry)
+    execution = config["execution"]
+    if why := unmet(config) or ("" if execution.get("account") else "account is not set: a job needs one"):
         raise BadInput(f"{profile_name}: {why}")
     cluster = clusters.of_config(config)
-    partition = str(execution["partition"] or "")
-    found = bring(cluster, str(fields["remote_job_dir"]), partition, [image], importing.resources_of(config), force, at_once)
+    partition = str(execution.get("partition") or "")
+    found = bring(cluster, str(config["run"]["env"]["remote_job_dir"]), partition, [image], importing.resources_of(config), force, at_once)
     rows = [{**row, "users": ["by hand"]} for row in found.rows.values()]
     document = {"made_by": MADE_BY, "made_from": {}, "cluster": str(cluster), "folder": found.folder, "images": rows}
     files.write_json(out, document, "images")
