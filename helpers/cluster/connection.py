@@ -23,16 +23,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
 from helpers.common import console
-from helpers.common.errors import BadInput, Interrupted, StepFailed, Unreachable, one_line
-from helpers.config import profile_fields
-from helpers.config.profiles import Profile
+from helpers.common.errors import Interrupted, StepFailed, Unreachable, one_line
 
 KEPT_SECONDS = 600
 CONNECT_SECONDS = 20
@@ -91,35 +89,6 @@ class Frame:
     def text(self) -> str:
         """The data as text, without the line break at its end."""
         return self.data.decode("utf-8", "replace").rstrip("\n")
-
-
-def of_config(config: Mapping[str, Any]) -> Cluster:
-    """The cluster of a compiled Slurm config: execution.hostname and username, and run.env's tunnel, port and identity.
-
-    Raises BadInput for a tunnel that is neither ssh nor local, a port that is no number, and a host that ssh would take for an option.
-    """
-    execution, env = config["execution"], (config.get("run") or {}).get("env") or {}
-    host, tunnel, port = str(execution["hostname"]), env.get("tunnel") or "ssh", env.get("port")
-    if tunnel not in ("ssh", "local"):
-        raise BadInput(f'tunnel: "ssh" or "local" was expected, not {tunnel!r}')
-    if host.startswith("-") or not host.strip():
-        raise BadInput(f"host: the name of a login node was expected, not {host!r}")
-    if port is not None and not (str(port).isdecimal() and 0 < int(port) < 65536):  # noqa: PLR2004  a TCP port
-        raise BadInput(f"port: a number from 1 to 65535 was expected, not {port!r}")
-    identity = str(Path(str(env["identity"])).expanduser()) if env.get("identity") else None
-    user = str(execution["username"]) if execution.get("username") else None
-    return Cluster(host, user, int(port) if port is not None else None, identity, str(tunnel))
-
-
-def of_profile(profile: Profile) -> Cluster:
-    """The cluster of a profile of one (profile_fields.of_cluster). Raises as of_config does."""
-    execution = {"hostname": profile_fields.host_of(profile), "username": profile.fields.get("user")}
-    return of_config({"execution": execution, "run": {"env": profile.fields}})
-
-
-def of_submission(submission: Mapping[str, Any]) -> Cluster:
-    """The cluster that a submission.json names."""
-    return Cluster(**submission["cluster"])
 
 
 # ---- Scripts -------------------------------------------------------------------------------------------------------------------------

@@ -45,10 +45,10 @@ class Interrupted(EvalmakeError):
     exit_code = INTERRUPTED
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """` (did you mean X?)` with the known word nearest to `word`, or an empty text when none is near."""
+def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """` (did you mean X?)` with the known word closest to `word`, behind `prefix`; empty when none is close."""
     matches = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {matches[0]}?)" if matches else ""
+    return f" (did you mean {prefix}{matches[0]}?)" if matches else ""
 
 
 def one_line(text: object) -> str:

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from helpers.common import run_folder
+from helpers.common import run_folder, schema_messages
 from helpers.common.errors import BadInput, StepFailed, one_line
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,15 +114,18 @@ def _validator(name: str) -> Any:
     return Draft202012Validator(load_schema(name))
 
 
-def validate(data: Any, schema: str, where: str) -> None:
-    """Check `data` against configs/schemas/SCHEMA.schema.json; raises BadInput with `where`, the key, the value and what was expected."""
+def misfit(data: Any, schema: str) -> tuple[str, str] | None:
+    """The dotted key that does not fit configs/schemas/SCHEMA.schema.json, and the explanation, key included; None if `data` fits."""
     from jsonschema.exceptions import best_match
 
     error = best_match(_validator(schema).iter_errors(data))
-    if error is not None:
-        from helpers.common.schema_messages import explain
+    return None if error is None else (schema_messages.key_of(error), schema_messages.explain(error))
 
-        raise BadInput(f"{where}: {explain(error)}")
+
+def validate(data: Any, schema: str, where: str) -> None:
+    """Check `data` against configs/schemas/SCHEMA.schema.json. Raises BadInput with `where`, the key, its value and what was expected."""
+    if found := misfit(data, schema):
+        raise BadInput(f"{where}: {found[1]}")
 
 
 def seal_json(data: dict[str, Any]) -> dict[str, Any]:

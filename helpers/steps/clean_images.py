@@ -13,7 +13,8 @@ from helpers.cluster import connection
 from helpers.cluster.connection import Cluster, Frame
 from helpers.common import console, files, run_folder
 from helpers.common.errors import BadInput, EvalmakeError, StepFailed, one_line
-from helpers.config import profile_fields
+from helpers.config import clusters
+from helpers.executors import registry
 from helpers.images import cache, importing
 from helpers.steps import squash_images
 
@@ -35,11 +36,11 @@ def clean(profile_name: str | None, yes: bool) -> None:
 
     Raises BadInput for a profile without a remote_job_dir, or when there is nobody to ask; StepFailed for what cannot be removed.
     """
-    profile = profile_fields.of_cluster(profile_name)
-    job_dir = str(profile.fields.get("remote_job_dir") or "").rstrip("/")
+    config = clusters.config_of_profile(profile_name, registry)
+    job_dir = str(config["run"]["env"].get("remote_job_dir") or "").rstrip("/")
     if not job_dir:
         raise BadInput(f"PROFILE={profile_name} has no remote_job_dir: there is no cache")
-    cluster = connection.of_profile(profile)
+    cluster = clusters.of_config(config)
     found = _look(cluster, job_dir)
     if not found:
         console.done(f"nothing to remove in {job_dir}/containers on {cluster}: runs here use what is there")

@@ -6,13 +6,12 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from helpers.cluster import connection
 from helpers.common import console, files
 from helpers.common.console import Cell
 from helpers.common.errors import BadInput
 from helpers.common.files import shown
-from helpers.config import model_references
-from helpers.config.model_references import Place, Registry
+from helpers.config import clusters, model_references
+from helpers.config.model_references import ModelStore, Place
 from helpers.credentials import gathering
 from helpers.steps import lineage, request
 
@@ -42,7 +41,7 @@ def resolve(config_path: str, out: str, environ: MutableMapping[str, str]) -> No
         console.info(f"run.{key} = {model['reference']}: {model['name']} {model['version']}{where}")
 
 
-def registry(config: Mapping[str, Any], place: Place, env_folder: Path, environ: MutableMapping[str, str]) -> Registry:
+def registry(config: Mapping[str, Any], place: Place, env_folder: Path, environ: MutableMapping[str, str]) -> ModelStore:
     """Where this config's artifacts are looked up, ready to be asked. Raises BadInput for credentials that are missing, and Unreachable."""
     if place.backend == "wandb":
         from helpers.models import wandb_artifacts
@@ -50,12 +49,12 @@ def registry(config: Mapping[str, Any], place: Place, env_folder: Path, environ:
         found = gathering.gather(config, env_folder, environ)
         found.require()
         found.apply(environ)
-        return wandb_artifacts.Registry()
+        return wandb_artifacts.WandbStore()
     from helpers.models import manifests
 
     assert place.root
     on_cluster = config["execution"]["type"] == "slurm"
-    return manifests.Manifests(place.root, connection.of_config(config) if on_cluster else None)
+    return manifests.Manifests(place.root, clusters.of_config(config) if on_cluster else None)
 
 
 def listing(config: Mapping[str, Any], match: str, env_folder: Path, environ: MutableMapping[str, str]) -> None:

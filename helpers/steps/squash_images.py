@@ -12,6 +12,7 @@ from typing import Any
 
 from helpers.common import console, files, run_folder
 from helpers.common.errors import BadInput, StepFailed
+from helpers.config import clusters
 from helpers.credentials import gathering
 from helpers.images import references
 from helpers.images.references import Image
@@ -61,10 +62,9 @@ def plan(config: Mapping[str, Any], force: bool, at_once: int, wandb_mode: str =
             console.notice(f"images are not squashed: {why}; {INSTEAD}")
         rows = [left(users[image.reference], image, why) for image in parsed.values()]
         return {"cluster": None, "folder": None, "images": rows}
-    from helpers.cluster import connection
     from helpers.images import importing
 
-    cluster = connection.of_config(config)
+    cluster = clusters.of_config(config)
     env = (config.get("run") or {}).get("env") or {}
     partition = str(config["execution"].get("partition") or "")
     found = bring(cluster, str(env["remote_job_dir"]), partition, wanted, importing.resources_of(config), force, at_once)
@@ -87,11 +87,10 @@ def foresee(config: Mapping[str, Any], remote_too: bool, wandb_mode: str = "onli
     if why:
         words = {image.reference: f"left: {why}" for image in wanted}
     elif remote_too and wanted:
-        from helpers.cluster import connection
         from helpers.images import cache as image_store
 
         job_dir, partition = config["run"]["env"]["remote_job_dir"], str(config["execution"].get("partition") or "")
-        _, asked = image_store.ask(connection.of_config(config), job_dir, partition, wanted, make=False)
+        _, asked = image_store.ask(clusters.of_config(config), job_dir, partition, wanted, make=False)
         for one in asked:
             there = f"hit: {one.hit.path}" if one.hit else "will be imported"
             words[one.image.reference] = f"cannot be imported: {one.fatal}" if one.fatal and not one.hit else there
@@ -230,28 +229,19 @@ def paths_of(config_path: Path | str) -> dict[str, str]:
 
 def by_hand(reference: str, profile_name: str | None, out: str, force: bool, at_once: int = AT_ONCE) -> None:
     """Have one image in the cache of a profile's cluster, and write images.json for it. Raises as `squash` does."""
-    from helpers.cluster import connection
-    from helpers.config import profile_fields
+    from helpers.executors import registry
     from helpers.images import importing
 
     image = references.parse(reference)
     if image.kind == "file":
         raise BadInput(f"{reference} is a path on the cluster already: nothing is to be imported")
-    profile = profile_fields.of_cluster(profile_name)
-    fields = profile.fields
-    execution = {
-        "type": "slurm",
-        "hostname": profile_fields.host_of(profile),
-        "username": fields.get("user"),
-        "account": fields.get("account"),
-        "partition": fields.get("run_partition") or fields.get("partition"),
-    }
-    config = {"execution": execution, "run": {"env": fields}}
-    if why := unmet(config) or ("" if fields.get("account") else "account is not set: a job needs one"):
+    config = clusters.config_of_profile(profile_name, registry)
+    execution = config["execution"]
+    if why := unmet(config) or ("" if execution.get("account") else "account is not set: a job needs one"):
         raise BadInput(f"{profile_name}: {why}")
-    cluster = connection.of_config(config)
-    partition = str(execution["partition"] or "")
-    found = bring(cluster, str(fields["remote_job_dir"]), partition, [image], importing.resources_of(config), force, at_once)
+    cluster = clusters.of_config(config)
+    partition = str(execution.get("partition") or "")
+    found = bring(cluster, str(config["run"]["env"]["remote_job_dir"]), partition, [image], importing.resources_of(config), force, at_once)
     rows = [{**row, "users": ["by hand"]} for row in found.rows.values()]
     document = {"made_by": MADE_BY, "made_from": {}, "cluster": str(cluster), "folder": found.folder, "images": rows}
     files.write_json(out, document, "images")

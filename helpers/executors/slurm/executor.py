@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers.cluster import connection
 from helpers.cluster.connection import Cluster
 from helpers.common import console, files, run_folder, walltime
 from helpers.common.errors import Unreachable
-from helpers.config import tasks
+from helpers.config import clusters, tasks
 from helpers.credentials import gathering
 from helpers.executors import containers, submissions
 from helpers.executors.base import Answer, Document, Executor, Handover, ImageUse, Submitted, WandbExport
@@ -68,7 +67,7 @@ class Slurm(Executor):
 
     def cluster(self, config: Mapping[str, Any]) -> Cluster | None:
         """The cluster of the profile."""
-        return connection.of_config(dict(config))
+        return clusters.of_config(config)
 
     def cost(self, config: Mapping[str, Any]) -> str:
         """Jobs × nodes × GPUs × walltime in GPU-hours, and what automatic resuming can make of it."""
@@ -105,7 +104,7 @@ class Slurm(Executor):
 
     def submit(self, handover: Handover, _before: str | None) -> Submitted:
         """Queue the jobs that the cluster does not have yet."""
-        cluster = connection.of_config(handover.config)
+        cluster = clusters.of_config(handover.config)
         submitting = Submitting(cluster, handover.run, handover.seal, handover.keep_partial, handover.images)
         console.say(self.cost(handover.config))
         invocation = api.run_eval(handover.data, handover.log, submitting.replacing())
@@ -130,13 +129,13 @@ class Slurm(Executor):
     def ask(self, submissions_: Sequence[Document]) -> list[Answer]:
         """One round trip for each cluster."""
         answers: dict[int, Answer] = {}
-        clusters: dict[str, list[int]] = {}
+        by_cluster: dict[str, list[int]] = {}
         for number, one in enumerate(submissions_):
-            clusters.setdefault(repr(one["cluster"]), []).append(number)
-        for numbers in clusters.values():
+            by_cluster.setdefault(repr(one["cluster"]), []).append(number)
+        for numbers in by_cluster.values():
             asked = [submissions_[number] for number in numbers]
             try:
-                question = asking.ask(connection.of_submission(asked[0]), asked)
+                question = asking.ask(clusters.of_submission(asked[0]), asked)
             except Unreachable as error:
                 answers |= {n: Answer(submissions.unreachable_rows(submissions_[n], str(error)), error=error) for n in numbers}
             else:
@@ -163,7 +162,7 @@ class Slurm(Executor):
         """Cancel the whole chain of each job."""
         names, folders = [job["job_name"] for job in chosen], [job["remote_dir"] for job in chosen]
         days = days_since(run_folder.moment_of(submission["submitted_at"]))
-        cancelled = jobs.cancel(connection.of_submission(submission), names, folders, days)
+        cancelled = jobs.cancel(clusters.of_submission(submission), names, folders, days)
         labels = tasks.labels(submission["jobs"])
         return [
             f"{labels[job['index']]}: cancelled {', '.join(ids)}; nothing of it starts again"
@@ -173,7 +172,7 @@ class Slurm(Executor):
 
     def cancel_unrecorded(self, handover: Handover) -> list[str] | None:
         """Cancel what was queued; the run is then as before it was submitted."""
-        submitting = Submitting(connection.of_config(handover.config), handover.run, handover.seal)
+        submitting = Submitting(clusters.of_config(handover.config), handover.run, handover.seal)
         names, folders = submitting.expected(handover.data)
         cancelled = jobs.cancel(submitting.cluster, names, folders, submitting.days, take_back=True)
         return [

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from threading import Thread
 from typing import Any
 
-from helpers.cluster import connection
 from helpers.common import console
 from helpers.common.errors import EvalmakeError
-from helpers.config import tasks
+from helpers.config import clusters, tasks
 from helpers.executors.base import Answer
 from helpers.executors.display import Display, Fancy, Plain, harmless
 from helpers.executors.slurm import jobs as slurm_jobs
@@ -31,7 +30,7 @@ def follow(submission: dict[str, Any], with_logs: bool, record: Callable[[Answer
     `record` takes each answer. Raises Unreachable when the cluster cannot be reached at the start; a connection that is lost later is made
     again.
     """
-    question = Question(connection.of_submission(submission), [submission])
+    question = Question(clusters.of_submission(submission), [submission])
     watch = Watch(question, "client" if with_logs else None)
     fancy = console.is_fancy(sys.stderr) and len(submission["jobs"]) <= MOST_BARS
     view: Display = Fancy() if fancy else Plain()
@@ -95,7 +94,7 @@ def show_logs(submission: dict[str, Any], jobs: list[dict[str, Any]], which: str
 
     With `to_the_end` as they grow, until the tasks have ended.
     """
-    question = Question(connection.of_submission(submission), [submission])
+    question = Question(clusters.of_submission(submission), [submission])
     labels = tasks.labels(submission["jobs"])
     names = {f"0.{job['index']}": labels[job["index"]] for job in jobs}
     watch = Watch(question, which, asks=to_the_end, keys=list(names))

@@ -12,6 +12,7 @@ from helpers.cluster.connection import Cluster, Frame
 from helpers.common import console, run_folder, stopping_points
 from helpers.common.errors import StepFailed, Unreachable, one_line
 from helpers.common.files import make_folder, write_text
+from helpers.config import clusters
 from helpers.executors.slurm import submission as slurm_executor
 from helpers.launcher import api
 
@@ -39,7 +40,7 @@ def fetch(submission: dict[str, Any], rows: Iterable[dict[str, Any]], interactiv
     target = Path(wanted[0][0]["job_dir"]).parent
     make_folder(target)
     connection.download(
-        connection.of_submission(submission), [job["remote_dir"] for job, _, _ in wanted], target, LEFT_BEHIND, interactive=interactive
+        clusters.of_submission(submission), [job["remote_dir"] for job, _, _ in wanted], target, LEFT_BEHIND, interactive=interactive
     )
     stopping_points.here("after-fetch")
     for _, mark, job in wanted:
@@ -78,7 +79,7 @@ def tidy(submission: dict[str, Any], rows: Iterable[dict[str, Any]]) -> None:
     folders, days = [job["remote_dir"] for job in jobs], slurm_executor.days_since(run_folder.moment_of(submission["submitted_at"]))
     text = connection.script("tidy", RUNDIR=_rundir(folders), NAMES=[job["job_name"] for job in jobs], DIRS=folders, DAYS=days)
     with contextlib.suppress(Unreachable):
-        connection.run(connection.of_submission(submission), text, interactive=False)
+        connection.run(clusters.of_submission(submission), text, interactive=False)
 
 
 def resume(submission: dict[str, Any], tasks: Iterable[int]) -> dict[int, str]:
@@ -86,7 +87,7 @@ def resume(submission: dict[str, Any], tasks: Iterable[int]) -> dict[int, str]:
 
     Raises Unreachable when Slurm could not be asked, StepFailed when it refused one: those before it are queued.
     """
-    cluster, wanted = connection.of_submission(submission), set(tasks)
+    cluster, wanted = clusters.of_submission(submission), set(tasks)
     jobs = [job for job in submission["jobs"] if job["index"] in wanted]
     folders = [job["remote_dir"] for job in jobs]
     days = slurm_executor.days_since(run_folder.moment_of(submission["submitted_at"]))
