@@ -155,29 +155,3 @@ def record_resumed(job_id: str, slurm_job_id: str) -> None:
         if job is not None and job.data.get("slurm_job_id") != slurm_job_id:
             job.data["slurm_job_id"], job.data["resumed_at"] = slurm_job_id, time.time()
             ExecutionDB().write_job(job)
-
-
-def sbatch_scripts(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """The sbatch script that the launcher would submit for each task of a resolved Slurm config; nothing is written or contacted.
-
-    Raises StepFailed with the launcher's own words.
-    """
-    quiet_environment()
-    with talking_to(None):
-        from nemo_evaluator_launcher.common.helpers import get_unique_task_name
-        from nemo_evaluator_launcher.executors.slurm.executor import _create_slurm_sbatch_script
-        from omegaconf import OmegaConf
-
-        cfg = OmegaConf.create(config)
-        mapping = {task.full_name: task for task in catalogue.load().values()}
-        scripts = []
-        for index, entry in enumerate(cfg.evaluation.tasks):
-            name = get_unique_task_name(entry.name, index)
-            image = entry.get("container") or (mapping.get(entry.name) or catalogue.find(entry.name)).container
-            folder = Path(cfg.execution.output_dir) / "INVOCATION" / name
-            try:
-                made = _create_slurm_sbatch_script(cfg, entry, image, folder, "INVOCATION", f"INVOCATION.{index}", index)
-            except (ValueError, RuntimeError, KeyError) as error:
-                raise StepFailed(f"nemo-evaluator-launcher cannot write the script of {entry.name}: {one_line(error)}") from error
-            scripts.append((name, made.cmd))
-    return scripts

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.cluster import connection
-from helpers.cluster.connection import Cluster, Frame
+from helpers.cluster.connection import Cluster
+from helpers.cluster.scripts import Frame
 from helpers.common import console, files, run_folder
 from helpers.common.errors import BadInput, EvalmakeError, StepFailed, one_line
 from helpers.config import clusters
@@ -61,16 +61,14 @@ def clean(profile_name: str | None, yes: bool) -> None:
     paths += [path.removesuffix(".sqsh") + ".json" for path in paths if path.endswith(".sqsh")]
     # The sidecar first: without it an image is none, so that nobody takes a file that is about to go.
     paths.sort(key=lambda path: not path.endswith(".json"))
-    done = connection.run(cluster, connection.script("clean_images", JOBDIR=job_dir, REMOVE=paths), timeout=600)
-    if kept := [frame.text for frame in done if frame.kind == "kept"]:
+    if kept := cache.remove(cluster, job_dir, paths):
         raise StepFailed(f"{len(kept)} could not be removed: {one_line(kept[0])}; have them removed by their owner")
     console.done(f"removed {len(found)}, {importing.size(sum(one.bytes for one in found))}")
 
 
 def _look(cluster: Cluster, job_dir: str) -> list[Removable]:
     """What could go now, the largest first."""
-    frames = connection.run(cluster, connection.script("clean_images", JOBDIR=job_dir, REMOVE=[]), timeout=120)
-    return sorted(removable(frames, *used_here()), key=lambda one: -one.bytes)
+    return sorted(removable(cache.listing(cluster, job_dir), *used_here()), key=lambda one: -one.bytes)
 
 
 def _agrees(question: str) -> bool:

@@ -1,32 +1,36 @@
-"""Runs an evaluation as jobs of a Slurm cluster, one for each task."""
+"""Evaluations as jobs of a Slurm cluster."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from helpers.cluster.connection import Cluster
-from helpers.common import console, files, run_folder, walltime
-from helpers.common.errors import Unreachable
+from helpers.common import console, files, run_folder
+from helpers.common.errors import StepFailed, Unreachable, one_line
 from helpers.config import clusters, tasks
 from helpers.credentials import gathering
-from helpers.executors import containers, submissions
+from helpers.executors import containers, states
 from helpers.executors.base import Answer, Document, Executor, Handover, ImageUse, Submitted, WandbExport
-from helpers.executors.slurm import asking, following, job_values, jobs
+from helpers.executors.slurm import asking, following, job_values
+from helpers.executors.slurm import jobs as slurm_jobs
+from helpers.executors.slurm.cost import cost
 from helpers.executors.slurm.description import DESCRIPTION
-from helpers.executors.slurm.submission import Submitting, days_since
-from helpers.executors.states import ENDED
+from helpers.executors.slurm.submission import Submission, days_since
+from helpers.executors.submissions import unreachable_rows
 from helpers.launcher import api
 
-# The launcher's own images, where the config names none: of the proxy and of the export job (its executors/slurm/executor.py).
-PROXY_IMAGE, EXPORT_IMAGE = "haproxy:latest", "python:3.12.7-slim"
+# Images of the launcher (executors/slurm/executor.py) for the job that exports results, and for the proxy, where the config names none.
+EXPORT_IMAGE, PROXY_IMAGE = "python:3.12.7-slim", "haproxy:latest"
 
 
 class Slurm(Executor):
-    """See helpers/executors/base.py."""
+    """Each task is a job of a cluster, with its model server in it; the cluster is reached over one ssh connection."""
 
     description = DESCRIPTION
     log_kinds = ("client", "server", "slurm")
@@ -36,174 +40,187 @@ class Slurm(Executor):
     reads_local_files = False
     wandb_export = WandbExport.ONE_JOB_A_TASK
 
+    # ---- Before submitting -----------------------------------------------------------------------------------------------------------
+
     def complete(self, data: Document, run: Path | None) -> None:
-        """Put the run's id into the names of the jobs, and let the harness count its requests."""
+        """Put the run's id into the names of the jobs, and have the harness report its progress."""
+        data["execution"]["type"] = self.description.launcher_type
         job_values.complete(data, run)
 
     def images(self, config: Mapping[str, Any], wandb_mode: str) -> Iterator[ImageUse]:
-        """Every image of a run, with that of HAProxy, which serves several instances, and that of the launcher's export job."""
+        """The images of the model server, the tasks and the auxiliary deployments; of a proxy and an export job, if there is one."""
         yield from containers.uses(config)
         execution = config["execution"]
+        # HAProxy distributes requests to several instances, of the model or of an auxiliary deployment.
         if any((one.get("num_instances") or 1) > 1 for one in [execution, *containers.auxiliary(config).values()]):
-            image = (execution.get("proxy") or {}).get("image") or PROXY_IMAGE
-            yield ImageUse(str(image), "proxy", ("execution", "proxy", "image"))
+            yield ImageUse(str((execution.get("proxy") or {}).get("image") or PROXY_IMAGE), "proxy", ("execution", "proxy", "image"))
         if gathering.by_launcher(config, wandb_mode):
             export = execution["auto_export"]
-            image = (export.get("export_image") if isinstance(export, dict) else None) or EXPORT_IMAGE
-            yield ImageUse(str(image), "auto-export", ("execution", "auto_export", "export_image"))
+            image = str((export.get("export_image") if isinstance(export, dict) else None) or EXPORT_IMAGE)
+            yield ImageUse(image, "auto-export", ("execution", "auto_export", "export_image"))
 
     def squash_obstacle(self, config: Mapping[str, Any]) -> str:
-        """The profile's field that an import needs and does not have."""
-        execution, env = config["execution"], (config.get("run") or {}).get("env") or {}
-        if not execution.get("hostname"):
+        """What an import needs and this config lacks, with the fix."""
+        env = (config.get("run") or {}).get("env") or {}
+        if not config["execution"].get("hostname"):
             return "host is not set: name the cluster's login node in the profile"
         if env.get("tunnel") not in (None, "ssh", "local"):
-            return f'tunnel is {env["tunnel"]!r}: "ssh", or "local" on a login node, was expected'
+            return f'tunnel is {env["tunnel"]!r}: expected "ssh", or "local" on a login node'
         if not env.get("remote_job_dir"):
-            return "remote_job_dir is not set: give the profile a folder on the cluster, which holds them in its folder containers"
+            return "remote_job_dir is not set: give the profile a folder on the cluster; images are kept in its folder containers"
         if not str(env["remote_job_dir"]).startswith("/"):
             return f"remote_job_dir {env['remote_job_dir']} is not absolute: give its whole path on the cluster"
         return ""
 
-    def cluster(self, config: Mapping[str, Any]) -> Cluster | None:
+    def cluster(self, config: Mapping[str, Any]) -> Cluster:
         """The cluster of the profile."""
         return clusters.of_config(config)
 
     def cost(self, config: Mapping[str, Any]) -> str:
-        """Jobs × nodes × GPUs × walltime in GPU-hours, and what automatic resuming can make of it."""
-        execution, number = config["execution"], len(config["evaluation"]["tasks"])
-        nodes, gpus = execution.get("num_nodes") or 1, gpus_per_node(execution)
-        counts = " × ".join(f"{n} {unit}{'' if n == 1 else 's'}" for n, unit in ((number, "job"), (nodes, "node"), (gpus, "GPU")))
-        hours = number * nodes * gpus * walltime.seconds(execution["walltime"], "execution.walltime") / 3600
-        text = f"{counts} × {execution['walltime']} = {round(hours, 2):g} GPU-hours at worst"
-        if execution.get("max_walltime"):
-            most = number * nodes * gpus * walltime.seconds(execution["max_walltime"], "execution.max_walltime") / 3600
-            text += f" (a job that reaches its walltime is resumed, up to max_walltime {execution['max_walltime']}: {most:g})"
-        return text + "."
+        """For example: 1 job × 1 node × 8 GPUs × 04:00:00 = 32 GPU-hours at most."""
+        return cost(config)
 
     def job_scripts(self, data: Document) -> Iterator[tuple[str, str]]:
-        """The launcher's sbatch scripts. It never sees the value of a `host:` variable."""
+        """The sbatch script of each task, as it would be submitted. Raises StepFailed with the launcher's own words."""
+        # The launcher looks up host: variables, which a dry run need not have.
         names = set(re.findall(r"\bhost:([A-Za-z_]\w*)", files.dump_yaml(data)))
-        kept = {name: os.environ.get(name) for name in names}
-        os.environ.update(dict.fromkeys(names, "from-the-environment"))
-        try:
-            yield from api.sbatch_scripts(data)
-        finally:
-            for name, value in kept.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+        job_scripts = _job_scripts(None)
+        with _environment(dict.fromkeys(names, "from-the-environment")), api.talking_to(None):
+            try:
+                texts = list(job_scripts.texts(data))
+            except (ValueError, RuntimeError, KeyError) as error:
+                raise StepFailed(f"nemo-evaluator-launcher cannot write the job scripts: {one_line(error)}") from error
+        yield from texts
 
-    def submitted_before(self, _data: Document) -> str | None:
-        """None: jobs that exist are found on the cluster."""
-        return None
+    # ---- Submitting ------------------------------------------------------------------------------------------------------------------
 
-    def check(self, _data: Document) -> None:
-        """Everything is checked on the cluster, just before the jobs are queued."""
+    def submitted_before(self, _data: Document) -> None:
+        """Always None: `submit` finds the jobs that exist on the cluster."""
+
+    def check(self, data: Document) -> None:
+        """Nothing: `submit` checks everything on the cluster in one round trip before it queues a job."""
 
     def submit(self, handover: Handover, _before: str | None) -> Submitted:
-        """Queue the jobs that the cluster does not have yet."""
-        cluster = clusters.of_config(handover.config)
-        submitting = Submitting(cluster, handover.run, handover.seal, handover.keep_partial, handover.images)
+        """Submit each task that has no job yet."""
         console.say(self.cost(handover.config))
-        invocation = api.run_eval(handover.data, handover.log, submitting.replacing())
-        entries = handover.data["evaluation"]["tasks"]
-        when, recorded = api.recorded_jobs(invocation, len(entries))
-        for index, (job, entry) in enumerate(zip(recorded, entries, strict=True)):
-            folder = submitting.folders[index].name
-            job["job_dir"] = str(handover.run / "jobs" / folder) if handover.run else None
-            job |= {"job_name": submitting.names[index], "samples": job_values.samples(handover.data, entry)}
-        return Submitted(invocation, when, recorded, cluster.document())
+        submission = self._submission(handover)
+        _job_scripts(handover.log).submit(submission, handover.data, handover.log)
+        jobs = []
+        for index, entry in enumerate(handover.data["evaluation"]["tasks"]):
+            folder = submission.folders[index].name
+            jobs.append(
+                {
+                    "job_id": f"{submission.invocation_id}.{index}",
+                    "slurm_job_id": submission.ids[index],
+                    "remote_dir": submission.remote_folders[index],
+                    "job_dir": str(handover.run / "jobs" / folder) if handover.run else None,
+                    "job_name": submission.names[index],
+                    "samples": job_values.samples(handover.data, entry),
+                }
+            )
+        submitted_at = run_folder.as_text(submission.submitted_at)
+        return Submitted(submission.invocation_id, submitted_at, jobs, submission.cluster.document())
 
     def abandon(self, handover: Handover) -> str:
-        """Jobs that Slurm has continue."""
+        """Jobs that are queued stay."""
         if not handover.run:
             return ""
-        run = f"RUN={handover.run.name}"
+        run = handover.run.name
         return (
-            f"interrupted: jobs that Slurm has queued by now continue; `make eval {run}` finds them and submits the others, "
-            f"`make cancel {run}` cancels them"
+            f"interrupted: jobs that Slurm has already queued keep running; `make eval RUN={run}` adopts them and submits the others, "
+            f"`make cancel RUN={run}` cancels them"
         )
 
-    def ask(self, submissions_: Sequence[Document]) -> list[Answer]:
-        """One round trip for each cluster."""
+    def _submission(self, handover: Handover) -> Submission:
+        return Submission(self.cluster(handover.config), handover.run, handover.seal, handover.keep_partial, handover.images)
+
+    # ---- A run that was submitted ----------------------------------------------------------------------------------------------------
+
+    def ask(self, submissions: Sequence[Document]) -> list[Answer]:
+        """Ask each cluster once for all its submissions."""
         answers: dict[int, Answer] = {}
-        by_cluster: dict[str, list[int]] = {}
-        for number, one in enumerate(submissions_):
-            by_cluster.setdefault(repr(one["cluster"]), []).append(number)
-        for numbers in by_cluster.values():
-            asked = [submissions_[number] for number in numbers]
+        by_cluster: dict[Cluster, list[int]] = {}
+        for number, one in enumerate(submissions):
+            by_cluster.setdefault(clusters.of_submission(one), []).append(number)
+        for cluster, numbers in by_cluster.items():
             try:
-                question = asking.ask(clusters.of_submission(asked[0]), asked)
+                question = asking.ask(cluster, [submissions[number] for number in numbers])
             except Unreachable as error:
-                answers |= {n: Answer(submissions.unreachable_rows(submissions_[n], str(error)), error=error) for n in numbers}
+                answers |= {number: Answer(unreachable_rows(submissions[number], str(error)), error=error) for number in numbers}
             else:
-                answers |= {n: Answer(question.rows(place), question.asked.problems) for place, n in enumerate(numbers)}
-        return [answers[number] for number in range(len(submissions_))]
+                answers |= {number: Answer(question.rows(place), question.sources.problems) for place, number in enumerate(numbers)}
+        return [answers[number] for number in range(len(submissions))]
 
     def follow(self, submission: Document, with_logs: bool, record: Callable[[Answer], None]) -> Answer:
-        """In one ssh session, with results fetched as tasks end."""
+        """Show states and logs, and copy results here as tasks end. The jobs keep running if this process ends."""
         return following.follow(submission, with_logs, record)
 
-    def logs(self, submission: Document, chosen: Sequence[Document], which: str, to_the_end: bool) -> None:
-        """The logs on the cluster."""
-        following.show_logs(submission, list(chosen), which, to_the_end)
+    def logs(self, submission: Document, jobs: Sequence[Document], which: str, to_the_end: bool) -> None:
+        """Print the logs over one connection."""
+        following.show_logs(submission, jobs, which, to_the_end)
 
     def bring_home(self, submission: Document, rows: Sequence[Document], tidy: bool) -> int:
-        """Fetch the folders of tasks that ended."""
-        ended = [row for row in rows if row["state"] in ENDED]
-        jobs.fetch(submission, ended)
+        """Copy the folders of the tasks that ended; `tidy`: remove their unused successors from the queue."""
+        copied = slurm_jobs.fetch(submission, [row for row in rows if row["state"] in states.ENDED])
         if tidy:
-            jobs.tidy(submission, rows)
-        return len(ended)
+            slurm_jobs.tidy(submission, rows)
+        return copied
 
-    def cancel(self, submission: Document, chosen: Sequence[Document]) -> list[str]:
-        """Cancel the whole chain of each job."""
-        names, folders = [job["job_name"] for job in chosen], [job["remote_dir"] for job in chosen]
+    def cancel(self, submission: Document, jobs: Sequence[Document]) -> list[str]:
+        """Cancel the whole chain of each of these jobs."""
         days = days_since(run_folder.moment_of(submission["submitted_at"]))
-        cancelled = jobs.cancel(clusters.of_submission(submission), names, folders, days)
+        names, folders = [job["job_name"] for job in jobs], [job["remote_dir"] for job in jobs]
+        cancelled = slurm_jobs.cancel(clusters.of_submission(submission), names, folders, days)
         labels = tasks.labels(submission["jobs"])
         return [
-            f"{labels[job['index']]}: cancelled {', '.join(ids)}; nothing of it starts again"
-            for job in chosen
-            if (ids := cancelled.get(job["job_name"]))
+            f"{labels[job['index']]}: cancelled {', '.join(cancelled[job['job_name']])}; it will not be resumed"
+            for job in jobs
+            if job["job_name"] in cancelled
         ]
 
-    def cancel_unrecorded(self, handover: Handover) -> list[str] | None:
-        """Cancel what was queued; the run is then as before it was submitted."""
-        submitting = Submitting(clusters.of_config(handover.config), handover.run, handover.seal)
-        names, folders = submitting.expected(handover.data)
-        cancelled = jobs.cancel(submitting.cluster, names, folders, submitting.days, take_back=True)
+    def cancel_unrecorded(self, handover: Handover) -> list[str]:
+        """Cancel the jobs of a submission that was killed before submission.json was written, so that it can be submitted again."""
+        submission = self._submission(handover)
+        names, folders = submission.expected(handover.data)
+        cancelled = slurm_jobs.cancel(submission.cluster, names, folders, submission.days, take_back=True)
         return [
-            f"{name.rpartition('.')[0].partition('.')[2]}: cancelled {', '.join(ids)}, which had been queued before the run was recorded"
+            f"{name.rpartition('.')[0].partition('.')[2]}: cancelled {', '.join(ids)}, which was queued before the run was recorded"
             for name, ids in cancelled.items()
-        ] or [f"the run was not submitted: no job of it is on {submitting.cluster}"]
-
-    def resume(self, submission: Document, rows: Sequence[Document], again: Sequence[int]) -> dict[int, str]:
-        """Queue the tasks again in their own folders; a task that an earlier command queued is not queued twice."""
-        queued = jobs.resume(submission, again) if again else {}
-        jobs.record(submission, {row["index"]: row["chain"][0] for row in rows if row["state"] not in ENDED and row["chain"]})
-        return queued
+        ] or [f"the run was not submitted: it has no jobs on {submission.cluster}"]
 
     def show_queue(self, cluster: Cluster, partition: str, most: int) -> None:
-        """As `squeue` has it."""
-        jobs.show_queue(cluster, partition, most)
+        """Print what squeue shows."""
+        slurm_jobs.show_queue(cluster, partition, most)
+
+    def resume(self, submission: Document, rows: Sequence[Document], again: Sequence[int]) -> dict[int, str]:
+        """Queue these tasks again, in their own folders. A task that an interrupted command has queued already is not queued twice."""
+        queued = slurm_jobs.resume(submission, again) if again else {}
+        alive = [row for row in rows if row["state"] not in states.ENDED and row.get("chain")]
+        slurm_jobs.record(submission, {row["index"]: row["chain"][0] for row in alive})
+        return queued
 
 
-def gpus_per_node(execution: Mapping[str, Any]) -> int:
-    """The GPUs of each node of a job, out of gpus_per_node, gres (gpu:8, gpu:h100:4), or the extra sbatch flags."""
-    flags = execution.get("sbatch_extra_flags") or {}
-    for value in (execution.get("gpus_per_node"), flags.get("gpus-per-node"), execution.get("gres"), flags.get("gres")):
-        if value is None or isinstance(value, bool):
-            continue
-        if isinstance(value, int):
-            return value
-        for part in str(value).split(","):
-            if part.split(":")[0] == "gpu" or part.isdecimal() or re.fullmatch(r"[a-z]\w*:\d+", part):
-                last = part.split(":")[-1]
-                return int(last) if last.isdecimal() else 1
-    return 0
+def _job_scripts(log: Path | None) -> ModuleType:
+    """The module that imports the launcher (0.9 s). What the launcher prints meanwhile goes to `log`."""
+    api.quiet_environment()
+    with api.talking_to(log):
+        from helpers.executors.slurm import job_scripts
+    return job_scripts
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """These environment variables meanwhile."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 EXECUTOR = Slurm()

@@ -1,17 +1,18 @@
 # shellcheck shell=bash
-# Before a submission, in one round trip: can its folder be written, is there room, are its mounts there, does Slurm take the script; and
-# which of its jobs are there already. Nothing is left behind but the run's folder.
+# Needs: cluster/common.sh
+# Before a submission, in one round trip: can its folder be written, is there enough space, do its mounts exist, does Slurm accept the
+# script, and which of its jobs exist already. Leaves nothing behind but the run's folder.
 #   OUTPUT RUNDIR      execution.output_dir, and the run's folder in it
-#   PATHS              what jobs read: the checkpoint, the other mounts, squashed images
-#   SCRIPT             the sbatch script of the first task: the others ask for the same of Slurm
+#   PATHS              what jobs read: the checkpoint, other mounts, squashed images
+#   SCRIPT             the sbatch script of the first task: the others ask Slurm for the same
 #   PARTITION          its partition, or several
-#   NAMES DIRS         job name and folder of each task
+#   NAMES DIRS         the job name and the folder of each task
 #   DAYS               how far back accounting is asked
 # shellcheck disable=SC2154
 main() {
   local said path index tested
   frame who - "$me@$here"
-  # 1 MiB: an empty file fits on a full disk, and a quota shows up only in writing.
+  # 1 MiB: an empty file fits on a full disk, and only writing shows a quota.
   if said=$({ mkdir -p -- "$RUNDIR" && head -c 1048576 /dev/zero > "$RUNDIR/.probe.$$"; } 2>&1); then
     rm -f -- "$RUNDIR/.probe.$$"
   else
@@ -37,7 +38,7 @@ main() {
   fi
   tested=$(printf '%s' "$SCRIPT" | timeout -k 5 60 sbatch --test-only 2>&1)
   frame tested $? "$tested"
-  # What --test-only does not tell: that the job would never start there.
+  # --test-only does not say if the job would never start in its partition.
   [ -z "$PARTITION" ] || frame partition - "$(slurm sinfo --noheader --partition="$PARTITION" -o '%R|%l|%a' 2> /dev/null)"
   finish
 }

@@ -1,15 +1,16 @@
 # shellcheck shell=bash
-# In one round trip: which images the cache folder holds, and which digest each reference has now, asked of the registries all at once.
-#   JOBDIR                 remote_job_dir: the cache is its folder containers, or containers-USER where that is not ours to write to
-#   PARTITION              whose nodes' architecture counts; empty: Slurm's default
-#   HOSTS REPOS TAGS       of each image of a registry: the host that answers, the name, the tag or digest
-#   ARCHIVES               paths of archives: their size and time are told
-#   MAKE                   1: the folder is made; 0: nothing is
-#   WHOLE                  1: the index of an image of several platforms is brought even where a sidecar knows it
+# Needs: cluster/common.sh images/registry.sh images/cache.sh
+# In one round trip: which images the cache folder holds, and which digest each reference has now. All registries are asked at once.
+#   JOBDIR                 remote_job_dir: the cache is its folder containers, or containers-USER if we cannot write to that
+#   PARTITION              the partition whose nodes' architecture counts; empty: Slurm's default
+#   HOSTS REPOS TAGS       for each image of a registry: the host that answers, the name, the tag or digest
+#   ARCHIVES               paths of archives, for their size and time
+#   MAKE                   1: create the folder if it is missing
+#   WHOLE                  1: fetch the index of an image of several platforms even if a sidecar has it
 # shellcheck disable=SC2154
 umask 027
 
-# ask INDEX: an image of a registry; the answer in files of $scratch, since all are asked at once
+# ask INDEX: asks for an image of a registry. The answer goes to files in $scratch, since all are asked at once.
 ask() {
   local out=$scratch/$1
   ask_registry "$out" "${HOSTS[$1]}" "${REPOS[$1]}" "${TAGS[$1]}"
@@ -21,7 +22,7 @@ ask() {
   has_line "${realm:-.}" && realm_line=yes || realm_line=no
   printf '%s\n' "$status" "$digest" "$type" "$realm" "$host_line" "$realm_line" "$words" > "$out.answer"
 }
-# is_known DIGEST: some sidecar has it
+# is_known DIGEST: whether a sidecar has it
 is_known() { [ "$WHOLE" != 1 ] && grep -qsF -e "$1" -- "$own"/*.json "$shared"/*.json; }
 
 main() {
@@ -42,7 +43,7 @@ main() {
   else
     frame no-curl - ""
   fi
-  # While they are asked:
+  # While the registries are asked:
   frame who - "$me@$here"
   node=$(slurm sinfo --noheader ${PARTITION:+--partition="$PARTITION"} -o %n 2> /dev/null | head -n 1)
   arch=$(slurm scontrol --oneliner show node "$node" 2> /dev/null | grep -oE '\bArch=[^ ]+')

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
-# The cache of squashed images: what is in it, or with REMOVE taking files out of it.
-#   JOBDIR     as in images.sh
-#   REMOVE     names of files in the cache folders, each with its folder; empty: only list
+# Needs: cluster/common.sh images/cache.sh
+# Lists the cache of squashed images, or removes files from it.
+#   JOBDIR     as in inspect.sh
+#   REMOVE     paths of files in the cache folders; empty: only list
 # shellcheck disable=SC2154
 
 list_all() {
@@ -10,7 +11,7 @@ list_all() {
   for file in "$1"/*.sqsh; do
     [ ! -e "$file" ] || frame file - "$(stat -c '%s %Y' -- "$file") $file"
   done
-  # Layers that enroot keeps between imports, and what failed imports left.
+  # Layers that enroot keeps between imports, and what failed imports left behind.
   for file in "$1/.layers-$me" "$1"/.failed.* "$1"/.done.*; do
     if [ -d "$file" ] && [ -O "$file" ]; then frame left - "$(du -sk -- "$file" 2> /dev/null | cut -f1) $(stat -c %Y -- "$file") $file"; fi
   done

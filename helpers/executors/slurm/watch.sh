@@ -1,16 +1,17 @@
 # shellcheck shell=bash
-# Stays with tasks, in one session: their logs as they grow, and where they stand, asked of Slurm now and then (asking.sh). Ends when its
-# input does, or at a line `stop`. A line `soon` has Slurm asked at once.
+# Needs: executors/slurm/asking.sh
+# Watches tasks in one session: sends their logs as they grow, and asks Slurm for their states now and then (asking.sh). Ends when its input
+# ends, or at a line `stop`.
 #   KEYS NAMES DIRS FIRSTS DAYS   as in asking.sh
-#   PATTERN                       which logs of a task's folder: logs/client-*.log; empty: none
-#   SEEN                          FILE=BYTES: how much of a file was shown before, by KEY/FILE
-#   ASK_SECONDS ASK_MOST          Slurm is asked after so many seconds, then less and less often, up to this; 0: never
+#   PATTERN                       which logs of a task's folder, such as logs/client-*.log; empty: none
+#   SEEN                          KEY/FILE=BYTES: how much of a file was sent before
+#   ASK_SECONDS ASK_MOST          the pause between two questions to Slurm: it grows from the first to the second; 0: never ask
 # shellcheck disable=SC2154
 
-declare -A size=()  # of each file, by KEY/FILE: the bytes that were sent
+declare -A size=()  # the bytes of each file that were sent, by KEY/FILE
 declare -A first_seen=()
 
-# send INDEX: what came to its logs since the last time, in pieces of at most 256 KiB: frame `log KEY/FILE/OFFSET`
+# send INDEX: what was added to its logs since the last time, in pieces of at most 256 KiB: frame `log KEY/FILE/OFFSET`
 send() {
   local key=${KEYS[$1]} file name length now
   cd -- "${DIRS[$1]}" 2> /dev/null || return 0
@@ -24,7 +25,7 @@ send() {
     fi
     now=${sizes[${DIRS[$1]}/$file]-}
     [ -n "$now" ] || continue
-    if ((now < size[$name])); then size[$name]=0; fi # written anew
+    if ((now < size[$name])); then size[$name]=0; fi # it was rewritten
     while ((size[$name] < now)); do
       length=$((now - size[$name]))
       ((length <= 262144)) || length=262144
@@ -37,7 +38,7 @@ send() {
   done
 }
 
-# The sizes of all logs, with one command for all tasks.
+# The sizes of all logs, from one command.
 declare -A sizes=()
 measure() {
   local index files=() bytes path
@@ -57,7 +58,7 @@ send_all() {
 }
 
 main() {
-  exec 2> /dev/null # a warning on a log with odd bytes would fill the pipe that nobody reads
+  exec 2> /dev/null # warnings about odd bytes in a log would fill the pipe, which nobody reads
   local index entry next=0 pause=$ASK_SECONDS beat=0 line code changed
   for entry in ${SEEN[@]+"${SEEN[@]}"}; do size[${entry%=*}]=${entry##*=}; done
   shopt -s nullglob
@@ -76,7 +77,7 @@ main() {
         changed=1
       fi
     done
-    # Something began: Slurm is worth asking again soon.
+    # Something has begun, so ask Slurm again soon.
     if [ -n "$changed" ]; then
       pause=$ASK_SECONDS
       ((next <= SECONDS + pause)) || next=$((SECONDS + pause))
@@ -85,18 +86,15 @@ main() {
       frame beat - ""
       beat=$((SECONDS + 5))
     fi
-    # The pause between two looks: 0.3 s. It ends at once when the line is cut, for then its input ends.
+    # Pause for 0.3 s. If the connection breaks, the input ends, and so does the pause.
     line=
     read -r -t 0.3 line
     code=$?
     if ((code == 0)); then
-      case $line in
-        stop)
-          send_all # what came before the job was seen to have ended
-          finish
-          ;;
-        soon) next=0 pause=$ASK_SECONDS ;;
-      esac
+      if [ "$line" = stop ]; then
+        send_all # what was written before we saw that the job had ended
+        finish
+      fi
     elif ((code < 128)); then
       exit 0
     fi

@@ -1,11 +1,12 @@
 # shellcheck shell=bash
-# One import, as a Slurm job on a compute node. Runs in the folder code of the lock's holder (cache.sh); registry.sh and cache.sh precede it.
+# Needs: images/registry.sh images/cache.sh
+# One import, as a Slurm job on a compute node. It runs in the folder `code` of the lock's holder (see cache.sh).
 #   FOLDER KEY STEM OLD TOKEN    as in imports.sh
-#   KIND PLACE                   registry, dockerd, podman, docker-archive or oci-archive; of an archive its path
-#   FORM3 FORM4                  what enroot 3 and 4 are told to import; empty: it cannot
-#   HOST REPO TAG DIGEST         of a registry image; DIGEST: of this platform, empty when nobody could ask
-#   INDEX                        the digest that the tag itself has
-#   REFERENCE CANONICAL PLATFORM MACHINE BY WHEN_ASKED   for the sidecar; MACHINE: the platform as `uname -m` says it
+#   KIND PLACE                   registry, dockerd, podman, docker-archive or oci-archive; an archive's path
+#   FORM3 FORM4                  the reference for enroot 3 and for enroot 4; empty: that one cannot import it
+#   HOST REPO TAG DIGEST         of a registry image; DIGEST: of this platform, empty if it is unknown
+#   INDEX                        the digest of the tag itself
+#   REFERENCE CANONICAL PLATFORM MACHINE BY   for the sidecar; MACHINE: the platform as `uname -m` prints it
 # shellcheck disable=SC2153,SC2154
 set -u
 LC_ALL=C
@@ -16,7 +17,7 @@ me=$(id -un)
 began=$SECONDS
 log=$work/log
 
-# verdict WORD…: why it failed; the lock is free then
+# verdict WORD…: writes down why the import failed, frees the lock, and exits
 verdict() {
   trap - EXIT TERM INT
   printf '%s\n' "$*" > "$work/verdict" 2> /dev/null
@@ -36,8 +37,8 @@ release() {
   exit 0
 }
 
-# Five seconds apart, at first one: how many bytes are there, and for how long it has been at work. Ends, and the import with it, when the
-# lock was taken. Layers that are being unpacked, in folders called by a number or rootfs, are not looked into: they may be 200,000 files.
+# Writes every five seconds, at first every second, how many bytes there are and for how long the import has been running. If the lock was
+# taken, it ends the import. It does not count layers that are being unpacked (folders named by a number, or rootfs): 200,000 files or more.
 beat() {
   local bytes pause=1
   while [ -d "$work" ]; do
@@ -51,7 +52,7 @@ beat() {
   kill -TERM "$1" 2> /dev/null
 }
 
-# A squashfs is whole when it has as many bytes as its own head says (superblock: magic at 0, bytes_used at 40, little-endian).
+# A squashfs is complete if it has as many bytes as its superblock says (magic at 0, bytes_used at 40, little-endian).
 is_whole() {
   local magic used
   magic=$(head -c 4 -- "$1" 2> /dev/null)
@@ -60,11 +61,11 @@ is_whole() {
   ! command -v unsquashfs > /dev/null || unsquashfs -s "$1" > /dev/null 2>> "$log"
 }
 
-# is_memory FOLDER: whether it lies in the node's memory (tmpfs)
+# is_memory FOLDER: whether it is in the node's memory (tmpfs)
 is_memory() { [[ $(stat -f -c %T -- "$1" 2> /dev/null) == @(tmpfs|ramfs) ]]; }
 
-# places: where enroot may work, the best first: the cache folder's filesystem, which has room and is seen by all; the node's own disks,
-# for filesystems on which layers cannot be laid over each other.
+# places: the folders where enroot can work, best first: on the cache folder's filesystem, which has space; then on the node's own disks, in
+# case that filesystem cannot lay layers over each other.
 places() {
   local place
   echo "$work"
@@ -75,10 +76,10 @@ places() {
   done
 }
 
-# private FOLDER…: made, for us alone
+# private FOLDER…: creates folders for us alone
 private() { (umask 077 && mkdir -p -- "$@") 2>> "$log"; }
 
-run_enroot() { # run_enroot WORD…: in the background, so that a signal is heard at once
+run_enroot() { # run_enroot WORD…: runs it in the background, so that we react to a signal at once
   "$@" >> "$log" 2>&1 < /dev/null &
   worker=$!
   wait "$worker"
@@ -96,11 +97,11 @@ import_with_enroot() {
     while :; do
       rm -f -- "$work/image.sqsh"
       run_enroot enroot import ${options[@]+"${options[@]}"} -o "$work/image.sqsh" "$form" && break
-      # A token that an earlier import left beside the layers beats fresh credentials.
+      # enroot prefers a token that an earlier import left beside the layers to fresh credentials.
       if ((!tries)) && tail -n 20 "$log" | grep -qE '\b401\b|Unauthorized' && [ -n "$(ls -A "$layers"/.tokens.* 2> /dev/null)" ]; then
         tries=1
         rm -rf -- "$layers"/.tokens.*
-        echo "[evalmake] 401 with a cached token: once more without it" >> "$log"
+        echo "[evalmake] 401 with a cached token: trying again without it" >> "$log"
         continue
       fi
       break
@@ -131,7 +132,7 @@ import_archive() {
   configure "$work/tmp/rootfs" <(skopeo inspect --config "oci:$work/tmp/oci:image") || return 1
   run_enroot mksquashfs "$work/tmp/rootfs" "$work/image.sqsh" -all-root -noD -noappend -quiet -no-progress
 }
-# configure ROOTFS CONFIG: what enroot import writes into an image: its environment, and the script that starts its command
+# configure ROOTFS CONFIG: writes what enroot import writes into an image: its environment, and the script that starts its command
 configure() {
   local config dir
   config=$(cat "$2")
@@ -147,7 +148,7 @@ configure() {
   : > "$1/etc/rc.local"
 }
 
-# Of a text, what may stand between quotes in JSON: references and names hold no quotes, checked before they came here.
+# References and names were checked to contain no quotes before they came here, so they can stand between quotes.
 write_sidecar() {
   local digest=null index=null
   [ -z "$DIGEST" ] || digest=\"$DIGEST\"
@@ -177,7 +178,7 @@ main() {
   [ "${work##*/}" = "$TOKEN" ] || exit 0
   trap 'verdict stopped' TERM INT
   trap 'verdict ended' EXIT
-  # What an attempt of this job left that Slurm has requeued.
+  # Slurm may have requeued this job: remove what its first attempt left.
   rm -rf -- "$work"/{image.sqsh,tmp,data,run,verdict}
   : > "$work/begun"
   layers=$FOLDER/.layers-$me
@@ -210,7 +211,7 @@ main() {
   ((!code)) || verdict failed "$code"
   is_whole "$work/image.sqsh" || verdict broken
   ! grep -qE "architecture doesn't match" "$log" || verdict architecture "$MACHINE"
-  # enroot 3 imports by tag, which may have moved since its digest was asked.
+  # enroot 3 imports by tag, which may have moved since we asked for its digest.
   if [ -n "$INDEX" ] && ((generation < 4)) && [ -n "$TAG" ] && command -v curl > /dev/null; then
     allow_http
     ask_registry "$work/asked" "$HOST" "$REPO" "$TAG"
@@ -219,8 +220,8 @@ main() {
   size=$(stat -c %s -- "$work/image.sqsh")
   write_sidecar "$size" || verdict failed 1
   open_to_users "$work/image.sqsh" "$work/sidecar"
-  # Jobs that run may have the old file mounted: under another name its blocks stay, also on a file server.
-  # Another user's cannot be linked (fs.protected_hardlinks): it is renamed, and for a moment there is none.
+  # Running jobs may have the old file mounted. Under another name its blocks stay, even on a file server. Another user's file cannot be
+  # linked (fs.protected_hardlinks), so it is renamed, and for a moment there is no file.
   if [ -e "$FOLDER/$STEM.sqsh" ]; then
     kept=$FOLDER/$STEM.replaced-$(date -u +%Y%m%dT%H%M%SZ).sqsh
     ln -- "$FOLDER/$STEM.sqsh" "$kept" 2> /dev/null || mv -T -- "$FOLDER/$STEM.sqsh" "$kept" || verdict failed 1

@@ -1,21 +1,21 @@
 # shellcheck shell=bash
-# The cache folder of squashed images, and the locks in it. For images.sh, imports.sh, import_job.sh and clean_images.sh.
-# An image is STEM.sqsh with its sidecar STEM.json beside it; STEM ends in -KEY, 12 hex digits. It counts only while the sidecar's bytes are
-# the file's. The import of a key holds .KEY.lock, a folder with one folder in it, named by the holder's token, in which it works. What is
-# being made becomes the lock by a rename, which succeeds only while there is none, or an empty one. A lock is broken by a rename too, which
-# succeeds for one alone; whoever held it finds its paths gone, and can finish nothing.
+# The cache folder of squashed images, and the locks in it. For inspect.sh, imports.sh, import_job.sh and clean.sh.
+# An image is STEM.sqsh with its sidecar STEM.json beside it; STEM ends in -KEY, 12 hex digits. It counts only while the sidecar names as many
+# bytes as the file has. The import of a key holds .KEY.lock, a folder with one folder in it, named after the holder's token, in which it
+# works. The lock is prepared under another name and renamed, which succeeds only while there is no lock or an empty one. A lock is broken by
+# a rename too, which succeeds for only one; the former holder then finds its paths missing and can finish nothing.
 # shellcheck disable=SC2034,SC2154
 
-# Who may use remote_job_dir may use its images: files and folders get from us what the folder above gives its group and others.
-make_cache() { # make_cache FOLDER: made if need be, and written to; fails with its words
+# Whoever may use remote_job_dir may use its images: our files and folders get the rights that the folder above gives its group and others.
+make_cache() { # make_cache FOLDER: creates it if it is missing, and tries to write; fails with the error message
   local mode group=0 others=0
   if [ ! -d "$1" ]; then
     mkdir -p -- "${1%/*}" && mode=$(stat -c %a -- "${1%/*}") || return 1
     mode=$((8#$mode))
-    ((!(mode & 8#020))) || group=$((8#2020)) # what others of the group make stays the group's
+    ((!(mode & 8#020))) || group=$((8#2020)) # setgid: files of other members belong to the group too
     others=$((mode & 8#1007))
     mode=$((8#750 | group | others))
-    # At once with these rights: another user may look at it the next moment.
+    # It must have these rights from the start: another user may look at it the next moment.
     if (umask "$(printf %04o $((8#777 & ~mode)))" && mkdir -- "$1") 2> /dev/null; then
       chgrp --reference="${1%/*}" -- "$1" 2> /dev/null
       chmod "$(printf %o "$mode")" -- "$1"
@@ -26,7 +26,7 @@ make_cache() { # make_cache FOLDER: made if need be, and written to; fails with 
   rm -f -- "$1/.probe.$$"
 }
 
-# open_to_users FILE…: as readable as the folder is
+# open_to_users FILE…: makes files as readable as the folder is
 open_to_users() {
   local mode
   mode=$(stat -c %a -- "$FOLDER") || return 0
@@ -35,7 +35,7 @@ open_to_users() {
   chmod "$mode" -- "$@"
 }
 
-# show_sidecars FOLDER: a frame for each, with the size of its image
+# show_sidecars FOLDER: a frame for each sidecar, with the size of its image
 show_sidecars() {
   local file text size
   for file in "$1"/*.json; do
@@ -46,7 +46,7 @@ show_sidecars() {
   done
 }
 
-# finished KEY OLDS: whether an image of the key is there that none of these imports made; its sidecar in $sidecar, its text in $text, its size
+# finished KEY OLDS: whether there is an image of the key that none of these imports made; sets $sidecar, its $text, and the image's $size
 finished() {
   local made
   for sidecar in "$FOLDER"/*-"$1".json; do
@@ -62,9 +62,9 @@ finished() {
   return 1
 }
 
-# set_aside LOCK TOKEN: break a lock: the holder's folder becomes .failed.TOKEN, without what is large in it. Fails when it is gone.
-# Another user's folder cannot be moved out of its parent (that would write into it), but the lock as a whole can be renamed. Should somebody
-# else have come to hold it just then, it is put back; if even that is too late, there are two imports, of which the last one counts.
+# set_aside LOCK TOKEN: breaks a lock: the holder's folder becomes .failed.TOKEN, without its large files. Fails if somebody else broke it.
+# Another user's folder cannot be moved out of its parent (that would write into it), but the lock as a whole can be renamed. If somebody else
+# took the lock just then, it is put back. If even that is too late, two imports run, and the last one counts.
 set_aside() {
   if ! mv -T -- "$1/$2" "$FOLDER/.failed.$2" 2> /dev/null; then
     [ -d "$1/$2" ] && mv -T -- "$1" "$FOLDER/.failed.$2" 2> /dev/null || return 1

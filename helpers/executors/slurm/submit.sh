@@ -1,7 +1,8 @@
 # shellcheck shell=bash
-# Submits each task that has no job yet, once. Given again at any time, also while it is still at work, it finds what was done.
+# Needs: cluster/queueing.sh
+# Submits each task that has no job yet, once. It can run again at any time, even while it is still running, and finds what was done.
 #   RUNDIR NAMES DIRS DAYS    as in prepare.sh
-#   KEEP_PARTIAL              1: when a task is refused, the others' jobs stay
+#   KEEP_PARTIAL              1: if a task is refused, the jobs of the others stay
 # shellcheck disable=SC2154
 
 main() {
@@ -17,7 +18,7 @@ main() {
     finish
   fi
   for index in "${!NAMES[@]}"; do read_submitted "${DIRS[index]}"; done
-  # Jobs that were taken back, by one that was stopped before it had cancelled them.
+  # Jobs that were taken back by a script that was stopped before it had cancelled them.
   for id in ${found_ids[@]+"${found_ids[@]}"}; do
     if [ -n "${is_void[$id]-}" ] && lives "${job_state[$id]}"; then cancel_jobs "$id"; fi
   done
@@ -36,7 +37,7 @@ main() {
     fi
     if queue_one "$index" first_job; then
       note_submitted "${DIRS[index]}" "$first"
-      # Whoever waits for this line and is gone ends this script here.
+      # If nobody reads our answer any more, the script ends here.
       frame queued "$index" "$first"
       jobs+=("$first")
     elif [ -n "$unsure" ]; then
@@ -48,8 +49,8 @@ main() {
     fi
   done
   if [ -n "$refused" ] && [ "$KEEP_PARTIAL" != 1 ] && ((${#jobs[@]})); then
-    # All that has the tasks' names is void from now on, also if this ends here: the jobs, and the successors that those which started meanwhile
-    # have queued. They go first, and none of them is taken for a task's job later.
+    # From now on every job with the tasks' names is void, even if this script ends here: our jobs, and the successors that were queued by
+    # those that have started. Successors are cancelled first. No void job is mistaken for a task's job later.
     for index in "${!NAMES[@]}"; do
       first_job "$index"
       if [ -n "$first" ]; then

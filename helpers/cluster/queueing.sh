@@ -1,13 +1,14 @@
 # shellcheck shell=bash
-# Queueing one job, once: for submit.sh and resume.sh.
-# Slurm's own record comes first: a job is looked for, by its name and folder, before one is queued, and again when sbatch gave no id.
+# Needs: cluster/common.sh
+# Queueing a job exactly once. Slurm's own record counts: we look for the job, by its name and folder, before we queue it, and again if
+# sbatch gave no id.
 # shellcheck disable=SC2034,SC2153,SC2154
 
-# What sbatch says when it is worth trying again: the controller is restarting, or too busy.
+# What sbatch prints if a second try may succeed: the controller is restarting, or too busy.
 passing='Unable to contact slurm controller|Socket timed out|Connection refused|Connection timed out|Zero Bytes|temporarily unable|Transport endpoint'
 
-# queue_one INDEX FIND: its id in $first; or empty, with Slurm's words in $said, and $unsure when it could not be asked whether the job is
-# there. FIND INDEX puts into $first the job that a lost answer was about.
+# queue_one INDEX FIND: sets $first to the id. If that fails, $first is empty and $said holds Slurm's words; $unsure is set if we cannot know
+# whether the job exists. FIND INDEX sets $first to the job that a lost answer was about.
 queue_one() {
   local dir=${DIRS[$1]} end=$((SECONDS + 75)) code
   unsure=
@@ -22,7 +23,7 @@ queue_one() {
     ((code)) || [ -z "$first" ] || return 0
     first=
     case $code in 124 | 137) said="sbatch did not answer within 60 s: Socket timed out" ;; esac
-    # The answer may have been lost after the job was queued.
+    # The job may have been queued although the answer was lost.
     until look_up "$DAYS"; do
       if ((SECONDS > end)); then
         unsure=$queue
@@ -34,7 +35,7 @@ queue_one() {
     "$2" "$1"
     [ -z "$first" ] || return 0
     if ((SECONDS >= end)) || [[ ! $said =~ $passing ]]; then
-      # One that hung may still be at work.
+      # A call that hung may still queue the job.
       case $code in 124 | 137) unsure=$said ;; esac
       return 1
     fi

@@ -1,18 +1,19 @@
 # shellcheck shell=bash
-# Where the imports of some images stand, and begins those that nobody has begun. Given again at any time, it begins none twice.
+# Needs: cluster/queueing.sh images/cache.sh
+# The states of some imports; begins those that nobody has begun. It can run again at any time, and begins none twice.
 #   FOLDER            the cache folder
-#   KEYS STEMS OLDS   of each image: its 12 hex digits, its file's name, and the imports that do not count, since it is to be made anew
+#   KEYS STEMS OLDS   for each image: its 12 hex digits, its file's name, and the imports that do not count since it is imported by force
 #   TOKENS            the name under which we would hold its lock; the job's name ends in it
-#   STARTS            1: it is begun if nobody is at it
-#   WATCHED           whose import was seen at work the last time, or empty
-#   SUBS JOBS         of those that may be begun: the sbatch script, and what it runs (import_job.sh)
-#   STALE GIVEN_UP    a job that has not beaten for so many seconds is dead; one queued for so long that squeue does not show is given up
+#   STARTS            1: begin it if nobody has
+#   WATCHED           the token of the import that was seen running the last time, or empty
+#   SUBS JOBS         for those that may be begun: the sbatch script, and what it runs (import_job.sh)
+#   STALE GIVEN_UP    a job without a beat for STALE seconds is dead; one that is queued for GIVEN_UP seconds, and not in squeue, too
 # shellcheck disable=SC2154
 umask 027
 
 declare -A job_is=() was_asked=()
 unasked=
-# The jobs of all locks in one question. Of another user's squeue may show nothing, which says nothing.
+# Asks for the jobs of all locks at once. squeue may hide other users' jobs, so a missing one may still exist.
 ask_queue() {
   local lock ids=() id state reason
   for lock in "$FOLDER"/.*.lock/*/id; do
@@ -21,7 +22,7 @@ ask_queue() {
     was_asked[$id]=1
   done
   ((${#ids[@]})) || return 0
-  # An id that Slurm has forgotten makes squeue fail, when it is the only one.
+  # squeue fails if Slurm has forgotten the only id that is asked for.
   queue=$(slurm squeue --noheader --states=all --jobs="$(IFS=,; echo "${ids[*]}")" -o '%i|%T|%r' 2>&1) \
     || [[ $queue == *"Invalid job id"* ]] || { was_asked=() unasked=1; }
   while IFS='|' read -r id state reason; do
@@ -29,15 +30,15 @@ ask_queue() {
   done <<< "$queue"
 }
 
-# holder_of LOCK: the token of its holder, or empty, as $token
+# holder_of LOCK: sets $token to that of its holder, or to nothing
 holder_of() {
   local path
   token=
   for path in "$1"/*; do [ ! -d "$path" ] || token=${path##*/}; done
 }
 
-# ending ID: what Slurm says of how a job ended, as $states, its own state first. Fails while the job is still about to end, and while that
-# could not be asked.
+# ending ID: sets $states to the states in which a job and its steps ended, its own first. Fails while the job has not quite ended, and if
+# Slurm does not answer.
 ending() {
   states=
   [ -n "$1" ] || return 0
@@ -46,13 +47,13 @@ ending() {
     states=
   fi
   ! lives "${states:-gone}" || return 1
-  # Of its steps one may have been killed for memory, of which the job itself says FAILED.
+  # If a step was killed for its memory, the job itself is only FAILED.
   states+=" $(slurm sacct -X -P -n --jobs="$1" -o State 2> /dev/null | cut -d' ' -f1)"
   states+=" $(slurm sacct -P -n --jobs="$1" -o State 2> /dev/null | grep -o OUT_OF_MEMORY | head -n 1)"
   states=${states//$'\n'/ }
 }
 
-# failed KEY TOKEN: an import that has failed: its job, how that ended, the verdict of import_job.sh, and the end of its log
+# failed KEY TOKEN: reports a failed import: its job, how that ended, the verdict of import_job.sh, and the end of its log
 failed() {
   local dir=$FOLDER/.failed.$2 id='' verdict='' states
   [ ! -d "$dir/$2" ] || dir=$dir/$2
@@ -68,11 +69,11 @@ failed() {
   )"
 }
 
-# begin INDEX: take the lock, then queue the job. Fails when somebody else was faster.
+# begin INDEX: takes the lock, then queues the job. Fails if somebody else was faster.
 begin() {
   local mine=${TOKENS[$1]} lock=$FOLDER/.${KEYS[$1]}.lock new=$FOLDER/.new.${TOKENS[$1]}
   rm -rf -- "$new"
-  # sbatch reads its script, and the job its own, in the holder's folder; nemo-run's scripts run in its folder code.
+  # The sbatch script lies in the holder's folder. nemo-run's scripts run in the folder `code` below it.
   if ! said=$({ mkdir -p -- "$new/$mine/code" && printf '%s' "${SUBS[$1]}" > "$new/$mine/run.sub" \
     && printf '%s' "${JOBS[$1]}" > "$new/$mine/code/job.sh" && printf '%s\n' "$me@$here" > "$new/$mine/holder"; } 2>&1); then
     rm -rf -- "$new"
@@ -83,7 +84,7 @@ begin() {
     rm -rf -- "$new"
     return 1
   fi
-  # Somebody may have finished since it was looked for.
+  # Somebody may have finished it since we looked.
   if finished "${KEYS[$1]}" "${OLDS[$1]}"; then
     set_aside "$lock" "$mine"
     rm -rf -- "$FOLDER/.failed.$mine"
@@ -93,12 +94,12 @@ begin() {
   queue_job "$1"
 }
 
-# queue_job INDEX: for a lock that is ours. The job may have been queued before by one who could not write that down.
+# queue_job INDEX: for a lock of ours. An earlier call may have queued the job and been stopped before it could write down the id.
 queue_job() {
   local dir=$FOLDER/.${KEYS[$1]}.lock/${TOKENS[$1]} name id
   name=$(sed -n 's/^#SBATCH --job-name=//p' "$dir/run.sub" | tr -d "'")
   if ! id=$(slurm squeue --noheader --user="$me" --name="$name" -o %i 2> /dev/null); then
-    frame unsure "${KEYS[$1]}" "squeue does not answer" # whether it was queued before is not known
+    frame unsure "${KEYS[$1]}" "squeue does not answer" # we cannot know whether it was queued before
     return 0
   fi
   id=${id%%$'\n'*}
@@ -153,14 +154,14 @@ look() {
   if [ -n "${job_is[${id:-0}]-}" ] && lives "${job_is[$id]%%|*}"; then
     :
   elif [ "${holder%%@*}" = "$me" ] && [ -n "$id" ] && [ -n "${was_asked[$id]-}" ]; then
-    dead=1 # a job of ours that squeue does not show
+    dead=1 # our own job, and squeue does not show it
   elif [ -n "$age" ]; then
     ((age <= STALE)) || dead=1
   elif [ -n "$id" ] && [ -n "$unasked" ]; then
     frame unsure "$key" "squeue does not answer"
     return 0
   elif [ -z "$id" ] && [ "$token" = "${TOKENS[$1]}" ]; then
-    queue_job "$1" # we were cut off before it was queued
+    queue_job "$1" # an earlier call was stopped before it queued the job
     return 0
   else
     age=$(age "$lock/$token") || age=0
@@ -184,7 +185,7 @@ main() {
   local index left
   # shellcheck disable=SC2034 # for age
   RUNDIR=$FOLDER
-  # What failed, or could not be removed while Slurm still wrote its log there.
+  # Remove what earlier imports left: a folder cannot be removed while Slurm writes the log in it.
   for left in "$FOLDER"/.done.*; do [ ! -d "$left" ] || rm -rf -- "$left" 2> /dev/null; done
   find "$FOLDER" -maxdepth 1 -name '.failed.*' -mtime +7 -user "$me" -exec rm -rf -- {} + 2> /dev/null
   ask_queue

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# Queues tasks again that ended without results, in their own folders, as the launcher's resume does (executors/slurm/executor.py, resume_job).
-# A task of which a job is in the queue is left alone, so that the same command, given again at any time, queues none twice.
+# Needs: cluster/queueing.sh
+# Queues tasks that ended without results again, in their own folders, as the launcher's resume_job does (executors/slurm/executor.py).
+# A task with a job in the queue is left alone, so the script can run again at any time and queues no task twice.
 #   RUNDIR NAMES DIRS DAYS    as in prepare.sh
 # shellcheck disable=SC2154
 # shellcheck disable=SC2317 # called by its name, through queue_one
@@ -28,7 +29,7 @@ main() {
   for index in "${!NAMES[@]}"; do
     alive_job "$index"
     if [ -n "$first" ]; then
-      # Queued by a resume that was stopped before it had written it down, unless it is a successor that was at work already.
+      # A resume that was stopped before it could write the job down queued it, unless it is a successor that was running before.
       read_submitted "${DIRS[index]}"
       if ((submitted + 0 < first)) && ! { head -n 1 "${DIRS[index]}/.slurm_job_id.list" | grep -qx "$submitted"; } 2> /dev/null; then
         note_submitted "${DIRS[index]}" "$first"
@@ -40,11 +41,11 @@ main() {
       frame gone "$index" "${DIRS[index]}/run.sub"
       continue
     fi
-    # A successor that waits for what will never be (DependencyNeverSatisfied) would wait for ever.
+    # A successor whose condition can never be met (DependencyNeverSatisfied) would wait for ever.
     for id in ${found_ids[@]+"${found_ids[@]}"}; do
       if [ "${job_name[$id]}" = "${NAMES[index]}" ] && [ -n "${job_waits[$id]-}" ]; then cancel_jobs "$id"; fi
     done
-    # What an earlier attempt left that would be taken for this one's, or end it: its jobs, its walltime, its being interrupted.
+    # Remove what an earlier attempt left that would be mistaken for this one's or end it: its jobs, walltime, interruption and results.
     rm -f -- "${DIRS[index]}"/{.slurm_job_id.list,.accumulated_walltime,artifacts/.nemo_evaluator_interrupted,artifacts/results.yml}
     if queue_one "$index" alive_job; then
       note_submitted "${DIRS[index]}" "$first"

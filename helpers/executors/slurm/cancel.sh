@@ -1,11 +1,12 @@
 # shellcheck shell=bash
-# Cancels every job of some tasks, successors included, until squeue says that none is left and none has come.
+# Needs: cluster/common.sh
+# Cancels every job of some tasks, successors included, until squeue shows none of them and no new one.
 #   RUNDIR NAMES DIRS DAYS    as in prepare.sh
-#   TAKE_BACK                 1: the jobs are of a submission that was never recorded; a later one submits the tasks anew
+#   TAKE_BACK                 1: the jobs belong to a submission that was never recorded; a later one submits the tasks again
 # shellcheck disable=SC2154
 main() {
   local index id ids
-  # A submission that was interrupted may have an sbatch in flight: its job would come after we have looked.
+  # An interrupted submission may still be running sbatch, and its job would come after we have looked.
   [ ! -d "$RUNDIR" ] || lock
   learn_folders
   for index in "${!NAMES[@]}"; do read_submitted "${DIRS[index]}"; done
@@ -26,7 +27,7 @@ main() {
       if lives "${job_state[$id]}" && [[ ${job_state[$id]} != COMPLETING ]]; then ids+=("$id"); fi
     done
     ((${#ids[@]})) || break
-    # The highest first: a successor must be gone before the job that it waits for ends.
+    # The highest first: a successor must be cancelled before the job that it waits for ends.
     mapfile -t ids < <(printf '%s\n' "${ids[@]}" | sort -rn)
     for id in "${ids[@]}"; do frame cancelled "$id" "${job_name[$id]}"; done
     if ! cancel_jobs "${ids[@]}"; then

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# Takes the successors of tasks that succeeded out of the queue: they will never start, Slurm keeps them (DependencyNeverSatisfied) unless
-# its DependencyParameters say otherwise, and they count against its limits.
+# Needs: cluster/common.sh
+# Removes the successors of tasks that succeeded from the queue. They never start, but Slurm keeps them (DependencyNeverSatisfied) unless its
+# DependencyParameters say otherwise, and they count against its limits.
 #   RUNDIR NAMES DIRS DAYS    as in prepare.sh
 # shellcheck disable=SC2154
 main() {

@@ -1,13 +1,14 @@
 # shellcheck shell=bash
-# Where tasks stand: Slurm is asked once for all of them, and each task's folder is looked at. For ask.sh and watch.sh.
-#   KEYS NAMES DIRS FIRSTS    of each task: what its frames are called, its job name, its folder, its first job as submission.json has it
+# Needs: cluster/common.sh
+# The states of tasks: asks Slurm once for all of them, and looks into each task's folder. For ask.sh and watch.sh.
+#   KEYS NAMES DIRS FIRSTS    for each task: the key of its frames, its job name, its folder, and its first job by submission.json
 #   DAYS                      how far back accounting is asked
 # shellcheck disable=SC2153,SC2154
 
 LATE_SECONDS=15
-declare -A told=()  # tasks whose end was told: their files do not change any more
-declare -A alive=() # job names of which some job is in the queue and does not just wait for another
-declare -A over=()  # job names of which a job has failed: its unused successor may still wait for a node, or be about to see that
+declare -A told=()  # tasks whose end was reported: their files will not change any more
+declare -A alive=() # job names with a job in the queue that does not just wait for another one
+declare -A over=()  # job names with a failed job, whose unused successor may still be in the queue
 
 ask() {
   local names queue code account id state waits_for name reason index
@@ -23,21 +24,21 @@ ask() {
   while IFS='|' read -r id state _ _ waits_for _ name reason; do
     if [[ $id =~ ^[0-9]+$ ]]; then
       if lives "$state"; then
-        # A successor that waits does not count: it is still there when the task is done, on many clusters for ever.
+        # A successor that waits does not count: it stays in the queue after the task is done, on many clusters for ever.
         [[ $state == PENDING && ($reason == Dependency* || $waits_for == after*) ]] || alive[$name]=1
       elif [[ $'\n'$account != *$'\n'"$id|"* ]]; then
-        # Of a job that accounting does not know, the controller tells the exit code as long as it remembers the job.
+        # If accounting does not know a job, the controller has its exit code for some minutes.
         frame scontrol "$id" "$(slurm scontrol --oneliner show job "$id" 2> /dev/null)"
       fi
       [[ ! $state =~ ^(FAILED|OUT_OF_MEMORY)$ ]] || over[$name]=1
     fi
   done <<< "$queue"
   for index in "${!KEYS[@]}"; do look_at "$index"; done
-  # What was seen while Slurm did not answer may be of a job at work.
+  # What was read while Slurm did not answer may be from a job that still runs.
   ((code == 0)) || told=()
 }
 
-# newest PATTERN [WORDS]: the last of the files that match, by the number of the job in their name, and do not hold these words; as $newest
+# newest PATTERN [WORDS]: sets $newest to the matching file with the highest job number in its name, skipping files that contain WORDS
 newest() {
   newest=
   local file
@@ -49,7 +50,7 @@ newest() {
   done
 }
 
-# look_at INDEX: what the task's folder says: lines NAME VALUE. A file that is not there has no line.
+# look_at INDEX: what the task's folder holds, in lines NAME VALUE. A missing file has no line.
 look_at() {
   local key=${KEYS[$1]} dir=${DIRS[$1]} name=${NAMES[$1]} lines='' value=() number file kind newest late=''
   if [ -n "${alive[$name]-}" ]; then
@@ -57,9 +58,9 @@ look_at() {
   elif [ -n "${told[$key]-}" ]; then
     return 0
   fi
-  # No command is started for a task that is alive: a hundred of them would cost half a second.
+  # Starts no command for a task that is alive: for a hundred of them that would cost half a second.
   if ! cd -P -- "$dir" 2> /dev/null; then
-    frame task "$key" "gone $dir"
+    frame task "$key" "missing $dir"
     return 0
   fi
   read_submitted .
@@ -77,8 +78,8 @@ look_at() {
   if [ -e artifacts/results.yml ]; then
     lines+="results yes"$'\n'
   elif [ -z "${alive[$name]-}" ] || [ -n "${over[$name]-}" ]; then
-    # A file that a node has just written may take its time to show here: a new file in its folder makes an NFS client look at the folder
-    # anew, opening a file at the file.
+    # A file that a node has just written may not be visible here yet. Creating a file makes an NFS client read the folder again, and
+    # opening a file makes it read that file's attributes again.
     { : > "artifacts/.look.$$"; rm -f "artifacts/.look.$$"; } 2> /dev/null
     newest 'logs/slurm-*.log'
     [ -z "$newest" ] || { : < "$newest"; } 2> /dev/null
@@ -86,15 +87,15 @@ look_at() {
   fi
   for kind in client server slurm; do
     newest "logs/$kind-*.log"
-    # After a job that failed its successor starts, sees that, and says so in a log of its own: what happened is in the one before.
+    # After a failed job its successor starts, sees that, and says so in its own log: the cause is in the log before.
     if [ "$kind" = slurm ] && [ -z "${alive[$name]-}" ]; then newest "logs/slurm-*.log" 'state\. EXIT!$'; fi
     [ -z "$newest" ] || lines+="$kind $newest"$'\n'
   done
   frame task "$key" "$lines"
   if [ -z "${alive[$name]-}" ] || [ -n "${over[$name]-}" ]; then
-    # 1 MiB: the largest results.yml of the catalogue, with a score for each subject, is a tenth of that.
+    # 1 MiB: the largest results.yml of the catalogue, with a score for each subject, has a tenth of that.
     [ ! -e artifacts/results.yml ] || frame results "$key" "$(head -c 1048576 artifacts/results.yml)"
-    # The last of those loops left the slurm log in $newest.
+    # $newest is still the slurm log.
     for kind in slurm client server; do
       [ "$kind" = slurm ] || newest "logs/$kind-*.log"
       [ -z "$newest" ] || frame "tail-$kind" "$key" "$(tail -c 8000 -- "$newest" | tr -d '\0')"

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# What a folder of manifests holds: ROOT/NAME/vN/{manifest.json,metadata.json} and ROOT/NAME/latest. With NAME, the documents of its versions
-# too; frames are keyed by the number of the name, and those of a version follow it.
+# Needs: cluster/common.sh
+# Lists a folder of manifests: ROOT/NAME/vN/{manifest.json,metadata.json} and ROOT/NAME/latest. With NAME, also the documents of its
+# versions. The key of a frame is the number of the name; the frames of a version follow it.
 # shellcheck disable=SC2154
 main() {
   local folder inner number=0 document
@@ -8,7 +9,7 @@ main() {
     frame no-root - "no such folder"
     finish
   elif [ ! -r "$ROOT" ] || [ ! -x "$ROOT" ]; then
-    frame no-root - "it may not be read"
+    frame no-root - "it cannot be read"
     finish
   fi
   for folder in "$ROOT"/*/; do

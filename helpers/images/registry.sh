@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# Asking a containers registry which digest a tag has, with curl, as enroot itself would: its credentials, its say on plain http.
-# For images.sh, on the login node, and import_job.sh, on a compute node. No secret is in an argument: curl reads them from a file or stdin.
+# Asks a container registry for the digest of a tag, with curl, but with enroot's credentials and its setting for plain http. For inspect.sh
+# on the login node and import_job.sh on a compute node. No secret is in an argument: curl reads them from a file or from stdin.
 # shellcheck disable=SC2034
 
 accept='application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.index.v1+json'
 accept+=', application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json'
 credentials=${ENROOT_CONFIG_PATH:-${XDG_CONFIG_HOME:-$HOME/.config}/enroot}/.credentials
 
-# enroot with ENROOT_ALLOW_HTTP asks by http, and by https only where it is sent there.
+# With ENROOT_ALLOW_HTTP, enroot uses http, and https only if it is redirected to it.
 scheme=https
 allow_http() {
   local allowed=${ENROOT_ALLOW_HTTP-} file name value
@@ -20,7 +20,7 @@ allow_http() {
   case $allowed in '' | no | n | false | 0) ;; *) scheme=http ;; esac
 }
 
-# fetch OUT WORD…: with curl; the status in $status (000: no answer), headers and body in OUT.head and OUT.body, curl's words in OUT.said
+# fetch OUT WORD…: runs curl; sets $status (000: no answer), and writes OUT.head, OUT.body and curl's messages in OUT.said
 fetch() {
   local out=$1
   shift
@@ -28,7 +28,7 @@ fetch() {
     --dump-header "$out.head" --write-out '%{http_code}' "$@" 2> "$out.said")
   status=${status:-000}
 }
-# header OUT NAME: its last value, in $value
+# header OUT NAME: sets $value to the header's last value
 header() {
   local line
   value=
@@ -41,11 +41,11 @@ header() {
   done 2> /dev/null < "$1.head"
 }
 command='.*password[[:space:]].*\$[({A-Za-z_]'
-# has_line HOST [REST]: whether the credentials file has a line for it, which goes on so
+# has_line HOST [REST]: whether the credentials file has a line for the host, which continues with REST
 has_line() { grep -qsE "^[[:space:]]*machine[[:space:]]+${1//./\\.}([[:space:]]|$)${2-}" "$credentials"; }
 
-# ask_registry OUT HOST NAME TAG: status, digest, type, realm (the host that gives tokens) and words, as variables. Three calls at most.
-# HEAD: a GET of a manifest counts as a pull where pulls are counted (Docker Hub).
+# ask_registry OUT HOST NAME TAG: sets $status, $digest, $type, $realm (the host that gives tokens) and $words. Makes three calls at most.
+# It uses HEAD, since registries that count pulls (Docker Hub) count a GET of a manifest.
 ask_registry() {
   local out=$1 url=$scheme://$2/v2/$3/manifests/$4 host=${2%:*} challenge service scope answer
   auth=()
@@ -62,7 +62,7 @@ ask_registry() {
       answer=${BASH_REMATCH[1]}
       realm=${answer#*://}
       realm=${realm%%[/:?]*}
-      # nvcr.io sends on to authn.nvidia.com, for which the credentials must have a line too.
+      # nvcr.io redirects to authn.nvidia.com, for which the credentials must have a line too.
       [ "$realm" != nvcr.io ] || realm=authn.nvidia.com
       [[ $challenge =~ service=\"([^\"]*)\" ]] && service=${BASH_REMATCH[1]}
       [[ $challenge =~ scope=\"([^\"]*)\" ]] && scope=${BASH_REMATCH[1]}
@@ -85,11 +85,11 @@ ask_registry() {
     digest=sha256:$(sha256sum < "$out.body" | cut -d' ' -f1)
   fi
   words=$(tr -d '\0' < "$out.said" | tail -n 1)
-  # enroot runs what a line holds, as its documentation has $(aws ecr get-login-password). curl does not: its refusal says nothing.
+  # enroot runs commands in the credentials, such as $(aws ecr get-login-password). curl does not, so its refusal means nothing.
   if [[ $status == 40[13] ]] && { has_line "$host" "$command" || has_line "${realm:-.}" "$command"; }; then
     status=000
-    words="the password in $credentials is made by a command, which enroot alone runs"
+    words="the password in $credentials comes from a command, which only enroot runs"
   fi
 }
-# get_manifest OUT HOST NAME DIGEST: into OUT.body, with what ask_registry found to be let in with
+# get_manifest OUT HOST NAME DIGEST: writes OUT.body, with the authorization that ask_registry found
 get_manifest() { fetch "$1" ${auth[@]+"${auth[@]}"} --header "Accept: $accept" -- "$scheme://$2/v2/$3/manifests/$4" <<< "$secret"; }
