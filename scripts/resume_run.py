@@ -21,7 +21,7 @@ from helpers.steps import resume
 
 
 def main(arguments: list[str]) -> None:
-    """Queue again what ended without results."""
+    """Run tasks again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--submission", required=True, help="submission.json of the run")
     parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")

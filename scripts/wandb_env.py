@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from helpers.common import console, files, run_folder, step
 from helpers.common.errors import BadInput, run_main
 from helpers.credentials import gathering
-from helpers.executors import capabilities
+from helpers.executors import registry
 from helpers.steps import request
 
 
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
     with step.recorded(run_folder.run_of(options.out) if options.out != "-" else None, "wandb_env"):
         config, seal, _ = files.read_yaml(options.config, "config")
         folder = options.env_dir or request.env_folder(options.config)
-        is_local = capabilities.reads_local_files(config["execution"]["type"])
+        is_local = registry.get(config["execution"]["type"]).reads_local_files
         found = gathering.gather(config, folder, os.environ, reads_local_files=is_local)
         found.announce()
         if options.dry_run:

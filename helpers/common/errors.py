@@ -64,7 +64,14 @@ def interruptible() -> None:
         raise Interrupted(f"stopped by {signal.Signals(number).name}")
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP, and that stays
+            signal.signal(number, stop)
+
+
+def uninterruptible() -> None:
+    """Ignore Ctrl-C, SIGTERM and SIGHUP from now on, so that a second one does not cut the clean-up short."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def run_main(main: Callable[[list[str]], int | None]) -> None:

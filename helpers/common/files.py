@@ -110,13 +110,18 @@ def _validator(name: str) -> Any:
     return Draft202012Validator(load_schema(name))
 
 
-def validate(data: Any, schema: str, where: str) -> None:
-    """Check `data` against configs/schemas/SCHEMA.schema.json. Raises BadInput with `where`, the key, its value and what was expected."""
+def misfit(data: Any, schema: str) -> tuple[str, str] | None:
+    """The dotted key that does not fit configs/schemas/SCHEMA.schema.json, and the explanation, key included; None if `data` fits."""
     from jsonschema.exceptions import best_match
 
     error = best_match(_validator(schema).iter_errors(data))
-    if error is not None:
-        raise BadInput(f"{where}: {schema_messages.explain(error)}")
+    return None if error is None else (schema_messages.key_of(error), schema_messages.explain(error))
+
+
+def validate(data: Any, schema: str, where: str) -> None:
+    """Check `data` against configs/schemas/SCHEMA.schema.json. Raises BadInput with `where`, the key, its value and what was expected."""
+    if found := misfit(data, schema):
+        raise BadInput(f"{where}: {found[1]}")
 
 
 def seal_json(data: dict[str, Any]) -> dict[str, Any]:

@@ -38,6 +38,15 @@ def explain(error: Any) -> str:
     return f"{key}: {value}{f'expected {expected}' if expected else one_line(error.message)[:300]}"
 
 
+def key_of(error: Any) -> str:
+    """The dotted key that jsonschema's ValidationError is about, an unknown one included; `` for the whole file."""
+    path = [str(part) for part in error.absolute_path]
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        path += [str(next(name for name in error.instance if name not in known))]
+    return ".".join(path)
+
+
 def _annotation(error: Any, word: str) -> Any:
     """The schema's `word` for the part that failed or, where that part is one of several alternatives, for the whole."""
     current: Any = error

@@ -1,10 +1,10 @@
-"""The tasks that can be named: the launcher's catalogue (run in containers) and the harness packages installed here (run as processes)."""
+"""All tasks: those of the launcher's catalogue, which run in containers, and those of harness packages installed here."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,13 +14,13 @@ from helpers.common import yaml_files
 from helpers.common.errors import BadInput, nearest
 from helpers.common.files import ROOT
 
-# The starter benchmarks; added to PYTHONPATH of the jobs too (helpers/executors/process/executor.py).
+# The starter benchmarks; processes have this folder on their PYTHONPATH too (helpers/executors/process/executor.py).
 STARTER = ROOT / "helpers" / "harness"
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task: what runs it and what it asks of the endpoint. `container` is None for a harness that is only installed here."""
+    """A task, its harness and the endpoint types it supports. `container` is None for a harness that is only installed here."""
 
     harness: str
     name: str
@@ -31,15 +31,15 @@ class Task:
 
     @property
     def full_name(self) -> str:
-        """`harness.task`, the exact name."""
+        """`harness.task`, which is unique."""
         return f"{self.harness}.{self.name}"
 
 
 @cache
 def load() -> dict[tuple[str, str], Task]:
-    """All tasks by (harness, name). An installed harness of the same name as one in the catalogue keeps the catalogue's container.
+    """All tasks by (harness, name). A task that is in the catalogue and installed too keeps the catalogue's container.
 
-    Reads the launcher's resources/all_tasks_irs.yaml (421 tasks, 0.1 s with libyaml; importing the launcher would cost 0.9 s).
+    Reads the launcher's resources/all_tasks_irs.yaml (421 tasks, 0.1 s with libyaml; importing the launcher takes 0.9 s).
     """
     tasks = {(task.harness, task.name): task for task in _catalogue()}
     for task in _installed():
@@ -50,12 +50,13 @@ def load() -> dict[tuple[str, str], Task]:
     return tasks
 
 
-def find(query: str, tasks: Mapping[tuple[str, str], Task] | None = None) -> Task:
+def find(query: str, others: Iterable[str] = ()) -> Task:
     """The one task that `query` (`task` or `harness.task`) names.
 
-    Raises BadInput with the candidates when several harnesses have it, and with the nearest name when none has.
+    Raises BadInput with the candidates if several harnesses have it, and with the nearest name if none has: the catalogue's, else the
+    nearest of `others`.
     """
-    tasks = load() if tasks is None else tasks
+    tasks = load()
     harness, dot, name = query.rpartition(".")
     if dot and (harness, name) in tasks:
         return tasks[harness, name]
@@ -63,13 +64,14 @@ def find(query: str, tasks: Mapping[tuple[str, str], Task] | None = None) -> Tas
     if len(found) == 1:
         return found[0]
     if found:
-        raise BadInput(f"task {query} is in {len(found)} harnesses; name one: {', '.join(task.full_name for task in found)}")
+        raise BadInput(f"{len(found)} harnesses have a task {query}; name one: {', '.join(task.full_name for task in found)}")
     names = [word for task in tasks.values() for word in (task.name, task.full_name)]
-    raise BadInput(f"no task is called {query!r}{nearest(query, names)}; `make tasks MATCH=…` searches the {len(tasks)} that exist")
+    near = nearest(query, names) or nearest(query, others)
+    raise BadInput(f"there is no task {query!r}{near}; `make tasks MATCH=…` searches all {len(tasks)} tasks")
 
 
 def is_known(query: str) -> bool:
-    """Whether `query` names one task or several."""
+    """Whether `query` names at least one task."""
     harness, dot, name = query.rpartition(".")
     return any((dot and key == (harness, name)) or key[1] == query for key in load())
 
@@ -93,7 +95,7 @@ def _catalogue() -> Iterable[Task]:
 
 
 def _installed() -> Iterable[Task]:
-    """The harness packages that nemo-evaluator would find: NAME/framework.yml in the namespace package core_evals on the path."""
+    """The tasks of the harness packages that nemo-evaluator finds: NAME/framework.yml in the namespace package core_evals."""
     for folder in dict.fromkeys([str(STARTER), *sys.path]):
         for path in sorted(Path(folder or ".").glob("core_evals/*/framework.yml")):
             framework = _read(path)
@@ -111,7 +113,7 @@ def _installed() -> Iterable[Task]:
 
 
 def _sentence(description: Any) -> str:
-    """The description on one line; the catalogue has some as lists of lines."""
+    """The description on one line; some in the catalogue are lists of lines."""
     text = " ".join(description) if isinstance(description, list) else str(description or "")
     return " ".join(text.split())
 

@@ -1,57 +1,61 @@
-"""The schemas that are written by a script, and the names of the executors in those that are written by hand.
+"""Schemas that follow from others: the executors' names in config and env, the launcher's schema, and, for editors, those of configs.
 
-config.schema.json gives the launcher's schema and, for editors, the schemas of configs and groups as people write them.
+People edit config.schema.json and env.schema.json by hand, except the names of executors.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
-from helpers.common.errors import StepFailed
 from helpers.common.files import SCHEMAS, load_schema
+from helpers.executors import registry
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 WIDTH = 140
-# Until a config is compiled, any value may also be an interpolation or `???`.
+# Until a config is compiled, it may have these in place of a value: an interpolation, or `???`.
 OPEN = {"type": "string", "pattern": r"\$\{|^\?\?\?(?![\s\S])"}
 ANNOTATIONS = ("title", "description", "examples", "deprecated", "x-expected", "x-hidden")
 GROUPS = ("execution", "deployment")
-# The properties whose allowed values are the executors' names: file, and the path in it.
-CONFIG_TYPE = ("config.schema.json", ("properties", "execution", "properties", "type"))
-PROFILE_EXECUTOR = ("env.schema.json", ("$defs", "profile", "properties", "executor"))
 
 
-def texts(types: Sequence[str] = (), profile_words: Sequence[str] = ()) -> dict[str, str]:
-    """The text of each schema that the script writes, by its file's name.
-
-    `types` are the values allowed for `execution.type` in a config, `profile_words` those for `executor` in a profile; where they are
-    given, the schemas that hold them are included. Raises StepFailed when such a schema does not have its values in one line.
-    """
-    written = {}
-    for (name, path), values in ((CONFIG_TYPE, types), (PROFILE_EXECUTOR, profile_words)):
-        if values:
-            written[name] = _with_enum(name, path, values)
-    config = json.loads(written.get("config.schema.json") or _text("config.schema.json"))
-    return written | {name: text(schema) for name, schema in all_derived(config).items()}
+def written() -> dict[str, dict[str, Any]]:
+    """Each schema that this module writes, wholly or in part, by its file's name."""
+    return {"config.schema.json": config(), "env.schema.json": env(), **all_derived()}
 
 
-def all_derived(config: Mapping[str, Any] | None = None) -> dict[str, dict[str, Any]]:
-    """Each schema that follows from config.schema.json, or from `config` in its place, by its file's name."""
-    config = config or load_schema("config")
+def config() -> dict[str, Any]:
+    """config.schema.json with the executors' names: our own, and the launcher's, which old runs have."""
+    schema = deepcopy(load_schema("config"))
+    words = [word for one in registry.descriptions() for word in (one.name, one.launcher_type)]
+    schema["properties"]["execution"]["properties"]["type"]["enum"] = list(dict.fromkeys(words))
+    return schema
+
+
+def env() -> dict[str, Any]:
+    """env.schema.json with the words that a profile may use for an executor; those that are refused later may be in a shared file."""
+    schema = deepcopy(load_schema("env"))
+    words = [word for one in registry.descriptions() for word in (one.name, *one.profile_words)]
+    schema["$defs"]["profile"]["properties"]["executor"]["enum"] = [*dict.fromkeys(words), *registry.REFUSED]
+    return schema
+
+
+def all_derived() -> dict[str, dict[str, Any]]:
+    """Each schema that follows from config.schema.json, by its file's name."""
     return {
-        "launcher.schema.json": launcher(config),
-        "config_file.schema.json": config_file(config),
+        "launcher.schema.json": launcher(),
+        "config_file.schema.json": config_file(),
         **{f"{name}_group.schema.json": group(name) for name in GROUPS},
     }
 
 
-def launcher(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of launcher.yaml: that of config.yaml without `run`, and with every old form rejected."""
-    schema = deepcopy(dict(config))
+def launcher() -> dict[str, Any]:
+    """The schema of launcher.yaml: config.schema.json without `run` and old forms, and with the launcher's words for executors."""
+    schema = config()
     del schema["properties"]["run"]
+    schema["properties"]["execution"]["properties"]["type"]["enum"] = [one.launcher_type for one in registry.descriptions()]
     for node in _nodes(schema):
         if node.get("deprecated") and node.get("description", "").startswith("old form"):
             described = {key: node[key] for key in ("title", "description", "deprecated")}
@@ -61,25 +65,25 @@ def launcher(config: Mapping[str, Any]) -> dict[str, Any]:
         "$schema": DRAFT,
         "$id": "launcher.schema.json",
         "title": "Launcher config",
-        "description": "The very config handed to nemo-evaluator-launcher: nothing unresolved, no run section, no secret.",
+        "description": "The config exactly as nemo-evaluator-launcher gets it: all values resolved, no run section, no secret.",
     }
     return {**schema, **head, "not": {"required": ["run"]}}
 
 
-def config_file(config: Mapping[str, Any]) -> dict[str, Any]:
+def config_file() -> dict[str, Any]:
     """The schema of a config before it is compiled: nothing is required, and any value may be an interpolation or `???`."""
-    schema = deepcopy(dict(config))
+    schema = config()
     for node in _nodes(schema):
         for word in ("required", "minItems", "if", "then"):
             node.pop(word, None)
         if "type" in node and "properties" not in node:
-            annotations = {key: node.pop(key) for key in ANNOTATIONS if key in node}
+            said = {key: node.pop(key) for key in ANNOTATIONS if key in node}
             value = dict(node)
             node.clear()
-            node.update(annotations, anyOf=[value, OPEN])
+            node.update(said, anyOf=[value, OPEN])
     defaults = {
         "title": "Defaults",
-        "description": "files that this config is built upon, the first one lowest: groups of the launcher and of configs/, and _self_",
+        "description": "the files to compose this config of, the last one wins: groups of the launcher and configs/, and _self_",
         "type": "array",
         "items": {"description": "GROUP: NAME, a config's name, or _self_", "type": ["object", "string"], "examples": ["_self_"]},
         "examples": [[{"execution": "slurm/default"}, {"deployment": "vllm"}, "_self_"]],
@@ -88,20 +92,20 @@ def config_file(config: Mapping[str, Any]) -> dict[str, Any]:
         "$schema": DRAFT,
         "$id": "config_file.schema.json",
         "title": "Evaluation config",
-        "description": "An evaluation config as it is written: composed by its defaults, completed by a profile and overrides.",
+        "description": "An evaluation config as people write it. Its defaults, a profile and overrides complete it.",
     }
     return {**schema, **head, "properties": {"defaults": defaults, **schema["properties"]}}
 
 
 def group(name: str) -> dict[str, Any]:
-    """The schema of a file in configs/GROUP/, which is that section of a config."""
+    """The schema of a file in configs/GROUP/: that section of a config."""
     head = {"$schema": DRAFT, "$id": f"{name}_group.schema.json", "title": f"Group {name}"}
     reference = f"config_file.schema.json#/properties/{name}"
     return {**head, "description": f"A file of configs/{name}/: what `defaults: - {name}: NAME` puts into a config.", "$ref": reference}
 
 
 def dump(schema: Any, indent: int = 0, room: int = 0) -> str:
-    """JSON text in which every value that fits into one line is in one; `room` is the width of the text around it there."""
+    """JSON text that puts a value on one line if it fits; `room` is the space that other text on the line needs."""
     flat = json.dumps(schema, ensure_ascii=False)
     if len(flat) + indent + room <= WIDTH or not isinstance(schema, dict | list) or not schema:
         return flat
@@ -114,9 +118,9 @@ def dump(schema: Any, indent: int = 0, room: int = 0) -> str:
     return opening + "\n" + ",\n".join(parts) + "\n" + " " * indent + closing
 
 
-def stale(types: Sequence[str] = (), profile_words: Sequence[str] = ()) -> list[str]:
-    """The names of the files that differ from `texts`."""
-    return [name for name, content in texts(types, profile_words).items() if _text(name) != content]
+def stale() -> list[str]:
+    """The names of the files that are out of date."""
+    return [name for name, schema in written().items() if _text(name) != text(schema)]
 
 
 def text(schema: dict[str, Any]) -> str:
@@ -127,18 +131,6 @@ def text(schema: dict[str, Any]) -> str:
 def _text(name: str) -> str:
     path = SCHEMAS / name
     return path.read_text(encoding="utf-8") if path.is_file() else ""
-
-
-def _with_enum(name: str, path: Sequence[str], values: Sequence[str]) -> str:
-    """The text of a schema with these values as the `enum` at `path`; all else stays as a person wrote it."""
-    content = _text(name)
-    node = json.loads(content)
-    for key in path:
-        node = node[key]
-    old = f'"enum": {json.dumps(node.get("enum"))}'
-    if content.count(old) != 1:
-        raise StepFailed(f"configs/schemas/{name}: expected {old} in one line, and only at {'.'.join(path)}")
-    return content.replace(old, f'"enum": {json.dumps(list(values))}')
 
 
 def _nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from helpers.common import yaml_files
-from helpers.executors.process import jobs
+from helpers.executors import job_folder
 
 LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1):\d+[^\s'\")]*|HTTPConnectionPool\(host='localhost', port=\d+\)")
 STATUS = re.compile(r"\b([45]\d\d) (?:Client|Server) Error")
@@ -62,7 +62,7 @@ def _hosted(job_dir: Path) -> dict[str, Any] | None:
 
 def _unreached(job_dir: Path) -> bool:
     try:
-        lines = jobs.tail(job_dir / "logs" / "client_stdout.log", 200_000)
+        lines = job_folder.tail(job_dir / "logs" / "client_stdout.log", 200_000)
     except OSError:
         return False
     return any(UNREACHED.search(line) for line in lines)

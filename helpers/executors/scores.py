@@ -12,7 +12,7 @@ import yaml
 from helpers.common import yaml_files
 from helpers.config import tasks
 from helpers.config.catalogue import STARTER
-from helpers.executors.process import jobs
+from helpers.executors import job_folder
 
 MADE_BY = "collect_results.py"
 
@@ -79,7 +79,7 @@ def collect(submission: dict[str, Any], status: dict[str, Any], model: dict[str,
     for job in submission["jobs"]:
         seen = states[job["job_id"]]
         artifacts = Path(job["job_dir"] or ".") / "artifacts"
-        said = _mapping(jobs.read(artifacts / "samples.json"))
+        said = _mapping(job_folder.read(artifacts / "samples.json"))
         succeeded = seen["state"] == "SUCCEEDED"
         if succeeded:
             rows += [{"task": job["task"], "index": job["index"], **row} for row in read_scores(artifacts / "results.yml")]

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from helpers.cluster import connection
-from helpers.cluster.connection import Cluster, Frame
+from helpers.cluster.connection import Cluster
+from helpers.cluster.scripts import Frame
 from helpers.common import console, files, flags, run_folder, step
 from helpers.common.console import counted
 from helpers.common.errors import BadInput, EvalmakeError, StepFailed, one_line
-from helpers.config import profile_fields
+from helpers.config import clusters
+from helpers.executors import registry
 from helpers.images import cache, importing
 
 DAY = 86400
@@ -36,11 +37,11 @@ def clean(profile_name: str | None, yes: bool) -> None:
     Raises BadInput for a profile without a remote_job_dir and when there is no terminal to ask on, StepFailed when something cannot be
     removed or a run is just choosing its images, Unreachable.
     """
-    profile = profile_fields.of_cluster(profile_name)
-    job_dir = str(profile.fields.get("remote_job_dir") or "").rstrip("/")
+    config = clusters.config_of_profile(profile_name, registry)
+    job_dir = str(config["run"]["env"].get("remote_job_dir") or "").rstrip("/")
     if not job_dir:
         raise BadInput(f"PROFILE={profile_name} has no remote_job_dir, so it has no image cache")
-    cluster = connection.of_profile(profile)
+    cluster = clusters.of_config(config)
     found = _look(cluster, job_dir)
     if not found:
         console.done(f"nothing to remove from {job_dir}/containers on {cluster}")
@@ -61,16 +62,14 @@ def clean(profile_name: str | None, yes: bool) -> None:
     paths += [path.removesuffix(".sqsh") + ".json" for path in paths if path.endswith(".sqsh")]
     # Sidecars first: without one an image does not count, so nobody takes a file that is about to be removed.
     paths.sort(key=lambda path: not path.endswith(".json"))
-    done = connection.run(cluster, connection.script("clean_images", JOBDIR=job_dir, REMOVE=paths), timeout=600)
-    if kept := [frame.text for frame in done if frame.kind == "kept"]:
+    if kept := cache.remove(cluster, job_dir, paths):
         raise StepFailed(f"{counted(len(kept), 'file')} could not be removed: {one_line(kept[0])}; ask the owner to remove them")
     console.done(f"removed {counted(len(found), 'file')}, {importing.size(sum(one.bytes for one in found))}")
 
 
 def _look(cluster: Cluster, job_dir: str) -> list[Removable]:
     """What can be removed now, the largest first."""
-    frames = connection.run(cluster, connection.script("clean_images", JOBDIR=job_dir, REMOVE=[]), timeout=120)
-    return sorted(removable(frames, *used_here()), key=lambda one: -one.bytes)
+    return sorted(removable(cache.listing(cluster, job_dir), *used_here()), key=lambda one: -one.bytes)
 
 
 def _agrees(question: str) -> bool:

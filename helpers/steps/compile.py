@@ -11,7 +11,8 @@ from helpers.common import console, events, files, run_folder, step, yaml_files
 from helpers.common.errors import BadInput
 from helpers.common.files import ROOT, shown
 from helpers.config import compiling, config_files, profiles, tasks
-from helpers.config.compiling import Compiled, Wanted
+from helpers.config.compiling import Arguments, Compiled
+from helpers.executors import registry
 from helpers.steps import lineage, request
 
 MADE_BY = "compile_config.py"
@@ -77,8 +78,8 @@ def compiled_for(asked: dict[str, Any]) -> Compiled:
     source = asked["inputs"]["env_file"]
     env = profiles.load(ROOT / source["path"]) if source else profiles.EnvFile()
     profile = profiles.get(env, asked["profile"]) if asked["profile"] else None
-    wanted = Wanted(asked["overrides"], asked["tasks"], asked["model"], asked["quick"], asked["mode"])
-    return compiling.compile_config(config, env, profile, wanted)
+    arguments = Arguments(asked["overrides"], asked["tasks"], asked["model"], asked["quick"], asked["mode"])
+    return compiling.compile_config(config, env, profile, arguments, registry)
 
 
 def _write(compiled: Compiled, asked: dict[str, Any], out: str, origins: str | None) -> None:

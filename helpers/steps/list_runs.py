@@ -8,7 +8,7 @@ from typing import Any
 
 from helpers.common import console, run_folder
 from helpers.common.console import Cell
-from helpers.steps.show import STYLES
+from helpers.executors.display import STYLES
 
 
 def show(match: str, most: int) -> None:

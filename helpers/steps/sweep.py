@@ -30,9 +30,11 @@ from helpers.config import model_references
 from helpers.config import tasks as task_rules
 from helpers.credentials.wandb_server import WANDB
 from helpers.executors import scores as results
+from helpers.executors import states
 from helpers.exports import exports_file
 from helpers.steps import compile as compile_step
-from helpers.steps import export, request, show, status, variables
+from helpers.steps import export, request, status, variables
+from helpers.steps import results as results_step
 
 MADE_BY = "sweep.py"
 SWEEPS = run_folder.RUNS / "sweeps"
@@ -213,8 +215,8 @@ def _side_by_side(ones: Sequence[One], tasks: int, jobs: int | None, make: Seque
                 running += tasks
                 continue
             files.write_json(one.path("status.json"), seen, "status")
-            running += sum(job["state"] not in status.ENDED for job in seen["jobs"])
-            if status.is_over(seen) and _brought_home(one):
+            running += sum(job["state"] not in states.ENDED for job in seen["jobs"])
+            if states.is_over(seen["jobs"]) and _brought_home(one):
                 console.done(f"{one.model}: {sum(job['state'] == 'SUCCEEDED' for job in seen['jobs'])} of {tasks} tasks have scores")
                 waiting.remove(one)
         queued = 0
@@ -243,7 +245,7 @@ def _side_by_side(ones: Sequence[One], tasks: int, jobs: int | None, make: Seque
 def _brought_home(one: One) -> bool:
     """Write results.json of a run that has ended; False when its cluster does not answer now."""
     try:
-        show.gather(str(one.path("submission.json")), str(one.path("status.json")), str(one.path("results.json")), partial=False)
+        results_step.gather(str(one.path("submission.json")), str(one.path("status.json")), str(one.path("results.json")), partial=False)
     except Unreachable as error:
         console.notice(f"{one.model}: {error}; trying again")
         return False

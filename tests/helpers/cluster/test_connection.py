@@ -18,8 +18,7 @@ import pytest
 
 from helpers.cluster import connection
 from helpers.cluster.connection import Cluster, ConnectionLost, Frame
-from helpers.common.errors import BadInput, StepFailed, Unreachable
-from helpers.config.profiles import Profile
+from helpers.common.errors import StepFailed, Unreachable
 
 HERE = Cluster("login.example", tunnel="local")
 AWAY = Cluster("login.example", "ann")
@@ -182,46 +181,6 @@ def test_a_line_that_breaks_is_mended_once_and_no_more(monkeypatch: pytest.Monke
 )
 def test_the_last_line_that_tells_is_one_line_that_moves_no_cursor(said: str, line: str) -> None:
     assert connection.last_line(said) == line
-
-
-# ---- Which cluster ---------------------------------------------------------------------------------------------------------------------
-
-
-def config(env: dict[str, Any] | None = None, **execution: Any) -> dict[str, Any]:
-    return {"execution": {"type": "slurm", "hostname": "h", **execution}, "run": {"env": env or {}}}
-
-
-def test_a_config_says_how_its_cluster_is_reached() -> None:
-    assert connection.of_config(config()) == Cluster("h")
-    assert connection.of_config({"execution": {"hostname": "h", "username": None}, "run": None}) == Cluster("h")
-    home = Path.home()
-    whole = config({"tunnel": "ssh", "port": "2222", "identity": "~/.ssh/key"}, username="ann")
-    assert connection.of_config(whole) == Cluster("h", "ann", 2222, f"{home}/.ssh/key")
-    assert connection.of_config(config({"tunnel": "local"})) == Cluster("h", tunnel="local")
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        (config({"tunnel": "vpn"}), 'tunnel: "ssh" or "local" was expected, not \'vpn\''),
-        (config({"port": "ssh"}), "port: a number from 1 to 65535 was expected, not 'ssh'"),
-        (config({"port": 0}), "port: a number from 1 to 65535"),
-        (config({"port": 65536}), "port: a number from 1 to 65535"),
-        (config({"port": -1}), "port: a number from 1 to 65535"),
-        (config(hostname="-oProxyCommand=x"), "host: the name of a login node was expected, not '-oProxyCommand=x'"),
-        (config(hostname=" "), "host: the name of a login node was expected"),
-    ],
-)
-def test_a_host_a_port_or_a_tunnel_that_is_none_is_refused_by_name(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=re.escape(said)):
-        connection.of_config(given)
-
-
-def test_a_profile_and_a_submission_name_the_same_cluster_as_the_config() -> None:
-    profile = Profile("mine", {"host": "h", "user": "ann", "port": 22, "tunnel": "ssh"}, {})
-    cluster = connection.of_profile(profile)
-    assert cluster == connection.of_config(config({"port": 22}, username="ann"))
-    assert connection.of_submission({"cluster": cluster.document()}) == cluster
 
 
 def test_a_cluster_is_called_as_a_person_would_call_it() -> None:

@@ -31,23 +31,33 @@ def test_the_starter_benchmarks_are_installed_here() -> None:
 
 
 @pytest.mark.parametrize(("query", "full"), [("alpha", "one.alpha"), ("two.both", "two.both"), ("with.dot", "two.with.dot")])
-def test_a_task_is_found_by_its_bare_or_exact_name(query: str, full: str) -> None:
-    assert catalogue.find(query, TASKS).full_name == full
+def test_a_task_is_found_by_its_bare_or_exact_name(query: str, full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "load", lambda: TASKS)
+    assert catalogue.find(query).full_name == full
 
 
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("both", "task both is in 2 harnesses; name one: one.both, two.both"),
-        ("alpa", r"no task is called 'alpa' \(did you mean alpha\?\); `make tasks MATCH=…` searches the 4"),
-        ("two.alpha", r"no task is called 'two.alpha' \(did you mean one.alpha\?\)"),
-        ("zzz", "no task is called 'zzz'; `make tasks"),
-        ("", "no task is called ''"),
+        ("both", "2 harnesses have a task both; name one: one.both, two.both"),
+        ("alpa", r"there is no task 'alpa' \(did you mean alpha\?\); `make tasks MATCH=…` searches all 4"),
+        ("two.alpha", r"there is no task 'two.alpha' \(did you mean one.alpha\?\)"),
+        ("zzz", "there is no task 'zzz'; `make tasks"),
+        ("", "there is no task ''"),
     ],
 )
-def test_a_name_that_is_none_or_several_is_refused(query: str, message: str) -> None:
+def test_an_unknown_or_ambiguous_name_is_refused(query: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "load", lambda: TASKS)
     with pytest.raises(BadInput, match=message):
-        catalogue.find(query, TASKS)
+        catalogue.find(query)
+
+
+def test_the_nearest_name_is_the_catalogues_before_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "load", lambda: TASKS)
+    with pytest.raises(BadInput, match=r"did you mean alpha\?"):
+        catalogue.find("alpa", others=["alpas"])
+    with pytest.raises(BadInput, match=r"did you mean mine\.own\?"):
+        catalogue.find("mine.on", others=["mine.own"])
 
 
 def test_descriptions_are_one_line() -> None:

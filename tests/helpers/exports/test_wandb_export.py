@@ -15,6 +15,7 @@ import pytest
 
 from helpers.common import files, run_folder
 from helpers.common.errors import BadInput, EvalmakeError, StepFailed, Unreachable
+from helpers.executors import job_folder
 from helpers.executors import scores as results
 from helpers.executors.process import jobs as process_jobs
 from helpers.exports import exports_file, wandb_export, wandb_runs
@@ -45,7 +46,7 @@ class Desk:
     def fill(self, *tasks: str, **wandb: Any) -> None:
         self.run.mkdir(exist_ok=True)
         jobs = make_jobs(self.run / "jobs", dict.fromkeys(dict.fromkeys(tasks), "true"))
-        plan = process_jobs.read(jobs / process_jobs.PLAN)
+        plan = job_folder.read(jobs / process_jobs.PLAN)
         assert plan
         self.invocation = str(plan["invocation_id"])
         entries = []
@@ -54,8 +55,8 @@ class Desk:
             (folder / "artifacts").mkdir(parents=True, exist_ok=True)
             (folder / "logs").mkdir(exist_ok=True)
             (folder / "artifacts/results.yml").write_text(results_yml(SCORES))
-            process_jobs.stage(folder, "running")
-            process_jobs.stage(folder, "exit", 0)
+            job_folder.stage(folder, "running")
+            job_folder.stage(folder, "exit", 0)
             entries.append(
                 {"task": name, "index": index, "harness": "starter", "job_id": f"{self.invocation}.{index}", "slurm_job_id": None}
                 | {"remote_dir": None, "job_dir": str(folder)}

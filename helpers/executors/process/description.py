@@ -1,0 +1,8 @@
+"""What configs and profiles depend on in the process executor."""
+
+from __future__ import annotations
+
+from helpers.config.executor_description import Description
+
+# nemo-run, which profiles come from, calls processes of this machine `local`.
+DESCRIPTION = Description("process", "process", profile_words=("local",), fields=frozenset(), runs_containers=False)
