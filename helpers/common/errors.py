@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 
 INTERRUPTED = 130
 
@@ -47,6 +46,8 @@ class Interrupted(EvalmakeError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """` (did you mean X?)` with the known word nearest to `word`, or an empty text when none is near."""
+    from difflib import get_close_matches
+
     matches = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {matches[0]}?)" if matches else ""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +71,8 @@ def _complete_export(data: dict[str, Any], wandb: Mapping[str, Any]) -> None:
 def install_command(destinations: list[str]) -> str:
     """What a launcher's export job installs: the versions at work here, instead of whatever is the newest that day."""
     extras = ",".join(name for name in destinations if name != "local")
+    from importlib.metadata import version
+
     pins = [f"{name}=={version(name)}" for name in EXPORT_PACKAGES]
     packages = [f"nemo-evaluator-launcher{f'[{extras}]' if extras else ''}=={version('nemo-evaluator-launcher')}", *pins, *EXPORT_LIMITS]
     return "pip install --quiet --disable-pip-version-check " + " ".join(f'"{package}"' for package in packages)
