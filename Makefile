@@ -226,8 +226,20 @@ help: ## show this page
 	@$(or $(wildcard $(PY)),$(base_python)) scripts/show_help.py
 
 # ---- For those who work on evalmake itself -------------------------------------------------------------------------------------------
+# The checks of the code run beside the tests, and what they say is printed below.
+check: $(installed)/pipeline $(installed)/dev ## what takes a minute: ruff, mypy, and the tests without a server, a cluster or a sleep
+	@said=$$(mktemp)
+	trap 'rm -f "$$said"' EXIT
+	{ $(PY) -m ruff check -q . && $(PY) -m ruff format -q --check . && $(PY) -m mypy; } > "$$said" 2>&1 &
+	code=0
+	$(PY) -m pytest -m "not slow" --numprocesses=2 --dist=loadfile || code=$$?
+	wait $$! || code=$$?
+	cat "$$said"
+	exit $$code
+
+# Four workers on two cores: what runs on the test cluster waits most of its time.
 test: setup $(installed)/dev ## run the tests (README's test command is `make test-deps test`)
-	@$(PY) -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+	@$(PY) -m pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 test-deps: ## install the system packages that the tests need (Debian, Ubuntu; root or sudo)
 	@bash tests/install_deps.sh
@@ -241,8 +253,9 @@ cluster-eval: $(installed)/pipeline ## evaluate the toy model on the test cluste
 test-cluster: $(installed)/pipeline $(installed)/dev ## only the tests on the test cluster (root)
 	@$(PY) -m pytest tests/cluster
 
-test-faults: $(installed)/pipeline $(installed)/dev ## only what goes wrong on the test cluster (root)
-	@$(PY) -m pytest tests/cluster/test_faults_submit.py tests/cluster/test_faults_watch.py
+test-faults: setup $(installed)/dev ## only what goes wrong: kills at every instant, where `make test` takes three of each kind (root)
+	@$(PY) -m pytest --instants=all tests/cluster/test_faults_submit.py tests/cluster/test_faults_watch.py tests/test_faults_local.py \
+	  tests/test_make.py::test_a_step_killed_anywhere_goes_on_with_the_same_command
 
 cluster-down: ## stop the test cluster
 	@bash tests/cluster/down.sh
@@ -268,4 +281,4 @@ clean: ## remove .venv and caches; runs are kept
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 FORCE:
-.PHONY: FORCE setup eval batch dry-run compile sweep status logs cancel resume queue clean-images results export explain runs tasks models profiles new help test test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean
+.PHONY: FORCE setup eval batch dry-run compile sweep status logs cancel resume queue clean-images results export explain runs tasks models profiles new help check test test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 
 INTERRUPTED = 130
 
@@ -47,6 +46,8 @@ class Interrupted(EvalmakeError):
 
 def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
     """` (did you mean X?)` with the known word closest to `word`, behind `prefix`; empty when none is close."""
+    from difflib import get_close_matches
+
     matches = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {prefix}{matches[0]}?)" if matches else ""
 

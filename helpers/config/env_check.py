@@ -9,6 +9,7 @@ from typing import Any
 from helpers.common import secrets
 from helpers.common.errors import BadInput
 from helpers.common.files import load_schema, shown
+from helpers.common.schema_check import surely_fits
 from helpers.common.schema_messages import explain
 from helpers.config import schema_keys
 from helpers.config.profiles import RESERVED, EnvFile
@@ -84,11 +85,13 @@ def _unknown_fields(env: EnvFile, name: str, table: dict[str, Any]) -> list[str]
 
 
 def _check_types(env: EnvFile, name: str, table: dict[str, Any]) -> None:
+    schema = load_schema("env")
+    part = schema["properties"][name] if name in RESERVED else schema["$defs"]["profile"]
+    if surely_fits(table, part):
+        return
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
-    schema = load_schema("env")
-    part = schema["properties"][name] if name in RESERVED else schema["$defs"]["profile"]
     error = best_match(Draft202012Validator(part).iter_errors(table))
     if error is not None:
         path = [str(part) for part in error.absolute_path]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 from helpers.config import model_references
@@ -57,6 +56,8 @@ def put_paths(data: dict[str, Any], paths: Mapping[tuple[str | int, ...], str]) 
 def install_command(destinations: list[str]) -> str:
     """The command with which a launcher's export job installs the versions that are used here, instead of the newest ones."""
     extras = ",".join(name for name in destinations if name != "local")
+    from importlib.metadata import version
+
     pins = [f"{name}=={version(name)}" for name in EXPORT_PACKAGES]
     packages = [f"nemo-evaluator-launcher{f'[{extras}]' if extras else ''}=={version('nemo-evaluator-launcher')}", *pins, *EXPORT_LIMITS]
     return "pip install --quiet --disable-pip-version-check " + " ".join(f'"{package}"' for package in packages)

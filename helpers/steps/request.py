@@ -8,7 +8,6 @@ import platform
 import shlex
 import shutil
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +106,8 @@ def build(mode: str, given: dict[str, Any]) -> dict[str, Any]:
 
     Raises BadInput when the config or env.toml does not exist.
     """
+    from importlib.metadata import version
+
     config_name = given.get("config", "default" if "profile" in given else "local")
     config = config_files.find(config_name)
     env = profiles.load(Path(given["env_file"])) if "env_file" in given else profiles.find(config.parent)

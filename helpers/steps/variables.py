@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from helpers.common import flags, run_folder
 from helpers.common.errors import BadInput, nearest
@@ -26,8 +26,7 @@ LOOKING = {"status", "logs", "cancel", "resume", "results", "export", "explain"}
 SEVERAL = {"status", "cancel"}
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A documented target or variable: its name and one sentence."""
 
     name: str
