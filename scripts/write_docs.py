@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Make the tables of README.md anew from the Makefile, the schemas and the starter tasks.
+"""Make the tables of docs/reference.md and docs/run-files.md from the Makefile, the schemas and the code.
 
-    scripts/write_readme.py
-    scripts/write_readme.py --check
+    scripts/write_docs.py
+    scripts/write_docs.py --check
 
-Exit codes: 0 written, or up to date; 1 with --check when README.md is not up to date.
+Exit codes: 0 written, or up to date; 1 with --check when a document is out of date.
 """
 
 from __future__ import annotations
@@ -17,21 +17,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from helpers.common import files
 from helpers.common.errors import StepFailed, run_main
-from helpers.dev import readme
+from helpers.dev import documents
 
 
 def main(arguments: list[str]) -> None:
     """Write, or compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; say whether README.md is up to date")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when a document is out of date")
     options = parser.parse_args(arguments)
-    text = files.read_text(readme.README)
-    made = readme.filled(text)
-    if made == text:
-        return
-    if options.check:
-        raise StepFailed("README.md is not what the Makefile, the schemas and the tasks say; run scripts/write_readme.py")
-    files.write_text(readme.README, made)
+    outdated = documents.outdated()
+    if options.check and outdated:
+        raise StepFailed(f"{', '.join(map(files.shown, outdated))}: tables are out of date; run scripts/write_docs.py")
+    for path, text in outdated.items():
+        files.write_text(path, text)
 
 
 if __name__ == "__main__":
