@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from checkout import ROOT, Make
+from helpers.common.errors import StepFailed
 from helpers.config import profile_fields
 from helpers.dev import documents, session
 from helpers.steps import lineage, variables
@@ -153,6 +154,12 @@ def test_the_picture_shows_the_recorded_session() -> None:
 def test_bars_redrawn_in_place_are_recorded_once() -> None:
     redrawn = "start\r\n\x1b[?25l  a  1/2\r\n  b  0/2\r\x1b[2K\x1b[1A\x1b[2K  a  \x1b[32m2/2\x1b[0m\r\n  b  2/2\r\n\x1b[?25hend\r\n"
     assert session.screen(redrawn) == "start\n  a  \x1b[32m2/2\x1b[0m\n  b  2/2\nend\n"
+
+
+def test_a_session_is_recorded_on_a_terminal_and_only_if_it_succeeds() -> None:
+    assert session.record(["bash", "-c", "[ -t 1 ] && echo a terminal"]).endswith("\na terminal\n")
+    with pytest.raises(StepFailed, match="code 3"):
+        session.record(["bash", "-c", "exit 3"])
 
 
 def test_the_notice_names_the_source_of_each_starter_task() -> None:
