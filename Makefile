@@ -265,7 +265,7 @@ lint: $(installed)/dev $(installed)/pipeline ## ruff, mypy and shellcheck
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	bash scripts/lock.sh --check
-	$(PY) scripts/write_readme.py --check
+	$(PY) scripts/write_docs.py --check
 	$(PY) scripts/write_schemas.py --check
 	$(PY) scripts/extract_launcher_keys.py --check
 	git ls-files -z '*.sh' .ci/run tests/cluster/enroot tests/cluster/sbatch | xargs -0 .venv/bin/shellcheck
