@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import run_folder
+from helpers.common import run_folder, step
 from helpers.common.errors import BadInput, run_main
 from helpers.steps import results
 
@@ -31,11 +31,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--show", metavar="RESULTS", help="show this results.json and give the verdict")
     options = parser.parse_args(arguments)
     if options.show:
-        results.verdict(options.show)
+        with step.recorded(run_folder.run_of(options.show), "verdict"):
+            results.verdict(options.show)
         return
     if not options.submission or not options.out:
         raise BadInput("--submission and --out are needed to collect, --show to show")
-    with run_folder.step(run_folder.run_of(options.submission), "collect_results"):
+    with step.recorded(run_folder.run_of(options.submission), "collect_results"):
         results.gather(options.submission, options.status, options.out, options.partial)
 
 

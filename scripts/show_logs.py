@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import console
+from helpers.common import flags
 from helpers.common.errors import run_main
 from helpers.steps import logs
 
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--which", default="client", help="client: the harness's log, server: the model server's, slurm: the job's own")
     parser.add_argument("--follow", default="0", metavar="1", help="print the logs as they grow, until all tasks have ended")
     options = parser.parse_args(arguments)
-    logs.show(options.submission, options.tasks.split(), options.which, console.is_yes(options.follow))
+    logs.show(options.submission, options.tasks.split(), options.which, flags.is_yes("FOLLOW", options.follow))
 
 
 if __name__ == "__main__":

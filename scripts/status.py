@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import console, run_folder
+from helpers.common import flags, run_folder, step
 from helpers.common.errors import BadInput, run_main
 from helpers.executors import submissions
 from helpers.steps import follow, status
@@ -42,12 +42,12 @@ def main(arguments: list[str]) -> None:
         raise BadInput("--out and --follow take one --submission; --save writes the status of several")
     found = [submissions.read(path) for path in options.submission]
     if options.follow:
-        logs = None if options.logs is None else console.is_yes(options.logs)
-        with run_folder.step(run_folder.run_of(options.submission[0]), "follow"):
+        logs = None if options.logs is None else flags.is_yes("VERBOSE", options.logs)
+        with step.recorded(run_folder.run_of(options.submission[0]), "follow"):
             follow.follow(found[0], options.submission[0], options.out or "-", logs)
         return
     outs = [options.out] if options.out else [str(Path(path).with_name("status.json")) for path in options.submission if options.save]
-    if console.is_yes(options.watch):
+    if flags.is_yes("WATCH", options.watch):
         status.watch(found, options.submission, outs)
     else:
         status.show_all(found, options.submission, outs, options.json)

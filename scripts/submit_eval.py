@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import console, run_folder
+from helpers.common import flags, run_folder, step
 from helpers.common.errors import BadInput, run_main
 from helpers.steps import cancel, submit
 
@@ -36,11 +36,11 @@ def main(arguments: list[str]) -> None:
         raise BadInput("--launcher is missing: name the launcher.yaml to write (--prepare) or to submit (--out)")
     run = run_folder.run_of(options.launcher)
     if options.prepare:
-        with run_folder.step(run, "prepare"):
+        with step.recorded(run, "prepare"):
             submit.prepare(options.config, options.model, options.launcher)
     elif options.out:
-        with run_folder.step(run, "submit_eval"), cancel.leaving_nothing(run):
-            submit.submit(options.config, options.launcher, options.out, console.is_yes(options.keep_partial), options.owner)
+        with step.recorded(run, "submit_eval"), cancel.leaving_nothing(run):
+            submit.submit(options.config, options.launcher, options.out, flags.is_yes("KEEP_PARTIAL", options.keep_partial), options.owner)
     else:
         raise BadInput("give --prepare to write launcher.yaml, or --out to submit it")
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Write the schemas that follow from configs/schemas/config.schema.json: launcher, config_file, execution_group and deployment_group.
+"""Write the executors' names into configs/schemas, and the schemas that follow from config.schema.json.
 
     scripts/write_schemas.py
     scripts/write_schemas.py --check
 
-Exit codes: 0 written, or up to date; 1 with --check when one is not what config.schema.json gives.
+Exit codes: 0 written, or up to date; 1 with --check if a file is out of date.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from helpers.dev import derived_schemas
 def main(arguments: list[str]) -> None:
     """Write, or compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; say whether the files are up to date")
+    parser.add_argument("--check", action="store_true", help="write nothing; check that the files are up to date")
     options = parser.parse_args(arguments)
     stale = derived_schemas.stale()
     if options.check and stale:
-        raise StepFailed(f"{', '.join(stale)}: not what config.schema.json gives; run scripts/write_schemas.py")
+        raise StepFailed(f"{', '.join(stale)}: out of date; run scripts/write_schemas.py")
     for name in stale:
-        files.write_text(files.SCHEMAS / name, derived_schemas.text(derived_schemas.all_derived()[name]))
+        files.write_text(files.SCHEMAS / name, derived_schemas.text(derived_schemas.written()[name]))
 
 
 if __name__ == "__main__":

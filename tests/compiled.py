@@ -1,4 +1,4 @@
-"""What tests of the compile step share: a config text compiled in process, and a result handed to the launcher's own dry run."""
+"""What tests of the compile step share: compiling a config text in process, and the launcher's dry run of the result."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from unittest import mock
 
 from checkout import ROOT
 from helpers.config import compiling, profiles
-from helpers.config.compiling import Compiled, Wanted
+from helpers.config.compiling import Arguments, Compiled
+from helpers.executors import registry
 
-# A Slurm config with nothing left open; tests put theirs below it.
+# A complete Slurm config, to which tests append.
 SLURM = """
 defaults:
   - execution: slurm/default
@@ -45,9 +46,9 @@ remote_job_dir = "/remote"
 
 
 def compile_text(
-    folder: Path, config: str | Path, env: str | None = None, profile: str | None = None, name: str = "mine.yaml", **wanted: Any
+    folder: Path, config: str | Path, env: str | None = None, profile: str | None = None, name: str = "mine.yaml", **arguments: Any
 ) -> Compiled:
-    """Compile a config text (or an existing file) with an env.toml text; `wanted` are the fields of Wanted."""
+    """Compile a config text (or an existing file) with an env.toml text; `arguments` are the fields of Arguments."""
     if isinstance(config, str):
         path = folder / name
         path.write_text(config, encoding="utf-8")
@@ -58,7 +59,7 @@ def compile_text(
         (folder / "env.toml").write_text(env, encoding="utf-8")
         env_file = profiles.load(folder / "env.toml")
     found = profiles.get(env_file, profile) if profile else None
-    return compiling.compile_config(path, env_file, found, Wanted(**wanted))
+    return compiling.compile_config(path, env_file, found, Arguments(**arguments), registry)
 
 
 def at(config: dict[str, Any], key: str) -> Any:
@@ -85,9 +86,9 @@ def _mapping() -> Any:
 
 
 def launcher_dry_run(config: dict[str, Any]) -> str:
-    """What the launcher's own validation and dry run say to a compiled config, without its `run` section. Raises what it raises.
+    """What the launcher's validation and dry run print for a compiled config without its `run` section. Raises what it raises.
 
-    Only its catalogue is read once: it would take 0.7 s for each task.
+    Its catalogue is read only once, since it would take 0.7 s for each task.
     """
     from helpers.launcher import api
 
@@ -103,5 +104,7 @@ def launcher_dry_run(config: dict[str, Any]) -> str:
         for module in (functional, lepton, local, slurm):
             stack.enter_context(mock.patch.object(module, "load_tasks_mapping", return_value=_mapping()))
         stack.enter_context(contextlib.redirect_stdout(out))
-        functional.run_eval(OmegaConf.create({key: value for key, value in config.items() if key != "run"}), dry_run=True)
+        data = {key: value for key, value in config.items() if key != "run"}
+        data["execution"] = {**data["execution"], "type": registry.describe(data["execution"]["type"]).launcher_type}
+        functional.run_eval(OmegaConf.create(data), dry_run=True)
     return out.getvalue()

@@ -16,7 +16,7 @@ from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import launcher_executor as executor
 
-ENDPOINT = Path(__file__).parent / "endpoint.py"
+ENDPOINT = Path(__file__).parent / "doubles" / "endpoint.py"
 SCORES = "results: {tasks: {t: {metrics: {m: {scores: {s: {value: 0.5, stats: {count: 2, stderr: 0.1}}}}}}}}"
 DONE = f"echo '{SCORES}' > artifacts/results.yml"
 LONG = "touch artifacts/begun; sleep 600"

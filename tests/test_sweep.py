@@ -112,7 +112,7 @@ def test_a_killed_sweep_leaves_nothing_running_and_goes_on(make: Make, project: 
         ((), "MODELS is missing: name models by artifact"),
         (("MODELS=sft:v1 sft:v1",), "sft:v1 stands there twice"),
         (("MODELS=sft:v1", "MODEL=rl:v1"), "MODEL is for one model"),
-        (("MODELS=a/b/c/d:v1",), "NAME:VERSION was expected"),
+        (("MODELS=a/b/c/d:v1",), "expected NAME:VERSION"),
         (("MODELS=sft:v1", "JOBS=none"), "JOBS=none: a number of jobs, 1 or more, was expected"),
         (("MODELS=sft:v1", "TASKS=nosuch"), "nosuch"),
         (("MODELS=sft:v1", "SET=deployment.checkpoint_path=/x"), "evaluates /x, whatever run.model is"),

@@ -1,25 +1,30 @@
-"""The tasks that can be named: the launcher's catalogue (run in containers) and the harness packages installed here (run as processes)."""
+"""All tasks: those of the launcher's catalogue, which run in containers, and those of harness packages installed here."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import json
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from helpers.common.errors import BadInput, nearest
-from helpers.common.files import ROOT
+from helpers.common import yaml_files
+from helpers.common.errors import BadInput, StepFailed, nearest
+from helpers.common.files import ROOT, sha256_bytes, write_text
 
-# The starter benchmarks; added to PYTHONPATH of the jobs too (helpers/executors/process/executor.py).
+# The starter benchmarks; processes have this folder on their PYTHONPATH too (helpers/executors/process/executor.py).
 STARTER = ROOT / "helpers" / "harness"
+# The launcher's catalogue as it was last read, in 2 ms instead of 90. It lies with the packages, so it goes when they are replaced.
+CACHE = Path(sys.prefix) / "cache" / "tasks.json"
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task: what runs it and what it asks of the endpoint. `container` is None for a harness that is only installed here."""
+    """A task, its harness and the endpoint types it supports. `container` is None for a harness that is only installed here."""
 
     harness: str
     name: str
@@ -30,15 +35,15 @@ class Task:
 
     @property
     def full_name(self) -> str:
-        """`harness.task`, the exact name."""
+        """`harness.task`, which is unique."""
         return f"{self.harness}.{self.name}"
 
 
 @cache
 def load() -> dict[tuple[str, str], Task]:
-    """All tasks by (harness, name). An installed harness of the same name as one in the catalogue keeps the catalogue's container.
+    """All tasks by (harness, name). A task that is in the catalogue and installed too keeps the catalogue's container.
 
-    Reads the launcher's resources/all_tasks_irs.yaml (421 tasks, 0.1 s with libyaml; importing the launcher would cost 0.9 s).
+    Reads the launcher's resources/all_tasks_irs.yaml (421 tasks; importing the launcher takes 0.9 s).
     """
     tasks = {(task.harness, task.name): task for task in _catalogue()}
     for task in _installed():
@@ -49,12 +54,13 @@ def load() -> dict[tuple[str, str], Task]:
     return tasks
 
 
-def find(query: str, tasks: Mapping[tuple[str, str], Task] | None = None) -> Task:
+def find(query: str, others: Iterable[str] = ()) -> Task:
     """The one task that `query` (`task` or `harness.task`) names.
 
-    Raises BadInput with the candidates when several harnesses have it, and with the nearest name when none has.
+    Raises BadInput with the candidates if several harnesses have it, and with the nearest name if none has: the catalogue's, else the
+    nearest of `others`.
     """
-    tasks = load() if tasks is None else tasks
+    tasks = load()
     harness, dot, name = query.rpartition(".")
     if dot and (harness, name) in tasks:
         return tasks[harness, name]
@@ -62,13 +68,14 @@ def find(query: str, tasks: Mapping[tuple[str, str], Task] | None = None) -> Tas
     if len(found) == 1:
         return found[0]
     if found:
-        raise BadInput(f"task {query} is in {len(found)} harnesses; name one: {', '.join(task.full_name for task in found)}")
+        raise BadInput(f"{len(found)} harnesses have a task {query}; name one: {', '.join(task.full_name for task in found)}")
     names = [word for task in tasks.values() for word in (task.name, task.full_name)]
-    raise BadInput(f"no task is called {query!r}{nearest(query, names)}; `make tasks MATCH=…` searches the {len(tasks)} that exist")
+    near = nearest(query, names) or nearest(query, others)
+    raise BadInput(f"there is no task {query!r}{near}; `make tasks MATCH=…` searches all {len(tasks)} tasks")
 
 
 def is_known(query: str) -> bool:
-    """Whether `query` names one task or several."""
+    """Whether `query` names at least one task."""
     harness, dot, name = query.rpartition(".")
     return any((dot and key == (harness, name)) or key[1] == query for key in load())
 
@@ -77,25 +84,35 @@ def _catalogue() -> Iterable[Task]:
     spec = importlib.util.find_spec("nemo_evaluator_launcher")
     assert spec is not None
     assert spec.submodule_search_locations
-    data = _read(Path(spec.submodule_search_locations[0]) / "resources" / "all_tasks_irs.yaml")
+    source = (Path(spec.submodule_search_locations[0]) / "resources" / "all_tasks_irs.yaml").read_bytes()
+    made_from = sha256_bytes(source + Path(__file__).read_bytes())
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # not there, torn, or not ours: it is made again
+        cached = json.loads(CACHE.read_bytes())
+        if cached["made_from"] == made_from:
+            return [Task(harness, name, tuple(kinds), *rest) for harness, name, kinds, *rest in cached["tasks"]]
+    data = yaml_files.load(source)
     containers = {harness["name"]: harness.get("container") for harness in data["harnesses"]}
-    for task in data["tasks"]:
-        config = task["defaults"].get("config", {})
-        yield Task(
+    tasks = [
+        Task(
             task["harness"],
             task["name"],
-            tuple(config.get("supported_endpoint_types", ["chat"])),
+            tuple(task["defaults"].get("config", {}).get("supported_endpoint_types", ["chat"])),
             containers.get(task["harness"]),
             False,
             _sentence(task.get("description")),
         )
+        for task in data["tasks"]
+    ]
+    with contextlib.suppress(StepFailed):  # an installation that may not be written
+        write_text(CACHE, json.dumps({"made_from": made_from, "tasks": [astuple(task) for task in tasks]}))
+    return tasks
 
 
 def _installed() -> Iterable[Task]:
-    """The harness packages that nemo-evaluator would find: NAME/framework.yml in the namespace package core_evals on the path."""
+    """The tasks of the harness packages that nemo-evaluator finds: NAME/framework.yml in the namespace package core_evals."""
     for folder in dict.fromkeys([str(STARTER), *sys.path]):
         for path in sorted(Path(folder or ".").glob("core_evals/*/framework.yml")):
-            framework = _read(path)
+            framework = yaml_files.load(path.read_bytes())
             defaults = framework.get("defaults", {}).get("config", {})
             for evaluation in framework["evaluations"]:
                 config = {**defaults, **evaluation["defaults"].get("config", {})}
@@ -110,13 +127,6 @@ def _installed() -> Iterable[Task]:
 
 
 def _sentence(description: Any) -> str:
-    """The description on one line; the catalogue has some as lists of lines."""
+    """The description on one line; some in the catalogue are lists of lines."""
     text = " ".join(description) if isinstance(description, list) else str(description or "")
     return " ".join(text.split())
-
-
-def _read(path: Path) -> Any:
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_bytes(), loader)

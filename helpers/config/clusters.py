@@ -2,40 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import getpass
+import subprocess
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from helpers.cluster.connection import Cluster
 from helpers.common.errors import BadInput
-from helpers.config import profile_fields
-from helpers.config.profiles import Profile
+from helpers.config import profile_effects, profiles
+from helpers.config.executor_description import Executors
+from helpers.config.profiles import EnvFile
 
 
 def of_config(config: Mapping[str, Any]) -> Cluster:
     """The cluster of a compiled Slurm config: execution.hostname and username, and run.env's tunnel, port and identity.
 
-    Raises BadInput for a tunnel that is neither ssh nor local, a port that is no number, and a host that ssh would take for an option.
+    Raises BadInput for a tunnel other than ssh and local, an invalid port, and a host that ssh would take for an option.
     """
     execution, env = config["execution"], (config.get("run") or {}).get("env") or {}
     host, tunnel, port = str(execution["hostname"]), env.get("tunnel") or "ssh", env.get("port")
     if tunnel not in ("ssh", "local"):
-        raise BadInput(f'tunnel: "ssh" or "local" was expected, not {tunnel!r}')
+        raise BadInput(f'tunnel: {tunnel!r}: expected "ssh" or "local"')
     if host.startswith("-") or not host.strip():
-        raise BadInput(f"host: the name of a login node was expected, not {host!r}")
+        raise BadInput(f"host: {host!r}: expected the name of a login node")
     if port is not None and not (str(port).isdecimal() and 0 < int(port) < 65536):  # noqa: PLR2004  a TCP port
-        raise BadInput(f"port: a number from 1 to 65535 was expected, not {port!r}")
+        raise BadInput(f"port: {port!r}: expected a number from 1 to 65535")
     identity = str(Path(str(env["identity"])).expanduser()) if env.get("identity") else None
     user = str(execution["username"]) if execution.get("username") else None
     return Cluster(host, user, int(port) if port is not None else None, identity, str(tunnel))
 
 
-def of_profile(profile: Profile) -> Cluster:
-    """The cluster of a profile of one (profile_fields.of_cluster). Raises as of_config does."""
-    execution = {"hostname": profile_fields.host_of(profile), "username": profile.fields.get("user")}
-    return of_config({"execution": execution, "run": {"env": profile.fields}})
-
-
 def of_submission(submission: Mapping[str, Any]) -> Cluster:
     """The cluster that a submission.json names."""
     return Cluster(**submission["cluster"])
+
+
+def config_of_profile(name: str | None, executors: Executors) -> dict[str, Any]:
+    """`execution` and `run` of a config that says nothing but what this profile of the env.toml in use does.
+
+    Raises BadInput without a name, for an invalid profile, and for one that names no cluster.
+    """
+    env = profiles.find(Path.cwd())
+    if not name:
+        raise BadInput(f"PROFILE is missing; name the profile of a cluster: {_listed(env, executors)}")
+    profile = profiles.get(env, name)
+    executor = profile_effects.executor_of(env, profile, executors)
+    given = profile_effects.resolve(env, profile, executor, "eval")
+    config: dict[str, Any] = {"execution": {"type": executor.name}, **given.node()}
+    for effect in given.effects:
+        node = config
+        for part in effect.key[:-1]:
+            node = node.setdefault(part, {})
+        node[effect.key[-1]] = effect.value
+    if not executor.logs_in_over_ssh or not config["execution"].get("hostname"):
+        kinds = " or ".join(f'executor = "{one.name}"' for one in executors.descriptions() if one.logs_in_over_ssh)
+        raise BadInput(f"PROFILE={name}: expected a profile with {kinds} and a host; there are {_listed(env, executors)}")
+    return config
+
+
+def _listed(env: EnvFile, executors: Executors) -> str:
+    """The profiles of clusters, for a message."""
+    return ", ".join(_names(env, executors)) or "none"
+
+
+def _names(env: EnvFile, executors: Executors) -> Iterator[str]:
+    for name in env.names():
+        try:
+            if profile_effects.executor_of(env, profiles.get(env, name), executors).logs_in_over_ssh:
+                yield name
+        except BadInput:
+            continue
+
+
+@cache
+def ssh_user(host: str | None) -> str:
+    """The user that ssh would log in as on `host`: `ssh -G` reads ~/.ssh/config and contacts nothing. Without ssh, the user here."""
+    if host and not host.startswith("-"):
+        try:
+            answer = subprocess.run(["ssh", "-G", host], capture_output=True, text=True, timeout=10, check=False, stdin=subprocess.DEVNULL)
+        except (OSError, subprocess.TimeoutExpired):
+            return getpass.getuser()
+        for line in answer.stdout.splitlines():
+            name, _, value = line.partition(" ")
+            if name == "user" and value:
+                return value
+    return getpass.getuser()

@@ -1,4 +1,4 @@
-"""Composition with Hydra: defaults, profile and overrides become one uninterpolated config. The launcher is not imported for it."""
+"""Composition with Hydra: defaults, profile and overrides become one config, with interpolations. The launcher is not imported."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any
 
 from helpers.common.errors import BadInput, nearest, one_line
 from helpers.common.files import shown
-from helpers.config import config_files, overriding, profile_fields
+from helpers.config import config_files, overriding
+from helpers.config.executor_description import Executors
 from helpers.config.overriding import Override
-from helpers.config.profiles import EXECUTION_TYPES, EnvFile, Profile
+from helpers.config.profile_effects import ProfileEffects
 
 MISSING = "???"
 # The names of our nodes in Hydra's config store.
-_BASE, _ASKED, _PROFILE = "evalmake_base", "evalmake_asked", "evalmake_profile"
+_BASE, _CONFIG, _PROFILE = "evalmake_base", "evalmake_config", "evalmake_profile"
 SECTIONS = ("run", "execution", "deployment", "target", "evaluation", "export", "env_vars", "auxiliary_deployments")
-NO_TYPE = "execution.type is missing; give `execution: {type: slurm}` (or process, local, lepton), or a PROFILE whose executor says it"
 
 
 @dataclass(frozen=True)
 class Composed:
-    """The config before interpolation; the files that it is made of, lowest first, each with its package (dotted key); the overrides."""
+    """The config before interpolation; the files it is made of, lowest precedence first, each with its dotted key; the overrides."""
 
     config: dict[str, Any]
     sources: list[tuple[Path, str]]
@@ -41,11 +41,11 @@ def launcher_configs() -> Path:
     return Path(spec.submodule_search_locations[0]) / "configs"
 
 
-def compose(path: Path, env: EnvFile, profile: Profile | None, settings: list[tuple[str, str]], mode: str) -> Composed:
-    """Compose the config file `path`; interpolations are left as they stand.
+def compose(path: Path, given: ProfileEffects, settings: list[tuple[str, str]], executors: Executors) -> Composed:
+    """Compose the config file `path` with what env.toml and the profile give; interpolations stay as they are.
 
-    `settings` are overrides, each with the variable that it was typed in; `mode` (eval, batch, dry-run) chooses the profile's partition.
-    Raises BadInput.
+    `settings` are overrides, each with the variable that it was typed in. Raises BadInput for an invalid `defaults:`, a missing or unknown
+    execution.type, and an invalid override.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -58,30 +58,30 @@ def compose(path: Path, env: EnvFile, profile: Profile | None, settings: list[tu
 
     data, lines = config_files.load_yaml(path)
     folders = list(dict.fromkeys([path.parent, config_files.CONFIGS, launcher_configs()]))
-    # Quoted, for folders whose names hold what Hydra's grammar would read.
-    listed = ",".join(overriding.quoted(f"file://{folder}") for folder in folders)
-    search = f"hydra.searchpath=[{listed}]"
-    asked = _with_defaults(data, lines, path, profile, folders)
+    own_config = _with_defaults(data, lines, path, given, folders, executors)
+    # Hydra takes its search path from here too. As an override it would be parsed twice, which takes 0.03 s.
+    if isinstance(settings_of_hydra := own_config.get("hydra") or {}, dict):
+        own_config["hydra"] = {**settings_of_hydra, "searchpath": [f"file://{folder}".replace("${", "\\${") for folder in folders]}
     store = ConfigStore.instance()
     try:
         store.store(name=_BASE, node=OmegaConf.create({"run": {"wandb": {"project": None, "entity": None}}}), package="_global_")
-        store.store(name=_ASKED, node=OmegaConf.create(asked))
-        store.store(name=_PROFILE, node=OmegaConf.create(profile_node(env, profile, mode)), package="_global_")
+        store.store(name=_CONFIG, node=OmegaConf.create(own_config))
+        store.store(name=_PROFILE, node=OmegaConf.create(given.node()), package="_global_")
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_files.CONFIGS), version_base=None):
-            base = cache(lambda: hydra_compose(_ASKED, overrides=[search]))
+            base = cache(lambda: hydra_compose(_CONFIG))
             typed = [overriding.read(name, text, base, folders) for name, text in settings]
-            texts = [search, *(one.text for one in typed)]
-            config = hydra_compose(_ASKED, overrides=texts) if typed else base()
-            listing = GlobalHydra.instance().config_loader().compute_defaults_list(_ASKED, texts, RunMode.RUN).defaults
+            texts = [one.text for one in typed]
+            config = hydra_compose(_CONFIG, overrides=texts) if typed else base()
+            listing = GlobalHydra.instance().config_loader().compute_defaults_list(_CONFIG, texts, RunMode.RUN).defaults
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(error, path, data, lines, folders) from error
     except RecursionError as error:
-        raise BadInput(f"{shown(path)}:{lines.get('defaults', 1)}: its defaults go in a circle; take one of them out") from error
+        raise BadInput(f"{shown(path)}:{lines.get('defaults', 1)}: defaults: they are a cycle; remove one of them") from error
     found: list[tuple[Path, str]] = []
     for item in listing:
         name, package = item.config_path, item.package or ""
-        if name == _ASKED:
+        if name == _CONFIG:
             found.append((path, ""))
         elif name is not None and name not in (_BASE, _PROFILE) and package.split(".")[0] != "hydra":
             found += [(folder / f"{name}.yaml", package) for folder in folders if (folder / f"{name}.yaml").is_file()][:1]
@@ -89,47 +89,51 @@ def compose(path: Path, env: EnvFile, profile: Profile | None, settings: list[tu
     return Composed(composed, found, typed)
 
 
-def profile_node(env: EnvFile, profile: Profile | None, mode: str) -> dict[str, Any]:
-    """What env.toml puts into the config: run.env of the profile's fields, run.artifacts, run.wandb and the profile's own."""
-    node: dict[str, Any] = {}
-    for key, value, _ in profile_fields.run_values(env, profile, mode):
-        section, _, name = key.partition(".")
-        node.setdefault("run", {}).setdefault(section, {})[name] = value
-    return node
-
-
-def _with_defaults(data: dict[str, Any], lines: dict[str, int], path: Path, profile: Profile | None, folders: list[Path]) -> dict[str, Any]:
-    """The config with a `defaults:` list: its own, or the groups that its execution.type and deployment.type name."""
+def _with_defaults(
+    data: dict[str, Any], lines: dict[str, int], path: Path, given: ProfileEffects, folders: list[Path], executors: Executors
+) -> dict[str, Any]:
+    """The config with a `defaults:` list: its own, or the groups of its execution.type and deployment.type."""
     data = dict(data)
     for name in SECTIONS:
         if data.get(name) is not None and not isinstance(data[name], dict):
             found = one_line(repr(data[name]))[:80]
-            raise BadInput(f"{shown(path)}:{lines.get(name, 1)}: {name}: `key: value` lines were expected, not {found}")
+            raise BadInput(f"{shown(path)}:{lines.get(name, 1)}: {name}: {found}: expected `key: value` lines")
         if name in data and data[name] is None:
-            del data[name]  # `run:` with nothing below it says nothing, and must not wipe out what its defaults say
+            del data[name]  # an empty `run:` must not delete what the defaults put there
     defaults = data.get("defaults")
     if defaults is None:
-        executor = profile.fields["executor"] if profile else None
-        kind = (data.get("execution") or {}).get("type") or (EXECUTION_TYPES[executor] if executor else None)
-        if not kind or kind == MISSING:
-            raise BadInput(f"{shown(path)}:{lines.get('execution.type', lines.get('execution', 1))}: {NO_TYPE}")
+        place = f"{shown(path)}:{lines.get('execution.type', lines.get('execution', 1))}: execution.type"
+        kind = (data.get("execution") or {}).get("type")
+        if kind not in (None, "", MISSING):
+            kind = _executor_name(str(kind), place, executors)
+        elif given.executor:
+            kind = given.executor.name
+        else:
+            names = ", ".join(one.name for one in executors.descriptions())
+            raise BadInput(f"{place} has no value; expected one of {names}, for example `execution: {{type: slurm}}`, or a PROFILE")
         serving = (data.get("deployment") or {}).get("type") or "none"
-        defaults = []
-        for group, name in (("execution", str(kind)), ("deployment", str(serving))):
-            place = f"{shown(path)}:{lines.get(f'{group}.type', 1)}"
-            defaults += _group(group, name, folders, place)
+        defaults = [*_group("execution", kind, folders, place)]
+        defaults += _group("deployment", str(serving), folders, f"{shown(path)}:{lines.get('deployment.type', 1)}: deployment.type")
         defaults.append("_self_")
     place = f"{shown(path)}:{lines.get('defaults', 1)}"
     if not isinstance(defaults, list):
-        raise BadInput(f"{place}: defaults: a list such as `- execution: slurm/default` was expected, not {one_line(repr(defaults))[:80]}")
+        raise BadInput(f"{place}: defaults: {one_line(repr(defaults))[:80]}: expected a list such as `- execution: slurm/default`")
     for index, entry in enumerate(defaults):
         if not _is_entry(entry):
-            text = f"`- execution: slurm/default` or the name of a config was expected, not {one_line(repr(entry))[:80]}"
+            text = f"{one_line(repr(entry))[:80]}: expected `- execution: slurm/default` or the name of a config"
             raise BadInput(f"{shown(path)}:{lines.get(f'defaults.{index}', lines.get('defaults', 1))}: defaults: {text}")
     if "_self_" not in defaults:
         defaults = [*defaults, "_self_"]
     data["defaults"] = [_BASE, *defaults, _PROFILE]
     return data
+
+
+def _executor_name(word: str, place: str, executors: Executors) -> str:
+    """Our name of the executor that an execution.type names, or its `${…}`. Raises BadInput for one that does not exist."""
+    try:
+        return word if "${" in word else executors.describe(word).name
+    except BadInput as error:
+        raise BadInput(f"{place}: {error}") from error
 
 
 def _is_entry(entry: Any) -> bool:
@@ -143,19 +147,19 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _group(group: str, kind: str, folders: list[Path], place: str) -> list[dict[str, str]]:
-    """The default that a type stands for. Raises BadInput for a type that is nearly one of those that exist."""
+    """The entry of `defaults:` for a type, if there is a file for it. Raises BadInput for a type that looks like a misspelt one."""
     for folder in folders:
         for name in (kind, f"{kind}/default"):
             if (folder / group / f"{name}.yaml").is_file():
                 return [{group: name}]
     options = [option.removesuffix("/default") for option in _options(group, folders)]
     if near := nearest(kind, options):
-        raise BadInput(f"{place}: there is no {group}.type {kind}{near}; there are {', '.join(options)}")
+        raise BadInput(f"{place}: {kind} does not exist{near}; there are {', '.join(options)}")
     return []
 
 
 def _options(group: str, folders: Iterable[Path]) -> list[str]:
-    """The configs that a group offers, `` for those of no group; those in a subfolder with its name."""
+    """The names of the configs in a group; the configs outside of groups for an empty name."""
     if not group:
         return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     found = {path.relative_to(folder / group) for folder in folders for path in (folder / group).glob("**/*.yaml")}
@@ -163,8 +167,8 @@ def _options(group: str, folders: Iterable[Path]) -> list[str]:
 
 
 def _explained(error: Exception, path: Path, data: dict[str, Any], lines: dict[str, int], folders: list[Path]) -> BadInput:
-    """Hydra's error with the file, the line where it can be told, and a mend."""
-    text = plain(error)
+    """Hydra's error with the file, the line if it is known, and the fix."""
+    text = plain(error)  # Hydra's errors carry no values
     if found := re.search(r"Could not (?:find|load) '([^']+)'", text):
         group, _, name = found[1].rpartition("/")
         options = _options(group, folders)
@@ -176,9 +180,9 @@ def _explained(error: Exception, path: Path, data: dict[str, Any], lines: dict[s
         hint = nearest(name, options) or (f" (did you mean {name}/default?)" if f"{name}/default" in options else "")
         return BadInput(f"{shown(path)}{f':{number}' if number else ''}: {what}{hint}; there are {', '.join(options) or 'none'}")
     if key := config_files.first_unreadable(data):
-        return BadInput(f"{shown(path)}:{lines.get(key, 1)}: {key}: {text}; write ${{key}}, or \\${{ for the text itself")
+        return BadInput(f"{shown(path)}:{lines.get(key, 1)}: {key}: {text}; write ${{key}}, or \\${{ for a literal ${{")
     if text.startswith("Could not override"):
-        text = f"{text.partition('.')[0] if 'No match' in text else text}; name the group in the config's `defaults:`"
+        text = f"{text.partition('.')[0] if 'No match' in text else text}; add the group to the config's `defaults:`"
     return BadInput(f"{shown(path)}: {text}")
 
 

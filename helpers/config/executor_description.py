@@ -1,22 +1,22 @@
-"""What the configuration has to know of an executor. Each executor describes itself; steps hand the description to the rules here."""
+"""What a config and a profile depend on in an executor. Each executor describes itself; steps pass the descriptions to the rules here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from helpers.config.profiles import Profile
 
 
 @dataclass(frozen=True)
 class Effect:
-    """A value that a profile's field gives to a dotted key of the config."""
+    """The value that a profile's field gives to a key of the config."""
 
     key: tuple[str, ...]
     value: Any
     field: str
-    only_if_open: bool = False  # a group's default counts more
+    only_if_open: bool = False  # a group's default wins over it
 
 
 def no_effects(_profile: Profile, _mode: str) -> Iterator[Effect]:
@@ -41,4 +41,20 @@ class Description:
     defaults: dict[str, tuple[Any, str]] = field(default_factory=dict)  # values for keys left open (`???`), each with the reason
     runs_containers: bool = True  # otherwise a task's harness must be installed here, and images have no effect
     has_walltime: bool = False  # execution.walltime and max_walltime are Slurm's
-    logs_in_over_ssh: bool = False  # execution.username defaults to the user that ssh would take
+    logs_in_over_ssh: bool = False  # it runs on a cluster; execution.username defaults to the user that ssh would log in as
+
+
+class Executors(Protocol):
+    """The executors that exist: the module helpers/executors/registry.py."""
+
+    def descriptions(self) -> tuple[Description, ...]:
+        """All of them, in their order."""
+        ...
+
+    def describe(self, word: str) -> Description:
+        """The executor that an `execution.type` names, in our word or the launcher's. Raises BadInput with the known names."""
+        ...
+
+    def describe_for_profile(self, word: str) -> Description:
+        """The executor that a profile's `executor` names. Raises BadInput with the known names."""
+        ...

@@ -1,4 +1,4 @@
-"""Interpolations: every `${…}` of a composed config becomes its value, but `${art:…}`, which the step that resolves models reads."""
+"""Interpolations: every `${…}` of a composed config becomes its value, except `${art:…}`, which the step that resolves models fills in."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from helpers.common import secrets
 from helpers.common.errors import BadInput, nearest
 from helpers.config.composing import plain
-from helpers.config.env_check import SECRET_NAME
 from helpers.config.tracing import leaves
 
 _OC_ENV = re.compile(r"\$\{oc\.env:\s*([A-Za-z_]\w*)")
@@ -19,8 +19,8 @@ _RESOLVERS = ("art", "oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", 
 def resolve(raw: dict[str, Any], place: Callable[[str], str], profile: str | None) -> dict[str, Any]:
     """The config `raw` with every interpolation resolved.
 
-    `place` gives file and line for a dotted key; `profile` is the name of the profile, for the mend. Raises BadInput naming the key for an
-    unknown key or resolver, a circle, a variable that is not set, and one that holds a secret.
+    `place` gives file and line of a dotted key; `profile` is the profile's name, for messages. Raises BadInput, with the key, for an
+    unknown key or resolver, a cycle, an environment variable that is not set, and one that holds a secret.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -33,9 +33,9 @@ def resolve(raw: dict[str, Any], place: Callable[[str], str], profile: str | Non
             for parts, text in _interpolated(raw, ()):
                 key = ".".join(map(str, parts))
                 for name in _OC_ENV.findall(text):
-                    if SECRET_NAME.search(name):
-                        mend = f"write `{name}: host:{name}` into an env_vars section"
-                        raise BadInput(f"{place(key)}: {key}: ${{oc.env:{name}}} would write a secret into files; {mend}")
+                    if secrets.is_secret_name(name):
+                        fix = f"write `{name}: host:{name}` in an env_vars section"
+                        raise BadInput(f"{place(key)}: {key}: ${{oc.env:{name}}} would write a secret to files; {fix}")
                 node: Any = config
                 for part in parts:
                     node = node[part]
@@ -46,7 +46,7 @@ def resolve(raw: dict[str, Any], place: Callable[[str], str], profile: str | Non
 
 
 def _interpolated(data: Any, parts: tuple[Any, ...]) -> list[tuple[tuple[Any, ...], str]]:
-    """Every text with an interpolation, by the keys that lead to it (a key may hold dots: a path in a mount)."""
+    """Every text with an interpolation, by its path of keys (a key may contain dots: the path of a mount)."""
     if isinstance(data, dict | list):
         inside = data.items() if isinstance(data, dict) else enumerate(data)
         return [found for name, value in inside for found in _interpolated(value, (*parts, name))]
@@ -54,24 +54,27 @@ def _interpolated(data: Any, parts: tuple[Any, ...]) -> list[tuple[tuple[Any, ..
 
 
 def _explained(error: Exception, raw: dict[str, Any], profile: str | None) -> str:
+    """The cause and the fix. OmegaConf's errors have types, but carry the name that they are about only in their text."""
+    from omegaconf import errors
+
     text = plain(error)
+    found = re.search(r"'([^']*)' not found|Unsupported interpolation type (\S+)", text)
+    name = (found[1] or found[2] or "") if found else ""
     if isinstance(error, RecursionError) or "Recursive interpolation" in text:
-        return "its interpolations (${…}) go in a circle; give one of them a value"
-    if found := re.search(r"Environment variable '([^']*)' not found", text):
-        return f"the environment variable {found[1]} is not set; set it, or write ${{oc.env:{found[1]},DEFAULT}}"
-    if found := re.search(r"Unsupported interpolation type (\S+)", text):
-        name = found[1]
+        return "its interpolations (${…}) are a cycle; set one of them to a value"
+    if isinstance(error, errors.UnsupportedInterpolationType):
         return f"there is no resolver ${{{name}:…}}{nearest(name, _RESOLVERS)}; there are {', '.join(_RESOLVERS)}"
-    if found := re.search(r"Interpolation key '([^']*)' not found", text):
-        missing = found[1]
-        if missing.startswith("run.env.") and profile is None:
-            return f"${{{missing}}}: run.env comes from a profile: give PROFILE=…, or set {missing}"
-        if missing.startswith("run.env."):
-            return f"${{{missing}}}: profile {profile} has no such field{nearest(missing, _names(raw))}; add it there, or set {missing}"
-        return f'${{{missing}}}: the config has no such key{nearest(missing, _names(raw))}; SET="+{missing}=…" adds it'
-    if "Missing mandatory value" in text or "is missing" in text:
-        return f"{text}; give that key a value with SET=…"
-    return f"{text}; mend the ${{…}} there"
+    if isinstance(error, errors.InterpolationKeyError):
+        if name.startswith("run.env.") and profile is None:
+            return f"${{{name}}}: run.env comes from a profile: give PROFILE=…, or set {name}"
+        if name.startswith("run.env."):
+            return f"${{{name}}}: profile {profile} has no such field{nearest(name, _names(raw))}; add it there, or set {name}"
+        return f'${{{name}}}: the config has no such key{nearest(name, _names(raw))}; SET="+{name}=…" adds it'
+    if isinstance(error, errors.InterpolationResolutionError) and "Environment variable" in text:
+        return f"the environment variable {name} is not set; set it, or write ${{oc.env:{name},DEFAULT}}"
+    if isinstance(error, errors.InterpolationToMissingValueError | errors.MissingMandatoryValue):
+        return f"{text}; set that key with SET=…"
+    return f"{text}; fix the ${{…}} there"
 
 
 def _names(raw: dict[str, Any]) -> list[str]:
@@ -80,11 +83,11 @@ def _names(raw: dict[str, Any]) -> list[str]:
 
 @contextlib.contextmanager
 def _resolvers() -> Iterator[None]:
-    """Our resolvers, for as long as we resolve: the launcher registers its own when it is imported, and refuses a name that is taken."""
+    """Register our resolvers while we resolve. The launcher registers its own when it is imported, and fails if a name is taken."""
     from omegaconf import OmegaConf
 
     def select_not_null(key: str, default: Any, *, _root_: Any) -> Any:
-        """The launcher's resolver (nemo_evaluator_launcher/configs/__init__.py): the key's value, or the default where there is none."""
+        """The launcher's resolver (nemo_evaluator_launcher/configs/__init__.py): the key's value, or the default for null and missing."""
         value = OmegaConf.select(_root_, key, default=None, throw_on_resolution_failure=False)
         return default if value is None else value
 

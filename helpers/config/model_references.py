@@ -1,11 +1,11 @@
 """Models named by artifact: what a reference means, where it is looked up, and what `${art:…}` in a config becomes.
 
-`run.model: rl:latest` names an artifact; `${art:model,path}` elsewhere in the config stands for its path, and `version`, `name`, `digest`
-and `metadata.KEY` for what else is recorded of it. A compiled config keeps the `${art:…}`: model.json holds what they are, with the
-concrete version, and launcher.yaml has the values. A config without one needs no registry, and its model.json names no model.
+`run.model: rl:latest` names an artifact. `${art:model,path}` elsewhere in the config stands for its path; `version`, `name`, `digest` and
+`metadata.KEY` stand for the rest of its record. A compiled config keeps the `${art:…}`: model.json has the concrete version and the values,
+launcher.yaml the result. A config without `${art:…}` looks nothing up, and its model.json names no model.
 
-An artifact is looked up in one place, W&B or a folder of manifests: v2 in one is not v2 in the other, since W&B counts from v0 and
-manifests from v1. The layout of that folder, and that W&B wins where both are configured, are those of the training recipes that write them
+An artifact is looked up in one place only, W&B or a folder of manifests: W&B counts versions from v0 and manifests from v1, so v2 in one is
+not v2 in the other. The training recipes that write the folder set its layout, and the rule that W&B wins if both are configured
 (NVIDIA-NeMo/Nemotron, docs of nemo_runspec.artifacts).
 """
 
@@ -21,25 +21,34 @@ from urllib.parse import unquote, urlsplit
 from helpers.common.errors import BadInput, nearest
 from helpers.config.tracing import leaves
 
-# What the recipe's models are called; a config's run.artifacts.names adds to it, and overrides it.
+# Short names of the recipe's models; run.artifacts.names of a config adds to them, or overrides them.
 SHORT_NAMES = {"pretrain": "ModelArtifact-pretrain", "sft": "ModelArtifact-sft", "rl": "ModelArtifact-rl"}
-# ${art:KEY,FIELD}: KEY is a key of `run`, whose value is the reference.
+# ${art:KEY,FIELD}: `run.KEY` is the reference.
 USE = re.compile(r"\$\{art:\s*(\w+)\s*(?:,\s*([^,{}]*?)\s*)?\}")
 FIELDS = ("path", "version", "name", "digest")
 METADATA = "metadata."
 LATEST = "latest"
-# Where the metadata of a model says where its files are; the first that is there counts.
+# The keys of a model's metadata that may hold the path of its files, in the order in which they are tried.
 PATH_KEYS = ("absolute_path", "path", "checkpoint_path", "model_path")
 REFERENCE = re.compile(r"(?:(?:(?P<entity>[^/:]+)/)?(?P<project>[^/:]+)/)?(?P<name>[^/:]+)(?::(?P<version>[^/:]+))?")
 MOST_LISTED = 8
-# What an artifact says becomes part of commands that a shell reads, and it was written by somebody else.
+# Paths and metadata of an artifact become part of shell commands, and other people wrote them.
 UNSAFE_PATH = re.compile(r"[\x00-\x1f\"'`$;&|<>\\!*?(){}\[\]]")
 SAFE_METADATA = re.compile(r"[\w./:@%+=,-]*")
 
 
+class BadReference(BadInput):
+    """An invalid reference or `${art:…}`. `key` is the config's key that has to be fixed."""
+
+    def __init__(self, key: str, message: str) -> None:
+        """`message` is the whole message."""
+        super().__init__(message)
+        self.key = key
+
+
 @dataclass(frozen=True)
 class Use:
-    """A `${art:KEY,FIELD}` of a config, and the dotted key where it stands."""
+    """A `${art:KEY,FIELD}` of a config, and the dotted key whose value contains it."""
 
     key: str
     field: str
@@ -48,7 +57,7 @@ class Use:
 
 @dataclass(frozen=True)
 class Reference:
-    """An artifact as it was named: its text, and the parts. `entity` and `project` None: those of run.wandb."""
+    """A reference as text and in parts. `entity` and `project` None: those of run.wandb."""
 
     text: str
     name: str
@@ -66,8 +75,8 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Found:
-    """An artifact as it was found: its whole name, its concrete version, and where its files are (None, and why not)."""
+class Artifact:
+    """An artifact that was found: its full name, its concrete version, and the path of its files (None: `no_path` says why)."""
 
     name: str
     version: str
@@ -79,25 +88,25 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Listed:
-    """An artifact that can be named: its whole name, its versions, oldest first, and its aliases with the version of each."""
+class ListedArtifact:
+    """An artifact in a listing: its full name, its versions, oldest first, and the version of each alias."""
 
     name: str
     versions: list[str]
     aliases: dict[str, str]
 
 
-class Registry(Protocol):
-    """Where artifacts are looked up, at work."""
+class ModelStore(Protocol):
+    """A place that answers: W&B, or a folder of manifests."""
 
     where: str
 
-    def find(self, key: str, reference: Reference, with_path: bool) -> Found:
-        """The artifact. Raises BadInput when there is no such artifact or version, Unreachable when that could not be asked."""
+    def find(self, key: str, reference: Reference, with_path: bool) -> Artifact:
+        """The artifact. Raises BadInput if it or its version does not exist, Unreachable if the store did not answer."""
         ...
 
-    def listing(self, match: str) -> list[Listed]:
-        """All artifacts with this text in their names. Raises Unreachable."""
+    def listing(self, match: str) -> list[ListedArtifact]:
+        """All artifacts whose names contain this text. Raises Unreachable."""
         ...
 
 
@@ -105,7 +114,7 @@ class Registry(Protocol):
 
 
 def uses(config: Mapping[str, Any]) -> list[Use]:
-    """Every `${art:…}` of a config outside of its run section."""
+    """Every `${art:…}` of a config outside its run section."""
     rest = {name: section for name, section in config.items() if name != "run"}
     return [Use(*one, place) for place, value in leaves(rest) for one in _in_text(value)]
 
@@ -117,21 +126,21 @@ def _in_text(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def references(config: Mapping[str, Any]) -> dict[str, Reference]:
-    """The references that the config uses, by their keys in `run`. Raises BadInput for one that is no reference."""
+    """The references that the config uses, by their keys in `run`. Raises BadReference for an invalid one."""
     run, known = config.get("run") or {}, names(config)
     return {key: parse(f"run.{key}", str(run.get(key) or ""), known) for key in dict.fromkeys(use.key for use in uses(config))}
 
 
 def names(config: Mapping[str, Any]) -> dict[str, str]:
-    """The short names and the artifacts that they mean: the recipe's, and those of run.artifacts.names."""
+    """The artifact of each short name: the recipe's, and those of run.artifacts.names."""
     own = _settings(config).get("names") or {}
     return {**SHORT_NAMES, **{short: str(name) for short, name in own.items() if name}}
 
 
 def place(config: Mapping[str, Any]) -> Place:
-    """Where this config looks its artifacts up: run.artifacts, which env.toml's [artifacts] fills. W&B where nothing is said.
+    """Where this config looks up its artifacts: run.artifacts, which [artifacts] of env.toml fills; W&B by default.
 
-    Raises BadInput for a file backend without a root, and for settings that leave no backend.
+    Raises BadReference for a file backend without a root.
     """
     settings = _settings(config)
     manifest = settings.get("manifest") or {}
@@ -139,9 +148,10 @@ def place(config: Mapping[str, Any]) -> Place:
     switches = [one for one in (settings.get("wandb"), manifest.get("wandb")) if one is not None]
     backend = settings.get("backend") or ("wandb" if True in switches or (not root and False not in switches) else "file")
     if backend == "file" and not root:
-        raise BadInput(
+        raise BadReference(
+            "run.artifacts",
             'artifacts: the file backend has no root; write `root = "/path/to/artifacts"` into [artifacts] of env.toml, '
-            'or SET="run.artifacts.backend=wandb"'
+            'or give SET="run.artifacts.backend=wandb"',
         )
     return Place(backend, str(root) if root and backend == "file" else None)
 
@@ -151,13 +161,14 @@ def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def parse(key: str, text: str, known: Mapping[str, str]) -> Reference:
-    """NAME, NAME:VERSION, PROJECT/NAME:VERSION or ENTITY/PROJECT/NAME:VERSION; a bare NAME may be a short one of `known`.
+    """Read NAME, NAME:VERSION, PROJECT/NAME:VERSION or ENTITY/PROJECT/NAME:VERSION; a bare NAME may be one of the short names `known`.
 
-    A version is vN, N for vN, or an alias; without one it is `latest`. Raises BadInput naming `key` for anything else.
+    A version is vN, N (the same as vN) or an alias; the default is `latest`. Raises BadReference for anything else.
     """
     found = REFERENCE.fullmatch(text)
     if not found:
-        raise BadInput(f"{key}={text}: NAME:VERSION was expected, such as rl:latest, sft:v2 or my-team/nemotron/ModelArtifact-rl:v3")
+        message = f"{key}={text}: expected NAME:VERSION, such as rl:latest, sft:v2 or my-team/nemotron/ModelArtifact-rl:v3"
+        raise BadReference(key, message)
     version = found["version"] or LATEST
     if version.isdecimal():
         version = f"v{version}"
@@ -166,21 +177,23 @@ def parse(key: str, text: str, known: Mapping[str, str]) -> Reference:
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raise BadInput, with the dotted key first, for what no lookup could answer: an unknown field, or a reference that is none."""
+    """Raise BadReference for what is wrong before any lookup: an unknown field, or an invalid reference."""
     for key, value in leaves({name: section for name, section in config.items() if name != "run"}):
         if isinstance(value, str) and "${art:" in USE.sub("", value):
-            raise BadInput(f"{key}: {value}: ${{art:model,path}} was expected: a key of `run`, then one of {_fields()}")
+            raise BadReference(key, f"{key}: {value}: expected ${{art:model,path}}: a key of `run`, then one of {_fields()}")
     for use in uses(config):
         if use.field not in FIELDS and not (use.field.startswith(METADATA) and use.field != METADATA):
-            raise BadInput(f"{use.place}: ${{art:{use.key},{use.field}}}: one of {_fields()} was expected{nearest(use.field, FIELDS)}")
+            message = f"{use.place}: ${{art:{use.key},{use.field}}}: expected one of {_fields()}{nearest(use.field, FIELDS)}"
+            raise BadReference(use.place, message)
     found = references(config)
     if not found or place(config).backend == "wandb":
         return
     for key, reference in found.items():
         if reference.project:
-            raise BadInput(
-                f"run.{key}: {reference.text} names a project of W&B, and artifacts are looked up in files; "
-                f'give NAME:VERSION, or SET="run.artifacts.backend=wandb"'
+            raise BadReference(
+                f"run.{key}",
+                f"run.{key}: {reference.text} names a W&B project, but artifacts are looked up in files; "
+                'give NAME:VERSION, or SET="run.artifacts.backend=wandb"',
             )
 
 
@@ -189,7 +202,7 @@ def _fields() -> str:
 
 
 def asks_wandb(config: Mapping[str, Any]) -> dict[str, bool]:
-    """The keys of `run` that are looked up in W&B, each with whether project and entity must be known from elsewhere for it."""
+    """The keys of `run` that are looked up in W&B, each with whether its reference lacks the entity, so that run.wandb has to name it."""
     found = references(config)
     return {f"run.{key}": not one.entity for key, one in found.items()} if found and place(config).backend == "wandb" else {}
 
@@ -197,15 +210,16 @@ def asks_wandb(config: Mapping[str, Any]) -> dict[str, bool]:
 # ---- What was found ------------------------------------------------------------------------------------------------------------------
 
 
-def recorded(config: Mapping[str, Any], registry: Registry, where: Place) -> dict[str, dict[str, Any]]:
+def recorded(config: Mapping[str, Any], store: ModelStore, where: Place) -> dict[str, dict[str, Any]]:
     """The `models` of model.json: for each key of `run` that the config uses, the artifact with its concrete version.
 
-    Metadata is recorded as far as the config uses it. Raises BadInput for what does not exist, Unreachable when that could not be asked.
+    Of the metadata, only what the config uses is recorded. Raises BadInput for what does not exist or is unsafe in a shell, Unreachable if
+    the store did not answer.
     """
     models = {}
     for key, reference in references(config).items():
         wanted = [use for use in uses(config) if use.key == key]
-        found = registry.find(f"run.{key}", reference, any(use.field == "path" for use in wanted))
+        found = store.find(f"run.{key}", reference, any(use.field == "path" for use in wanted))
         keys = list(dict.fromkeys(use.field.removeprefix(METADATA) for use in wanted if use.field.startswith(METADATA)))
         for name in keys:
             if not isinstance(found.metadata.get(name), (str, int, float)):
@@ -217,7 +231,7 @@ def recorded(config: Mapping[str, Any], registry: Registry, where: Place) -> dic
             if not SAFE_METADATA.fullmatch(str(found.metadata[name])):
                 raise BadInput(
                     f"run.{key}={reference.text}: the metadata {name} of {found.name}:{found.version} is {found.metadata[name]!r}, which a "
-                    "shell could expand; only letters, digits and ./:@%+=,- are taken"
+                    "shell could expand; only letters, digits and ./:@%+=,- are allowed"
                 )
         if found.path and UNSAFE_PATH.search(found.path):
             raise BadInput(
@@ -226,13 +240,13 @@ def recorded(config: Mapping[str, Any], registry: Registry, where: Place) -> dic
             )
         if found.path is None and any(use.field == "path" for use in wanted):
             raise BadInput(
-                f"run.{key}={reference.text}: {found.name}:{found.version} does not say where its files are: {found.no_path}; "
+                f"run.{key}={reference.text}: {found.name}:{found.version} has no path of its files: {found.no_path}; "
                 'give SET="deployment.checkpoint_path=…"'
             )
         models[key] = {
             "reference": reference.text,
             "backend": where.backend,
-            "found_in": registry.where,
+            "found_in": store.where,
             "name": found.name,
             "version": found.version,
             "digest": found.digest,
@@ -244,7 +258,7 @@ def recorded(config: Mapping[str, Any], registry: Registry, where: Place) -> dic
 
 
 def stand_ins(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The same for a plan, which asks nobody: the reference's own words, and a path that says that it is none yet."""
+    """The same for a plan, which looks nothing up: the reference's own name and version, and a made-up path."""
     return {
         key: {
             "path": f"/path-of/{one.name}/{one.version}",
@@ -258,7 +272,7 @@ def stand_ins(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def filled(data: Any, models: Mapping[str, Mapping[str, Any]]) -> Any:
-    """`data` with every `${art:…}` replaced by what `models` (of model.json) says. Raises BadInput for a model that it does not have."""
+    """`data` with every `${art:…}` replaced by its value in `models` (of model.json). Raises BadInput for a model that is not there."""
     if isinstance(data, dict):
         return {key: filled(value, models) for key, value in data.items()}
     if isinstance(data, list):
@@ -271,21 +285,21 @@ def _value(found: re.Match[str], models: Mapping[str, Mapping[str, Any]]) -> str
     model = models.get(found[1], {})
     value = model.get("metadata", {}).get(wanted.removeprefix(METADATA)) if wanted.startswith(METADATA) else model.get(wanted)
     if value is None:
-        raise BadInput(f"{found[0]} is not resolved: model.json does not have it; scripts/resolve_model.py makes that file")
+        raise BadInput(f"{found[0]} is not in model.json; scripts/resolve_model.py makes that file")
     return str(value)
 
 
 def path_in(metadata: Mapping[str, Any]) -> tuple[str | None, str]:
-    """Where a model's metadata says that its files are: an absolute path, or None and why not."""
+    """The absolute path of the files that a model's metadata has; or None, and why there is none."""
     for key in PATH_KEYS:
         if value := metadata.get(key):
             path = path_of(str(value))
-            return path, "" if path else f"{key} is {value}, no path of a filesystem"
+            return path, "" if path else f"{key} is {value}, not a path of a filesystem"
     return None, f"its metadata has none of {', '.join(PATH_KEYS)}"
 
 
 def path_of(text: str) -> str | None:
-    """The absolute path that a text or a `file://` URI is; None for any other."""
+    """The absolute path in a text or a `file://` URI; None for anything else."""
     if text.startswith("/"):
         return text
     parts = urlsplit(text)
@@ -296,19 +310,19 @@ def path_of(text: str) -> str | None:
 
 
 def no_name(key: str, reference: Reference, where: str, known: Iterable[str]) -> BadInput:
-    """An artifact that is not there: the nearest names, and those that are."""
-    there = sorted(known)
+    """The error for an artifact that does not exist, with the nearest names and a list of those that do."""
+    existing = sorted(known)
     wanted = [reference.name, reference.text.partition(":")[0]]
-    near = [one for word in wanted for one in get_close_matches(word, there, n=2, cutoff=0.6)]
+    near = [one for word in wanted for one in get_close_matches(word, existing, n=2, cutoff=0.6)]
     short = get_close_matches(reference.text.partition(":")[0], SHORT_NAMES, n=1, cutoff=0.5)  # lr: rl
-    near += [SHORT_NAMES[one] for one in short if SHORT_NAMES[one] in there]
+    near += [SHORT_NAMES[one] for one in short if SHORT_NAMES[one] in existing]
     hint = f" (did you mean {' or '.join(dict.fromkeys(near))}?)" if near else ""
-    has = f"it has {_some(there)}" if there else "it has none"
+    has = f"it has {_some(existing)}" if existing else "it has none"
     return BadInput(f"{key}={reference.text}: {where} has no artifact {reference.name}{hint}; {has}; `make models` lists them")
 
 
 def no_version(key: str, reference: Reference, name: str, versions: list[str], aliases: Iterable[str]) -> BadInput:
-    """A version that an artifact does not have: the nearest, and those that it has."""
+    """The error for a version that does not exist, with the nearest one and a list of those that do."""
     others = [one for one in aliases if one not in versions]
     hint = nearest(reference.version, [*others, *versions]) if not re.fullmatch(r"v\d+", reference.version) else ""
     has = _some([*others, *reversed(versions)]) if versions else "none"

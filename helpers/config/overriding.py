@@ -1,4 +1,4 @@
-"""Overrides (`key=value`, as typed in SET, MODEL, QUICK) in Hydra's grammar; a key that the schema knows needs no `+`."""
+"""Overrides (`key=value`, as typed in SET, MODEL and QUICK) in Hydra's grammar; a key of the schema needs no `+`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 from helpers.common.errors import BadInput, nearest, one_line
 from helpers.config import schema_keys
 
-# What cannot be overridden: Hydra's own settings, and the list of files that the config is built upon.
+# These cannot be overridden: Hydra's own settings, and the files that the config is composed of.
 REFUSED = ("hydra", "defaults")
 
 
 @dataclass(frozen=True)
 class Override:
-    """One override: the variable that it was typed in, its dotted key, its value, and the text that Hydra takes."""
+    """An override: the variable that it was typed in, its dotted key, its value, and its text for Hydra."""
 
     name: str
     key: str
@@ -29,20 +29,20 @@ class Override:
 
 
 def read(name: str, text: str, composed: Callable[[], Any], folders: Iterable[Path]) -> Override:
-    """Read one override; `composed` gives the config without overrides (0.1 s), `folders` hold the groups that a bare key may choose from.
+    """Read one override. `composed` gives the config without overrides (0.1 s); `folders` contain the groups that a key may name.
 
-    A value that Hydra's grammar cannot read, or would sweep over (`a,b`), is taken as text; so is a number where the schema wants text.
-    Raises BadInput without `=`, for a key that neither config nor schema know, and for an index that the list does not have.
+    A value that Hydra's grammar cannot read, or would sweep over (`a,b`), is text; so is a number where the schema expects text.
+    Raises BadInput without `=`, for a key that neither the config nor the schema has, and for an index beyond the end of a list.
     """
     head, equals, raw = text.partition("=")
     sign = re.match(r"\s*(~|\+{0,2})", head)[1]  # type: ignore[index]
     key = re.sub(r"\[(\d+)\]", r".\1", head.strip()[len(sign) :].strip())
     if not equals and sign != "~":
-        raise BadInput(f"{name}: {one_line(text)!r} has no `=`; key=value was expected, for example deployment.tensor_parallel_size=8")
+        raise BadInput(f"{name}: {one_line(text)!r} has no `=`; expected key=value, for example deployment.tensor_parallel_size=8")
     if not key:
-        raise BadInput(f"{name}: {one_line(text)!r} has no key before `=`; key=value was expected, for example deployment.port=8000")
+        raise BadInput(f"{name}: {one_line(text)!r} has no key before `=`; expected key=value, for example deployment.port=8000")
     if key.partition(".")[0].partition("/")[0] in REFUSED:
-        raise BadInput(f"{name}: {key} cannot be overridden; it belongs into the config's own `defaults:`, or nowhere")
+        raise BadInput(f"{name}: {key} cannot be overridden; edit `defaults:` in the config")
     is_group = bool(equals) and any((folder / key).is_dir() for folder in folders if re.fullmatch(r"[\w/-]+", key))
     value, quoted = _value(name, sign, key, equals + raw, is_group)
     written = f"{key}{quoted}"
@@ -51,18 +51,18 @@ def read(name: str, text: str, composed: Callable[[], Any], folders: Iterable[Pa
     if not sign and all(schema_keys.is_known(full) for full in _keys(key, value)) and not re.search(r"\.\d", key):
         return Override(name, key, value, f"++{written}")
     base = composed()
-    there = _exists(base, key)
+    exists = _exists(base, key)
     if sign == "~":
-        if not there:
-            raise BadInput(f"{name}: ~{key}: the config has no such key{_near(base, key) or '; leave it out'}")
+        if not exists:
+            raise BadInput(f"{name}: ~{key}: the config has no such key{_near(base, key) or '; leave this override out'}")
         return Override(name, key, None, f"~{written}", is_deletion=True)
     if sign == "+":
-        if there:
-            raise BadInput(f"{name}: +{key}: the config has this key already; {key}=… overrides it, ++{key}=… does either")
+        if exists:
+            raise BadInput(f"{name}: +{key}: the config already has this key; {key}=… overrides it, ++{key}=… adds or overrides")
         return Override(name, key, value, f"+{written}")
     unknown = next((full for full in _keys(key, value) if not _exists(base, full) and not schema_keys.is_known(full)), None)
     if unknown:
-        raise BadInput(f"{name}: the config has no key {unknown}{_near(base, unknown)}; +{key}=… adds it all the same")
+        raise BadInput(f"{name}: the config has no key {unknown}{_near(base, unknown)}; +{key}=… adds it anyway")
     _refuse_index(name, base, key)
     return Override(name, key, value, f"++{written}")
 
@@ -74,10 +74,10 @@ def _value(name: str, sign: str, key: str, rest: str, is_group: bool) -> tuple[A
 
     parser = OverridesParser.create()
     try:
-        # The key alone first: a value that cannot be read is text, a key that cannot be read is an error.
+        # First the key alone: an unreadable value is text, but an unreadable key is an error.
         parser.parse_override(f"{sign}{key}=x")
     except HydraException:
-        raise BadInput(f"{name}: {shlex.quote(key)} cannot be read as a key; a dotted key such as deployment.port was expected") from None
+        raise BadInput(f"{name}: {shlex.quote(key)} is not a valid key; expected a dotted key such as deployment.port") from None
     if not rest:
         return None, ""
     raw = rest[1:]
@@ -93,7 +93,7 @@ def _value(name: str, sign: str, key: str, rest: str, is_group: bool) -> tuple[A
 
 
 def quoted(text: str) -> str:
-    """A text in quotes, as Hydra's grammar reads it: a backslash is one, unless it stands before a quote."""
+    """A text in quotes for Hydra's grammar, where a backslash is literal unless a quote follows it."""
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
 
 
@@ -102,14 +102,14 @@ def _is_plain_number(value: Any) -> bool:
 
 
 def _wants_text(key: str) -> bool:
-    """Whether the schema says that the key's value is text, never a number."""
+    """Whether the schema allows text for the key, and no number or boolean."""
     types = (schema_keys.subschema(key) or {}).get("type", [])
     types = [types] if isinstance(types, str) else types
     return "string" in types and not {"integer", "number", "boolean"} & set(types)
 
 
 def _keys(key: str, value: Any) -> list[str]:
-    """The key, or with a mapping as its value every key that it sets."""
+    """All keys that an override sets: several if the value is a mapping."""
     if not isinstance(value, dict) or not value:
         return [key]
     return [full for name, inner in value.items() for full in _keys(f"{key}.{name}", inner)]
@@ -135,8 +135,8 @@ def _refuse_index(name: str, base: Any, key: str) -> None:
     for part in key.split("."):
         if OmegaConf.is_list(node):
             if not part.isdecimal() or int(part) >= len(node):
-                mend = "; name it in TASKS to add a task" if path == "evaluation.tasks" else f"; {path}=[…] sets all of it"
-                raise BadInput(f"{name}: {key}: {path} has no entry {part}, it has {len(node)}, counted from 0{mend}")
+                fix = "to add a task, name it in TASKS" if path == "evaluation.tasks" else f"{path}=[…] sets the whole list"
+                raise BadInput(f"{name}: {key}: {path} has no entry {part}: it has {len(node)}, counted from 0; {fix}")
             node = node[int(part)]
         elif not OmegaConf.is_dict(node) or part not in node or OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part):
             return
@@ -146,18 +146,16 @@ def _refuse_index(name: str, base: Any, key: str) -> None:
 
 
 def _near(base: Any, key: str) -> str:
-    """The key nearest to one that does not exist: first among those beside it, then among all."""
+    """A hint at the existing key nearest to `key`: first among its siblings, then among all keys."""
     from omegaconf import OmegaConf
 
-    there = [leaf for leaf in _all_keys(OmegaConf.to_container(base, resolve=False)) if leaf.partition(".")[0] != "hydra"]
-    known = [*there, *schema_keys.all_keys()]
+    own = [leaf for leaf in _all_keys(OmegaConf.to_container(base, resolve=False)) if leaf.partition(".")[0] != "hydra"]
+    known = [*own, *schema_keys.all_keys()]
     parent, _, last = key.rpartition(".")
-    beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
-    beside |= {name: f"{parent}.{name}" for name in schema_keys.names_below(parent)} if parent else {}
-    found = nearest(last, beside)
-    if found:
-        word = found.removeprefix(" (did you mean ").removesuffix("?)")
-        return f" (did you mean {beside[word]}?)"
+    siblings = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == parent]
+    siblings += schema_keys.names_below(parent) if parent else []
+    if near := nearest(last, dict.fromkeys(siblings), f"{parent}." if parent else ""):
+        return near
     same = [name for name in known if name.rpartition(".")[2] == last]
     return f" (did you mean {same[0]}?)" if same else nearest(key, [name for name in known if "." in name]) if not parent else ""
 

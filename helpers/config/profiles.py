@@ -1,6 +1,6 @@
-"""Execution profiles: env.toml, found by walking up, with `extends` chains and its reserved sections.
+"""Execution profiles: env.toml, found by walking up the folders, with its `extends` chains and reserved sections.
 
-The fields are those of the reference's env.toml; what each becomes in the compiled configuration is decided in helpers/config/compiling.py.
+What each field does is listed in helpers/config/profile_fields.py.
 """
 
 from __future__ import annotations
@@ -22,13 +22,11 @@ else:
     import tomli as tomllib
 
 RESERVED = ("wandb", "artifacts", "cache", "cli")
-# The profile's executor and the launcher's execution.type that runs it; `process` is ours (helpers/executors/process/executor.py).
-EXECUTION_TYPES = {"local": "process", "docker": "local", "slurm": "slurm", "lepton": "lepton"}
 
 
 @dataclass
 class EnvFile:
-    """env.toml as read: its path (None when there is none) and its tables."""
+    """env.toml as it was read: its path (None if there is no such file), its tables and its lines."""
 
     path: Path | None = None
     tables: dict[str, Any] = field(default_factory=dict)
@@ -36,15 +34,15 @@ class EnvFile:
 
     @property
     def folder(self) -> Path:
-        """The folder of env.toml, where a .env may lie too; the project's own when there is no env.toml."""
+        """The folder of env.toml, which may hold a .env too; without an env.toml, the project's folder."""
         return self.path.parent if self.path else ROOT
 
     def names(self) -> list[str]:
-        """The names of the profiles, in the file's order."""
+        """The names of all profiles, in the file's order."""
         return [name for name, table in self.tables.items() if name not in RESERVED and isinstance(table, dict)]
 
     def where(self, section: str, key: str = "") -> str:
-        """`env.toml:LINE` of a section, or of a key in it."""
+        """`env.toml:LINE` of a section, or of a key in it; `env.toml [SECTION]` if no line can be found."""
         assert self.path is not None
         inside = False
         for number, line in enumerate(self.lines, 1):
@@ -59,7 +57,7 @@ class EnvFile:
 
 @dataclass(frozen=True)
 class Profile:
-    """A profile with its parents merged in: each field's value, and where it was set."""
+    """A profile with its parents merged in: each field's value, and the place that set it."""
 
     name: str
     fields: dict[str, Any]
@@ -67,15 +65,15 @@ class Profile:
 
 
 def find(start: Path, environ: Mapping[str, str] = os.environ) -> EnvFile:
-    """The env.toml that counts: EVALMAKE_ENV_FILE or NEMOTRON_ENV_FILE, else the first found from `start` upwards, else the project's.
+    """The env.toml to use: EVALMAKE_ENV_FILE or NEMOTRON_ENV_FILE, else the first one in `start` and its parents, else the project's.
 
-    Raises BadInput for a named file that is missing, and for TOML or encoding errors (with the line).
+    Raises BadInput if a file that a variable names does not exist, and as `load` does.
     """
     for name in ("EVALMAKE_ENV_FILE", "NEMOTRON_ENV_FILE"):
         if environ.get(name):
             path = Path(environ[name]).expanduser()
             if not path.is_file():
-                raise BadInput(f"{name}={environ[name]}: no such file; name an existing env.toml, or unset it")
+                raise BadInput(f"{name}={environ[name]}: there is no such file; name an existing env.toml, or unset {name}")
             return load(path)
     for folder in (start, *start.parents, ROOT):
         if (folder / "env.toml").is_file():
@@ -84,10 +82,10 @@ def find(start: Path, environ: Mapping[str, str] = os.environ) -> EnvFile:
 
 
 def load(path: Path) -> EnvFile:
-    """Read one env.toml. Raises BadInput with file and line for TOML errors."""
+    """Read one env.toml. Raises BadInput if it does not exist, and with file and line for text that is not UTF-8 or not TOML."""
     if not path.is_file():
-        raise BadInput(f"{shown(path)}: no such file; name an existing env.toml")
-    text = read_text(path).removeprefix("\ufeff")  # some editors of Windows begin files with it
+        raise BadInput(f"{shown(path)}: there is no such file; name an existing env.toml")
+    text = read_text(path).removeprefix("\ufeff")  # some editors on Windows begin files with it
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -99,27 +97,29 @@ def load(path: Path) -> EnvFile:
 
 
 def get(env: EnvFile, name: str) -> Profile:
-    """The profile `name` with the fields of its `extends` chain below its own.
+    """The profile `name`; fields that it does not set come from its `extends` chain.
 
-    Raises BadInput when there is no env.toml, no such profile (with the list), a reserved section's name, or a cycle in `extends`.
+    Raises BadInput without an env.toml, for a profile that does not exist (with the list), a reserved section, and a cycle of `extends`.
     """
     if env.path is None:
         raise BadInput(f"PROFILE={name}: there is no env.toml; `cp env.toml.example env.toml` and fill in your cluster")
     if name in RESERVED:
-        raise BadInput(f"PROFILE={name}: [{name}] is no profile but a section of its own; profiles: {_listed(env)}")
+        raise BadInput(f"PROFILE={name}: [{name}] is a section of its own, not a profile; profiles: {_listed(env)}")
     chain: list[str] = []
     current: str | None = name
     while current is not None:
         if current in chain:
-            raise BadInput(f"{env.where(current, 'extends')}: extends goes in a circle: {' -> '.join([*chain, current])}")
+            raise BadInput(f"{env.where(current, 'extends')}: extends is a cycle: {' -> '.join([*chain, current])}")
         table = env.tables.get(current)
         if not isinstance(table, dict) or current in RESERVED:
-            asked = f"PROFILE={name}" if not chain else f"{env.where(chain[-1], 'extends')}: extends = {current!r}"
-            raise BadInput(f"{asked}: no such profile in {shown(env.path)}{nearest(current, env.names())}; profiles: {_listed(env)}")
+            named = f"PROFILE={name}" if not chain else f"{env.where(chain[-1], 'extends')}: extends = {current!r}"
+            raise BadInput(
+                f"{named}: there is no such profile in {shown(env.path)}{nearest(current, env.names())}; profiles: {_listed(env)}"
+            )
         chain.append(current)
         current = table.get("extends")
         if current is not None and not isinstance(current, str):
-            raise BadInput(f"{env.where(chain[-1], 'extends')}: extends: the name of one profile was expected, not {current!r}")
+            raise BadInput(f"{env.where(chain[-1], 'extends')}: extends: {current!r}: expected the name of one profile")
     fields: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for member in reversed(chain):
@@ -127,11 +127,6 @@ def get(env: EnvFile, name: str) -> Profile:
             if key != "extends":
                 fields[key] = value
                 origins[key] = f"{env.where(member, key)} [{member}]"
-    executor = fields.get("executor")
-    if not isinstance(executor, str) or executor not in EXECUTION_TYPES:
-        where = env.where(name, "executor") if executor is not None else env.where(name)
-        near = nearest(str(executor), EXECUTION_TYPES) if executor is not None else ""
-        raise BadInput(f"{where}: executor: one of {', '.join(EXECUTION_TYPES)} was expected, not {executor!r}{near}")
     return Profile(name, fields, origins)
 
 

@@ -1,19 +1,19 @@
-"""Which tasks a run has: those of the config that were asked for, those added from the catalogue; and whether the endpoint serves them."""
+"""The tasks of a run: which tasks of the config and of the catalogue are chosen, and whether the endpoint serves them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from helpers.common.errors import BadInput, nearest
+from helpers.common.errors import BadInput
 from helpers.config import catalogue
 from helpers.config.catalogue import Task
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The tasks of a run: the entries with their indices in the config (None: added), what each of them is, and what to tell a person."""
+    """The tasks of a run: their entries, the entries' indices in the config (None: added), their definitions, and notices for people."""
 
     entries: list[dict[str, Any]]
     indices: list[int | None]
@@ -21,28 +21,25 @@ class Chosen:
     notices: list[str]
 
 
-def choose(entries: list[dict[str, Any]], asked: list[str], where: str, place: Callable[[int], str]) -> Chosen:
-    """Filter the config's task entries (`evaluation.tasks`) by the names asked for; nothing asked for means all.
+def choose(entries: list[dict[str, Any]], queries: list[str], where: str, place: Callable[[int], str]) -> Chosen:
+    """Filter the config's task entries (`evaluation.tasks`) by TASKS; without queries, choose all of them.
 
-    A name is a task (every entry of that task), `harness.task`, or `task.N` (the Nth entry of the config). A name that the config lacks but
-    the catalogue has is added. Entries keep the config's order. `where` names the config in messages, `place` an entry's file and line.
-    Raises BadInput for unknown and ambiguous names, and when no task is left.
+    A query is `task` (every entry of that task), `harness.task`, or `task.N` (entry N of the config). A task that the config lacks but the
+    catalogue has is added. Entries keep the config's order. `where` names the config in messages; `place` gives file and line of an entry.
+    Raises BadInput for an unknown or ambiguous query, and if there is no task at all.
     """
-    if not asked:
+    if not queries:
         if not entries:
             raise BadInput(f'{where}: evaluation.tasks is empty; name tasks there, or give TASKS="…" (`make tasks` lists them)')
         return Chosen(entries, list(range(len(entries))), [_defined(entry, place(i)) for i, entry in enumerate(entries)], [])
     wanted: set[int] = set()
     added: dict[str, str] = {}
     notices = []
-    for query in asked:
+    for query in queries:
         if matches := _matches(entries, query):
             wanted |= matches
             continue
-        try:
-            found = catalogue.find(query)
-        except BadInput as error:
-            raise BadInput(f"TASKS: {_with_mend(str(error), query, entries)}") from error
+        found = _find(query, [str(entry["name"]) for entry in entries])
         if found.full_name not in added:
             added[found.full_name] = query
             notices.append(f"task {query} is not in {where}: added from the catalogue ({found.full_name})")
@@ -53,7 +50,7 @@ def choose(entries: list[dict[str, Any]], asked: list[str], where: str, place: C
 
 
 def _matches(entries: list[dict[str, Any]], query: str) -> set[int]:
-    """The indices of the entries that a query names. Raises BadInput when it names tasks of several harnesses."""
+    """The indices of the entries that a query names. Raises BadInput if they are tasks of several harnesses."""
     found: dict[int, str] = {}
     for index, entry in enumerate(entries):
         name = str(entry["name"])
@@ -64,29 +61,28 @@ def _matches(entries: list[dict[str, Any]], query: str) -> set[int]:
     exact = {index for index in found if query.endswith(f".{index}") or query == found[index]}
     kinds = dict.fromkeys(found.values())
     if len(kinds) > 1 and not exact:
-        raise BadInput(f"TASKS: {query} names tasks of {len(kinds)} harnesses in the config; name one: {', '.join(kinds)}")
+        raise BadInput(f"TASKS: {len(kinds)} harnesses in the config have a task {query}; name one: {', '.join(kinds)}")
     return exact or set(found)
 
 
 def _full_name(entry: dict[str, Any]) -> str:
-    """`harness.task` of an entry; its name as it stands, where that is no task of the catalogue, or one of several."""
+    """`harness.task` of an entry; just its name if the catalogue has no such task, or several."""
     try:
         return define(entry).full_name
     except BadInput:
         return str(entry["name"])
 
 
-def _with_mend(text: str, query: str, entries: list[dict[str, Any]]) -> str:
-    """The message for a task that nobody knows, with the nearest one of the config where the catalogue has none as near."""
-    names = [str(entry["name"]) for entry in entries]
+def _find(query: str, names: list[str]) -> Task:
+    """The task of the catalogue that TASKS names; `names` are those of the config, for messages."""
     base, _, last = query.rpartition(".")
     if last.isdecimal() and base in names:
-        there = ", ".join(f"{name}.{index}" for index, name in enumerate(names) if name == base)
-        return f"the config has no task {query}; it has {there}"
-    near = nearest(query, names)
-    if "(did you mean" in text or not near or "harnesses" in text:
-        return text
-    return text.replace(";", f"{near};", 1)
+        listed = ", ".join(f"{name}.{index}" for index, name in enumerate(names) if name == base)
+        raise BadInput(f"TASKS: the config has no task {query}; it has {listed}")
+    try:
+        return catalogue.find(query, others=names)
+    except BadInput as error:
+        raise BadInput(f"TASKS: {error}") from error
 
 
 def _defined(entry: dict[str, Any], place: str) -> Task:
@@ -97,7 +93,7 @@ def _defined(entry: dict[str, Any], place: str) -> Task:
 
 
 def define(entry: dict[str, Any]) -> Task:
-    """What a task entry is. One with a `container` of its own need not be in the catalogue. Raises BadInput for one that nobody knows."""
+    """The definition of a task entry. An entry with a `container` need not be in the catalogue. Raises BadInput as catalogue.find does."""
     name = str(entry.get("name", ""))
     if entry.get("container") and not catalogue.is_known(name):
         harness, _, task = name.rpartition(".")
@@ -107,14 +103,14 @@ def define(entry: dict[str, Any]) -> Task:
 
 
 def endpoint_type(entry: dict[str, Any], task: Task) -> str:
-    """What the task asks of the endpoint: the entry's own `endpoint_type`, else the first that the task supports (as the launcher does)."""
+    """The endpoint type that a task uses: the entry's `endpoint_type`, else the first that the task supports (as the launcher does)."""
     return str(entry.get("endpoint_type") or task.endpoint_types[0])
 
 
 def served(config: dict[str, Any]) -> set[str] | None:
-    """The endpoint types that the model will be served with, or None when that cannot be told.
+    """The endpoint types that the model is served with; None if they are not known.
 
-    A deployment says so by its `endpoints`; a hosted endpoint by its `type`, or by the end of its URL.
+    They are the `endpoints` of a deployment. A hosted endpoint has a `type`, or a URL whose end says it.
     """
     deployment = config["deployment"]
     if deployment["type"] != "none":
@@ -130,20 +126,20 @@ def served(config: dict[str, Any]) -> set[str] | None:
 
 
 def _has_own_url(holder: dict[str, Any]) -> bool:
-    """Whether a task, or all of them, ask another endpoint than the one that this run has."""
+    """Whether a task, or `evaluation` for all of them, has the URL of another endpoint."""
     inner = (holder.get("nemo_evaluator_config") or {}).get("target") or {}
     return bool((inner.get("api_endpoint") or {}).get("url"))
 
 
 def _with_images(kinds: set[str]) -> set[str]:
-    """A chat endpoint takes images (vlm) by the same path; whether the model does, only the model knows."""
+    """With vlm if there is chat: a chat endpoint takes images on the same path, and only the model knows whether it can."""
     return kinds | {"vlm"} if "chat" in kinds else kinds
 
 
-def check(config: dict[str, Any], definitions: list[Task], place: Callable[[str], str]) -> None:
-    """Refuse tasks that cannot run: their harness is not here, or the endpoint does not serve what they ask. Raises BadInput.
+def check(config: dict[str, Any], definitions: list[Task], place: Callable[[str], str], instead: Sequence[str]) -> None:
+    """Raise BadInput for a task that cannot run: the endpoint does not serve what it needs, or its harness is not installed here.
 
-    `place` gives file and line for a dotted key.
+    `place` gives file and line of a dotted key. `instead` are the executors that run containers, if the config's executor does not.
     """
     everywhere = served(config)
     for index, (entry, task) in enumerate(zip(config["evaluation"]["tasks"], definitions, strict=True)):
@@ -153,18 +149,18 @@ def check(config: dict[str, Any], definitions: list[Task], place: Callable[[str]
         if kinds is not None and kind not in kinds:
             reason = "log-likelihoods or raw text from a completions endpoint" if kind == "completions" else f"a {kind} endpoint"
             raise BadInput(
-                f"{where}: task {entry['name']} needs {reason}, and this one serves {', '.join(sorted(kinds))} only; "
+                f"{where}: task {entry['name']} needs {reason}, and this endpoint serves only {', '.join(sorted(kinds))}; "
                 f"choose another task (`make tasks MATCH={min(kinds)}`), or a deployment that serves {kind}"
             )
-        if config["execution"]["type"] == "process" and not task.installed:
+        if instead and not task.installed:
             extra = ", or install it with `make .venv/installed/lm-eval`" if task.harness == "lm-evaluation-harness" else ""
             raise BadInput(
                 f"{where}: task {entry['name']}: its harness {task.harness} comes as a container and is not installed on this machine; "
-                f"give a PROFILE that runs containers (docker, slurm){extra}"
+                f"choose a PROFILE with an executor that runs containers ({', '.join(instead)}){extra}"
             )
 
 
 def labels(jobs: list[dict[str, Any]]) -> dict[int, str]:
-    """What each job of a run is called in what a person sees, by its index: the task, or `task.N` where a run has it several times."""
+    """The label of each job of a run, by its index: the task's name, or `task.N` if the run has that task several times."""
     names = [job["task"] for job in jobs]
     return {job["index"]: job["task"] if names.count(job["task"]) == 1 else f"{job['task']}.{job['index']}" for job in jobs}

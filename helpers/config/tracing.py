@@ -1,4 +1,4 @@
-"""Where each value of a compiled config was set: files with lines, the profile, overrides, defaults; the last one wins."""
+"""Where each value of a compiled config was set: files with lines, the profile, overrides, defaults. The last one wins."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from helpers.common.files import ROOT
-from helpers.config import config_files, profile_fields
+from helpers.config import config_files
 from helpers.config.composing import launcher_configs
 from helpers.config.overriding import Override
-from helpers.config.profiles import EnvFile, Profile
+from helpers.config.profile_effects import ProfileEffects
 
 _LAUNCHER = "nemo_evaluator_launcher/configs"
 _TASKS = "evaluation.tasks."
@@ -20,7 +20,7 @@ _TASKS = "evaluation.tasks."
 
 @dataclass
 class Origin:
-    """One place that set a value."""
+    """A place that set a value."""
 
     value: Any
     set_by: str
@@ -35,34 +35,34 @@ class _Setting:
 
 
 class Trace:
-    """The settings of every dotted key, in the order in which they were made."""
+    """The settings of every dotted key, in their order."""
 
     def __init__(self) -> None:
-        """Nothing was set yet."""
+        """An empty trace."""
         self._keys: dict[str, list[_Setting]] = {}
         self._count = 0
 
     def add(self, key: str, value: Any, set_by: str, *, own: bool = False) -> None:
-        """Note that `set_by` set `key`; `own` for the config itself and for overrides, which no profile overrules."""
+        """Record that `set_by` set `key`; `own` for the config itself and for overrides, which a profile does not overrule."""
         self._count += 1
         self._keys.setdefault(key, []).append(_Setting(value, set_by, self._count, own))
 
     def add_file(self, source: Path, package: str = "", *, own: bool = False) -> None:
-        """Note every leaf of a config file, put under `package`."""
+        """Record every leaf of a config file, below the dotted key `package`."""
         data, lines = config_files.load_yaml(source)
         data.pop("defaults", None)
         name = source_name(source)
         for key, value in leaves(data):
             self.add(f"{package}.{key}" if package else key, value, f"{name}:{lines.get(key, 1)}", own=own)
 
-    def add_profile(self, env: EnvFile, profile: Profile | None, mode: str) -> None:
-        """Note [wandb] and the profile's fields, which become run.wandb and run.env."""
-        for name, value, place in profile_fields.run_values(env, profile, mode):
-            for key, leaf in leaves(value):
-                self.add(f"run.{name}{f'.{key}' if key else ''}", leaf, place)
+    def add_profile(self, given: ProfileEffects) -> None:
+        """Record what env.toml puts below `run`."""
+        for one in given.run_values:
+            for key, leaf in leaves(one.value):
+                self.add(f"run.{one.key}{f'.{key}' if key else ''}", leaf, one.place)
 
     def add_override(self, override: Override) -> None:
-        """Note what an override sets; its value is not part of the place's name (it may be a secret that somebody typed)."""
+        """Record what an override sets. Its place does not show the value, which may be a secret that somebody typed."""
         if override.is_deletion or override.is_group:
             return
         for key, value in leaves(override.value):
@@ -73,7 +73,7 @@ class Trace:
         return key in self._keys and self._keys[key][-1].own
 
     def last(self, key: str) -> Any:
-        """The value that was set last for this very key, before interpolation; None when none was."""
+        """The last value of exactly this key, before interpolation; None if it was never set."""
         return self._keys[key][-1].value if key in self._keys else None
 
     def texts(self) -> Iterator[str]:
@@ -81,7 +81,7 @@ class Trace:
         return (setting.value for settings in self._keys.values() for setting in settings if isinstance(setting.value, str))
 
     def place(self, key: str, fallback: str = "config") -> str:
-        """The last place that set `key`, or the nearest of its parents or children."""
+        """The last place that set `key`, or else its nearest parent, or else a child."""
         probe = key
         while probe:
             if probe in self._keys:
@@ -90,14 +90,14 @@ class Trace:
         return next((settings[-1].set_by for known, settings in self._keys.items() if known.startswith(f"{key}.")), fallback)
 
     def move(self, new: str, old: str) -> None:
-        """Note that what was set as `old` is `new` now."""
+        """Record that the key `old` was renamed to `new`."""
         for known in [key for key in self._keys if key == old or key.startswith(f"{old}.")]:
             moved = [_Setting(one.value, f"{one.set_by} (as {known})", one.order, one.own) for one in self._keys[known]]
             target = self._keys.setdefault(new + known[len(old) :], [])
             target.extend(moved)
 
     def choose_tasks(self, indices: list[int | None], names: list[str]) -> None:
-        """Note which entries of the config the chosen tasks are, by their old indices; None for one that TASKS added."""
+        """Record the chosen tasks by their old indices in the config; None for a task that TASKS added."""
         old = {key: settings for key, settings in self._keys.items() if key.startswith(_TASKS)}
         for key in old:
             del self._keys[key]
@@ -111,11 +111,11 @@ class Trace:
                 self._keys[f"{_TASKS}{new}{key[len(_TASKS) + len(str(index)) :]}"] = old[key]
 
     def history(self, key: str, value: Any, fallback: str) -> list[Origin]:
-        """The places that set a leaf, the last with the value that it has. What was set as a whole counts for all that is in it."""
+        """The places that set a leaf, the last one with its final value. A place that set a parent as a whole is one of them."""
         found = list(self._keys.get(key, []))
         probe = key.rpartition(".")[0]
         while probe:
-            # An empty mapping takes nothing away from what is below it.
+            # An empty mapping removes nothing below it.
             found += [one for one in self._keys.get(probe, []) if one.value != {}]
             probe = probe.rpartition(".")[0]
         if not found:
@@ -129,13 +129,13 @@ class Trace:
         return places
 
     def _behind(self, text: str) -> str:
-        """`, PLACE` of the one key that a text interpolates."""
+        """`, PLACE` of the key that a text interpolates, if it is one key."""
         found = re.fullmatch(r"\$\{([\w.-]+)\}", text)
         return f", {self._keys[found[1]][-1].set_by}" if found and found[1] in self._keys else ""
 
 
 def leaves(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value that is no mapping or list (and every empty one), by its dotted key."""
+    """Every scalar and every empty mapping or list, by its dotted key."""
     if isinstance(data, dict) and data:
         for key, value in data.items():
             yield from leaves(value, f"{prefix}{key}.")
@@ -147,7 +147,7 @@ def leaves(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def source_name(source: Path) -> str:
-    """A config file as messages and origins name it: within the project, within the launcher, or whole."""
+    """A config file as messages and origins name it: its path in the project or in the launcher, else its whole path."""
     launcher = launcher_configs()
     if source.is_relative_to(launcher):
         return f"{_LAUNCHER}/{source.relative_to(launcher)}"
@@ -155,7 +155,7 @@ def source_name(source: Path) -> str:
 
 
 def source_path(name: str) -> Path:
-    """The config file that `source_name` gave this name to."""
+    """The config file that `source_name` gave this name."""
     if name.startswith(f"{_LAUNCHER}/"):
         return launcher_configs() / name.removeprefix(f"{_LAUNCHER}/")
     return ROOT / name

@@ -1,4 +1,4 @@
-"""Forms that configs of today contain and the launcher refuses, turned into those it takes; with a notice each.
+"""Old forms, which existing configs contain and the launcher refuses, become those that it takes; each with a notice.
 
 The rules for values are the launcher's own (cli/migrate_config.py: classify_value).
 """
@@ -9,19 +9,20 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from helpers.common import secrets
 from helpers.common.errors import BadInput
-from helpers.config.env_check import SECRET_FORMS, SECRET_NAME, WANDB_OLD_FORM
+from helpers.config.executor_description import Description
 
 PREFIXES = ("host:", "lit:", "runtime:")
 OC_ENV = re.compile(r"\$\{oc\.env:([A-Za-z_]\w*)(?:,[^}]*)?\}")
-Place = Callable[[str], str]
+Place = Callable[[str], str]  # gives file and line of a dotted key
 SECTIONS = ("deployment", "evaluation", "export")
 
 
 def translate(config: dict[str, Any], place: Place) -> tuple[list[str], dict[str, str]]:
-    """Change `config` (uninterpolated) in place; returns the notices, and for each moved key where its value stood before.
+    """Change `config` (before interpolation) in place; returns the notices, and for each moved key its old key.
 
-    `place` gives file and line for a dotted key. Raises BadInput for a value that nobody can translate.
+    `place` gives file and line of a dotted key. Raises BadInput for a value that cannot be translated.
     """
     notices: list[str] = []
     moved: dict[str, str] = {}
@@ -32,15 +33,31 @@ def translate(config: dict[str, Any], place: Place) -> tuple[list[str], dict[str
         path = deployment.pop("health_check_path")
         _below(deployment, "endpoints")["health"] = path
         moved["deployment.endpoints.health"] = "deployment.health_check_path"
-        notices.append(f"{place('deployment.health_check_path')}: deployment.health_check_path is deployment.endpoints.health now")
+        notices.append(f"{place('deployment.health_check_path')}: deployment.health_check_path is now deployment.endpoints.health")
     _move_overrides(config, notices, moved, place)
     return notices, moved
+
+
+def executor(config: dict[str, Any], place: Place, describe: Callable[[str], Description]) -> Description | None:
+    """The executor of a config, whose name replaces the launcher's word for it in execution.type; None while that has no value.
+
+    Raises BadInput, with the place, for an executor that does not exist or is not supported.
+    """
+    word = config["execution"].get("type")
+    if word in (None, "", "???") or "${" in str(word):
+        return None
+    try:
+        found = describe(str(word))
+    except BadInput as error:
+        raise BadInput(f"{place('execution.type')}: execution.type: {error}") from error
+    config["execution"]["type"] = found.name
+    return found
 
 
 def prefix(config: dict[str, Any], place: Place, moved: dict[str, str]) -> list[str]:
     """Give every environment variable of `config` its prefix, in place; returns the notices.
 
-    Done before interpolation, where `${oc.env:NAME}` can still be told, and after it, for texts that other `${…}` stood in.
+    This runs before interpolation, while `${oc.env:NAME}` can be recognized, and after it, for texts that contained another `${…}`.
     """
     notices = []
     for key, variables in _sections(config):
@@ -49,29 +66,29 @@ def prefix(config: dict[str, Any], place: Place, moved: dict[str, str]) -> list[
             where = place(moved.get(full, full))
             new = prefixed(name, value, f"{where}: {full}")
             if new != value:
-                notices.append(f"{where}: {full}: {_hidden(value)} has no prefix: read as {_hidden(new)}")
+                notices.append(f"{where}: {full}: {_hidden(value)} has no prefix; it is read as {_hidden(new)}")
                 variables[name] = new
     return notices
 
 
 def prefixed(name: str, value: Any, where: str) -> Any:
-    """The value of the environment variable `name` with its prefix: `X`, `$X` and `${oc.env:X}` are host:X, all else is lit:TEXT.
+    """The value of the environment variable `name` with its prefix: `X`, `$X` and `${oc.env:X}` become host:X, other texts lit:TEXT.
 
-    A value with another `${…}` in it is left as it is. Raises BadInput for what is no value, what cannot be translated, and a secret; the
-    value is in no message.
+    A value that contains another `${…}` stays as it is. Raises BadInput, without the value, for null, lists, mappings, secrets, and text
+    that cannot be translated.
     """
     if value is None or isinstance(value, dict | list):
         found = "null" if value is None else "a list or mapping"
-        raise BadInput(f"{where}: host:NAME, lit:TEXT or runtime:NAME was expected, not {found}")
+        raise BadInput(f"{where}: {found}: expected host:NAME, lit:TEXT or runtime:NAME")
     if not isinstance(value, str):
         return f"lit:{str(value).lower() if isinstance(value, bool) else value}"
     text = value.strip()
-    if is_secret(text) or (SECRET_NAME.search(name) and WANDB_OLD_FORM.search(text)):
-        raise BadInput(f"{where}: a secret is written out here; put it into the environment or .env, and write host:{name}")
+    if secrets.is_secret(text, name):
+        raise BadInput(f"{where}: this is a secret; put it into the environment or .env, and write host:{name}")
     if variable := OC_ENV.fullmatch(text):
         return f"host:{variable[1]}"
     if "${oc.env:" in text or "${oc.decode:" in text:
-        raise BadInput(f"{where}: ${{oc.…}} within a text cannot be translated; write host:NAME, lit:TEXT or runtime:NAME")
+        raise BadInput(f"{where}: ${{oc.…}} inside a text cannot be translated; write host:NAME, lit:TEXT or runtime:NAME")
     if "${" in text:
         return value
     if text.startswith(PREFIXES):
@@ -79,19 +96,14 @@ def prefixed(name: str, value: Any, where: str) -> Any:
     if text in ("???", ""):
         return value if text else "lit:"
     bare = text.removeprefix("$")
-    if SECRET_NAME.search(name) and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", bare) and bare != name:
-        mend = f"put it into the environment or .env, and write host:{name} (or lit:TEXT)"
-        raise BadInput(f"{where}: this may be a secret, written out; {mend}")
+    if secrets.is_secret_name(name) and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", bare) and bare != name:
+        fix = f"put it into the environment or .env, and write host:{name} (or lit:TEXT)"
+        raise BadInput(f"{where}: this may be a secret; {fix}")
     return f"host:{bare}" if re.fullmatch(r"[A-Za-z_]\w*", bare) else f"lit:{text}"
 
 
-def is_secret(text: str) -> bool:
-    """Whether a text holds a key in one of the forms that are in use."""
-    return any(form.search(text) for _, form in SECRET_FORMS)
-
-
 def _below(holder: dict[str, Any], name: str) -> dict[str, Any]:
-    """The mapping `name` of `holder`, made where there is none."""
+    """The mapping `name` of `holder`; created if it does not exist."""
     if not isinstance(holder.get(name), dict):
         holder[name] = {}
     inner: dict[str, Any] = holder[name]
@@ -104,7 +116,7 @@ def _move_env_vars(config: dict[str, Any], notices: list[str], moved: dict[str, 
         return
     variables = execution.pop("env_vars") or {}
     if not isinstance(variables, dict):
-        raise BadInput(f"{place('execution.env_vars')}: execution.env_vars: `NAME: host:NAME` lines were expected, below env_vars")
+        raise BadInput(f"{place('execution.env_vars')}: execution.env_vars: expected `NAME: host:NAME` lines")
     for name, value in variables.items():
         old = f"execution.env_vars.{name}"
         if name in SECTIONS and isinstance(value, dict | None):
@@ -116,7 +128,7 @@ def _move_env_vars(config: dict[str, Any], notices: list[str], moved: dict[str, 
             _below(config, "env_vars").setdefault(name, value)
             new = "env_vars"
             moved[f"env_vars.{name}"] = old
-        notices.append(f"{place(old)}: {old} is {new} now")
+        notices.append(f"{place(old)}: {old} is now {new}")
 
 
 def _move_instances(config: dict[str, Any], notices: list[str], moved: dict[str, str], place: Place) -> None:
@@ -129,7 +141,7 @@ def _move_instances(config: dict[str, Any], notices: list[str], moved: dict[str,
         # One instance a node, as the old switch meant.
         execution["num_instances"] = execution.get("num_nodes", 1)
         moved["execution.num_instances"] = "deployment.multiple_instances"
-    text = f"deployment.multiple_instances is execution.num_instances ({execution.get('num_instances', 1)}) now"
+    text = f"deployment.multiple_instances is now execution.num_instances ({execution.get('num_instances', 1)})"
     notices.append(f"{place('deployment.multiple_instances')}: {text}")
 
 
@@ -149,7 +161,7 @@ def _move_overrides(config: dict[str, Any], notices: list[str], moved: dict[str,
                 node = _below(node, parent)
             node.setdefault(last, value)
             moved[f"{key}.nemo_evaluator_config.{dotted}"] = f"{key}.overrides.{dotted}"
-        notices.append(f"{place(f'{key}.overrides')}: {key}.overrides is {key}.nemo_evaluator_config now")
+        notices.append(f"{place(f'{key}.overrides')}: {key}.overrides is now {key}.nemo_evaluator_config")
 
 
 def _sections(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -165,6 +177,6 @@ def _sections(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _hidden(value: Any) -> str:
-    """A value for a message: names are shown, text is not (it may be a secret that somebody wrote there)."""
+    """A value for a message: names are shown, other text is not, since it may be a secret."""
     text = str(value)
     return text if re.fullmatch(r"((host|runtime):|\$)?[A-Z_][A-Z0-9_]*", text) else re.match(r"((host|lit|runtime):)?", text)[0] + "…"  # type: ignore[index]

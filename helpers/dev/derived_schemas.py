@@ -1,4 +1,7 @@
-"""The schemas that follow from config.schema.json: the launcher's, and, for editors, those of configs and groups as people write them."""
+"""Schemas that follow from others: the executors' names in config and env, the launcher's schema, and, for editors, those of configs.
+
+People edit config.schema.json and env.schema.json by hand, except the names of executors.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,39 @@ from copy import deepcopy
 from typing import Any
 
 from helpers.common.files import SCHEMAS, load_schema
+from helpers.executors import registry
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 WIDTH = 140
-# What a config may hold instead of a value, until it is compiled: an interpolation, or `???`.
+# Until a config is compiled, it may have these in place of a value: an interpolation, or `???`.
 OPEN = {"type": "string", "pattern": r"\$\{|^\?\?\?(?![\s\S])"}
 ANNOTATIONS = ("title", "description", "examples", "deprecated", "x-expected", "x-hidden")
 GROUPS = ("execution", "deployment")
 
 
+def written() -> dict[str, dict[str, Any]]:
+    """Each schema that this module writes, wholly or in part, by its file's name."""
+    return {"config.schema.json": config(), "env.schema.json": env(), **all_derived()}
+
+
+def config() -> dict[str, Any]:
+    """config.schema.json with the executors' names: our own, and the launcher's, which old runs have."""
+    schema = deepcopy(load_schema("config"))
+    words = [word for one in registry.descriptions() for word in (one.name, one.launcher_type)]
+    schema["properties"]["execution"]["properties"]["type"]["enum"] = list(dict.fromkeys(words))
+    return schema
+
+
+def env() -> dict[str, Any]:
+    """env.schema.json with the words that a profile may use for an executor; those that are refused later may be in a shared file."""
+    schema = deepcopy(load_schema("env"))
+    words = [word for one in registry.descriptions() for word in (one.name, *one.profile_words)]
+    schema["$defs"]["profile"]["properties"]["executor"]["enum"] = [*dict.fromkeys(words), *registry.REFUSED]
+    return schema
+
+
 def all_derived() -> dict[str, dict[str, Any]]:
-    """Each derived schema by its file's name."""
+    """Each schema that follows from config.schema.json, by its file's name."""
     return {
         "launcher.schema.json": launcher(),
         "config_file.schema.json": config_file(),
@@ -27,9 +52,10 @@ def all_derived() -> dict[str, dict[str, Any]]:
 
 
 def launcher() -> dict[str, Any]:
-    """The schema of launcher.yaml: config.schema.json without `run`, and with every old form refused."""
-    schema = deepcopy(load_schema("config"))
+    """The schema of launcher.yaml: config.schema.json without `run` and old forms, and with the launcher's words for executors."""
+    schema = config()
     del schema["properties"]["run"]
+    schema["properties"]["execution"]["properties"]["type"]["enum"] = [one.launcher_type for one in registry.descriptions()]
     for node in _nodes(schema):
         if node.get("deprecated") and node.get("description", "").startswith("old form"):
             described = {key: node[key] for key in ("title", "description", "deprecated")}
@@ -39,14 +65,14 @@ def launcher() -> dict[str, Any]:
         "$schema": DRAFT,
         "$id": "launcher.schema.json",
         "title": "Launcher config",
-        "description": "The very config handed to nemo-evaluator-launcher: nothing unresolved, no run section, no secret.",
+        "description": "The config exactly as nemo-evaluator-launcher gets it: all values resolved, no run section, no secret.",
     }
     return {**schema, **head, "not": {"required": ["run"]}}
 
 
 def config_file() -> dict[str, Any]:
     """The schema of a config before it is compiled: nothing is required, and any value may be an interpolation or `???`."""
-    schema = deepcopy(load_schema("config"))
+    schema = config()
     for node in _nodes(schema):
         for word in ("required", "minItems", "if", "then"):
             node.pop(word, None)
@@ -57,7 +83,7 @@ def config_file() -> dict[str, Any]:
             node.update(said, anyOf=[value, OPEN])
     defaults = {
         "title": "Defaults",
-        "description": "files that this config is built upon, the first one lowest: groups of the launcher and of configs/, and _self_",
+        "description": "the files to compose this config of, the last one wins: groups of the launcher and configs/, and _self_",
         "type": "array",
         "items": {"description": "GROUP: NAME, a config's name, or _self_", "type": ["object", "string"], "examples": ["_self_"]},
         "examples": [[{"execution": "slurm/default"}, {"deployment": "vllm"}, "_self_"]],
@@ -66,7 +92,7 @@ def config_file() -> dict[str, Any]:
         "$schema": DRAFT,
         "$id": "config_file.schema.json",
         "title": "Evaluation config",
-        "description": "An evaluation config as it is written: composed by its defaults, completed by a profile and overrides.",
+        "description": "An evaluation config as people write it. Its defaults, a profile and overrides complete it.",
     }
     return {**schema, **head, "properties": {"defaults": defaults, **schema["properties"]}}
 
@@ -79,7 +105,7 @@ def group(name: str) -> dict[str, Any]:
 
 
 def dump(schema: Any, indent: int = 0, room: int = 0) -> str:
-    """JSON text in which whatever fits into a line stands in one; `room` is what comes before and after it there."""
+    """JSON text that puts a value on one line if it fits; `room` is the space that other text on the line needs."""
     flat = json.dumps(schema, ensure_ascii=False)
     if len(flat) + indent + room <= WIDTH or not isinstance(schema, dict | list) or not schema:
         return flat
@@ -93,12 +119,12 @@ def dump(schema: Any, indent: int = 0, room: int = 0) -> str:
 
 
 def stale() -> list[str]:
-    """The names of the derived files that are not what config.schema.json gives."""
-    return [name for name, schema in all_derived().items() if _text(name) != text(schema)]
+    """The names of the files that are out of date."""
+    return [name for name, schema in written().items() if _text(name) != text(schema)]
 
 
 def text(schema: dict[str, Any]) -> str:
-    """A schema as it stands in its file."""
+    """The content of a schema's file."""
     return dump(schema) + "\n"
 
 

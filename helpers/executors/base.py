@@ -9,23 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
 from helpers.cluster.connection import Cluster
 from helpers.common.errors import BadInput, Unreachable
 from helpers.config.executor_description import Description
+from helpers.credentials.auto_export import WandbExport
 
 Document = dict[str, Any]
-
-
-class WandbExport(Enum):
-    """Whether an executor's own jobs can write scores to W&B; where they cannot, they are exported from this machine."""
-
-    NEVER = "never"
-    ALWAYS = "always"
-    ONE_JOB_A_TASK = "one job a task"  # online, and into one W&B run a task: several writers of one run undo each other
 
 
 @dataclass(frozen=True)

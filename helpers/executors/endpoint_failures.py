@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from helpers.common import yaml_files
 from helpers.executors import job_folder
 
 LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1):\d+[^\s'\")]*|HTTPConnectionPool\(host='localhost', port=\d+\)")
@@ -50,7 +51,7 @@ def explain(reason: str, job_dir: Path) -> str:
 def _hosted(job_dir: Path) -> dict[str, Any] | None:
     """The endpoint that the task was given, when it is none that we deployed."""
     try:
-        config = yaml.load((job_dir / "run_config.yml").read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        config = yaml_files.load((job_dir / "run_config.yml").read_bytes())
         if config["metadata"]["launcher_resolved_config"]["deployment"]["type"] != "none":
             return None
         endpoint: dict[str, Any] = config["target"]["api_endpoint"]

@@ -18,6 +18,8 @@ from typing import Any
 
 import yaml
 
+from helpers.common import yaml_files
+
 # Which line of a log says best why a job failed, best first: our own error, the last line of a traceback, a line about trouble.
 TELLING = [
     re.compile(r"^error: "),
@@ -66,7 +68,7 @@ def samples_asked(job_dir: Path) -> int | None:
     if (total := number_in(job_dir / "artifacts" / "total")) is not None:
         return total
     try:
-        config = yaml.load((job_dir / "run_config.yml").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        config = yaml_files.load((job_dir / "run_config.yml").read_text(encoding="utf-8"))
         limit = config["config"]["params"]["limit_samples"]
     except (OSError, KeyError, TypeError, yaml.YAMLError):
         return None

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from helpers.common import yaml_files
 from helpers.config import tasks
 from helpers.config.catalogue import STARTER
 from helpers.executors import job_folder
@@ -160,7 +161,7 @@ def load(path: Path) -> dict[str, Any] | None:
 def parse(content: bytes) -> dict[str, Any] | None:
     """The content of a results.yml, or None when it is torn, or no mapping."""
     try:
-        data = yaml.load(content, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        data = yaml_files.load(content)
     except (ValueError, yaml.YAMLError):
         return None
     return data if isinstance(data, dict) else None
@@ -201,7 +202,7 @@ def _count(value: Any) -> int | None:
 
 def _chance(harness: str, task: str) -> float | None:
     try:
-        table = yaml.safe_load((STARTER / "core_evals" / harness / "tasks.yaml").read_text(encoding="utf-8"))
+        table = yaml_files.load((STARTER / "core_evals" / harness / "tasks.yaml").read_text(encoding="utf-8"))
         return float(table[task.rpartition(".")[2]]["chance"])
     except (OSError, KeyError, TypeError):
         return None

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 from helpers.config import model_references
-from helpers.credentials import gathering, wandb_server
+from helpers.credentials import wandb_login, wandb_server, wanted_variables
 from helpers.credentials.wandb_server import WANDB
 
 # The packages that a launcher's export job installs, in the versions used here. Later versions of leptonai lack what the launcher imports.
@@ -38,8 +37,8 @@ def complete_export(data: dict[str, Any], destinations: list[str], wandb: Mappin
     if in_jobs and WANDB in destinations:
         export = data["export"] = {**(data.get("export") or {})}
         export[WANDB] = {**(export.get(WANDB) or {}), "entity": wandb.get("entity"), "project": wandb.get("project")}
-        variables = [gathering.KEY, gathering.ENTITY, gathering.PROJECT]
-        variables += [gathering.SERVER] if wandb.get("server") not in (None, wandb_server.CLOUD) else []
+        variables = [wanted_variables.KEY, wanted_variables.ENTITY, wanted_variables.PROJECT]
+        variables += [wandb_login.SERVER] if wandb.get("server") not in (None, wandb_server.CLOUD) else []
         export["env_vars"] = {**{name: f"host:{name}" for name in variables}, **(export.get("env_vars") or {})}
 
 
@@ -57,6 +56,8 @@ def put_paths(data: dict[str, Any], paths: Mapping[tuple[str | int, ...], str]) 
 def install_command(destinations: list[str]) -> str:
     """The command with which a launcher's export job installs the versions that are used here, instead of the newest ones."""
     extras = ",".join(name for name in destinations if name != "local")
+    from importlib.metadata import version
+
     pins = [f"{name}=={version(name)}" for name in EXPORT_PACKAGES]
     packages = [f"nemo-evaluator-launcher{f'[{extras}]' if extras else ''}=={version('nemo-evaluator-launcher')}", *pins, *EXPORT_LIMITS]
     return "pip install --quiet --disable-pip-version-check " + " ".join(f'"{package}"' for package in packages)

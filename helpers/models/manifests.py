@@ -17,7 +17,7 @@ from helpers.cluster.connection import Cluster
 from helpers.common import files
 from helpers.common.errors import BadInput, Unreachable, one_line
 from helpers.config import model_references
-from helpers.config.model_references import Found, Listed, Reference
+from helpers.config.model_references import Artifact, ListedArtifact, Reference
 
 VERSION = re.compile(r"v(\d+)")
 DOCUMENTS = ("manifest.json", "metadata.json")
@@ -41,7 +41,7 @@ class Manifests:
         self.cluster = None if "://" in root else cluster
         self.where = f"{self.root} on {self.cluster}" if self.cluster else self.root
 
-    def find(self, key: str, reference: Reference, with_path: bool) -> Found:  # noqa: ARG002  a manifest says its path anyhow
+    def find(self, key: str, reference: Reference, with_path: bool) -> Artifact:  # noqa: ARG002  a manifest says its path anyhow
         """The artifact. Raises BadInput when there is none, or its manifest makes no sense; Unreachable when that could not be read."""
         name = reference.name
         shelf = self._look(name)
@@ -56,13 +56,13 @@ class Manifests:
         path, why = model_references.path_in({**manifest, **metadata})
         text = shelf.documents[name, version, "manifest.json"]
         digest = files.sha256_bytes(text.rstrip("\n").encode())
-        return Found(name, version, digest, str(manifest.get("type") or ""), metadata, path, why)
+        return Artifact(name, version, digest, str(manifest.get("type") or ""), metadata, path, why)
 
-    def listing(self, match: str) -> list[Listed]:
+    def listing(self, match: str) -> list[ListedArtifact]:
         """All artifacts with this text in their names."""
         shelf = self._look(None)
         return [
-            Listed(name, versions, {model_references.LATEST: self._latest(name, shelf)})
+            ListedArtifact(name, versions, {model_references.LATEST: self._latest(name, shelf)})
             for name, versions in sorted(shelf.versions.items())
             if versions and match.lower() in name.lower()
         ]

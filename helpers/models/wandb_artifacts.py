@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from helpers.common.errors import BadInput, Unreachable, one_line
 from helpers.config import model_references
-from helpers.config.model_references import Found, Listed, Reference
+from helpers.config.model_references import Artifact, ListedArtifact, Reference
 
 if TYPE_CHECKING:
     import wandb
@@ -28,7 +28,7 @@ REFUSED = (401, 403)
 NO_MODELS = ("wandb-", "run_table", "job", "code", "evaluation")
 
 
-class Registry:
+class WandbStore:
     """W&B's artifacts of one server, looked up with what WANDB_BASE_URL, WANDB_API_KEY, WANDB_ENTITY and WANDB_PROJECT say."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Registry:
         with asking(self.server):
             self._api = wandb.Api(timeout=ANSWER_SECONDS)
 
-    def find(self, key: str, reference: Reference, with_path: bool) -> Found:
+    def find(self, key: str, reference: Reference, with_path: bool) -> Artifact:
         """The artifact. Raises BadInput when there is none, Unreachable when the server could not be asked."""
         project = self._path(reference)
         try:
@@ -57,9 +57,9 @@ class Registry:
         if path is None and with_path:
             with asking(self.server):
                 path, why = _referred(found, why)
-        return Found(name, found.source_version, found.digest, found.type, found.metadata, path, why)
+        return Artifact(name, found.source_version, found.digest, found.type, found.metadata, path, why)
 
-    def listing(self, match: str) -> list[Listed]:
+    def listing(self, match: str) -> list[ListedArtifact]:
         """The artifacts of the project that may be models, with this text in their names: one request, and one for each of them."""
         project = f"{self.entity}/{self.project}"
         try:
@@ -79,11 +79,11 @@ class Registry:
                 raise NotThere(f"project {project}") from error
             return sorted((kind.name, one.name) for kind in kinds for one in kind.collections())
 
-    def _listed(self, project: str, kind: str, name: str) -> Listed:
+    def _listed(self, project: str, kind: str, name: str) -> ListedArtifact:
         with asking(self.server):
             versions = list(self._api.artifacts(kind, f"{project}/{name}"))
         aliases = {alias: one.version for one in versions for alias in one.aliases}
-        return Listed(f"{project}/{name}", sorted((one.version for one in versions), key=lambda one: int(one[1:])), aliases)
+        return ListedArtifact(f"{project}/{name}", sorted((one.version for one in versions), key=lambda one: int(one[1:])), aliases)
 
     def _missing(self, key: str, reference: Reference, project: str, said: str) -> BadInput:
         """What to say of a reference that names nothing, when the SDK said so. Asks what there is."""

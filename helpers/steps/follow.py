@@ -31,7 +31,7 @@ def follow(submission: dict[str, Any], submission_path: str, out: str, with_logs
     try:
         interruptible()
         if executor.resumes_here(submission):
-            _apply_credentials(Path(submission_path).with_name("config.yaml"))
+            _apply_credentials(Path(submission_path).with_name("config.yaml"), executor.reads_local_files)
         answer = executor.follow(submission, executor.streams_logs if with_logs is None else with_logs, record)
     except (KeyboardInterrupt, Interrupted, BrokenPipeError) as error:
         if executor.jobs_outlive_us:
@@ -47,10 +47,11 @@ def follow(submission: dict[str, Any], submission_path: str, out: str, with_logs
         raise StepFailed(f"the process that ran the tasks was killed; `make eval RUN={run}` resumes them")
 
 
-def _apply_credentials(config: Path) -> None:
+def _apply_credentials(config: Path, reads_local_files: bool) -> None:
     """Put the credentials that a run was submitted with into the environment again."""
     if config.exists():
-        found = gathering.gather(files.read_yaml(config, "config")[0], request.env_folder(str(config)), os.environ)
+        compiled = files.read_yaml(config, "config")[0]
+        found = gathering.gather(compiled, request.env_folder(str(config)), os.environ, reads_local_files=reads_local_files)
         found.require()
         found.apply(os.environ)
 

@@ -11,7 +11,7 @@ from helpers.common.console import Cell
 from helpers.common.errors import BadInput
 from helpers.common.files import shown
 from helpers.config import model_references
-from helpers.config.model_references import Place, Registry
+from helpers.config.model_references import ModelStore, Place
 from helpers.credentials import gathering
 from helpers.executors import registry as executors
 from helpers.steps import lineage, request
@@ -42,19 +42,20 @@ def resolve(config_path: str, out: str, environ: MutableMapping[str, str]) -> No
         console.info(f"run.{key} = {model['reference']}: {model['name']} {model['version']}{where}")
 
 
-def registry(config: Mapping[str, Any], place: Place, env_folder: Path, environ: MutableMapping[str, str]) -> Registry:
+def registry(config: Mapping[str, Any], place: Place, env_folder: Path, environ: MutableMapping[str, str]) -> ModelStore:
     """The place where this config's artifacts are looked up. Raises BadInput for missing credentials, and Unreachable."""
+    executor = executors.get(config["execution"]["type"])
     if place.backend == "wandb":
         from helpers.models import wandb_artifacts
 
-        found = gathering.gather(config, env_folder, environ)
+        found = gathering.gather(config, env_folder, environ, reads_local_files=executor.reads_local_files)
         found.require()
         found.apply(environ)
-        return wandb_artifacts.Registry()
+        return wandb_artifacts.WandbStore()
     from helpers.models import manifests
 
     assert place.root
-    return manifests.Manifests(place.root, executors.get(config["execution"]["type"]).cluster(config))
+    return manifests.Manifests(place.root, executor.cluster(config))
 
 
 def listing(config: Mapping[str, Any], match: str, env_folder: Path, environ: MutableMapping[str, str]) -> None:

@@ -45,9 +45,9 @@ def verdict(path: str) -> None:
     console.say(f"Results: {shown(path)}")
     exports = Path(path).with_name("exports.json")
     if path != "-" and exports.exists() and (document := files.read_json(exports, "exports"))["results"] == found["seal"]:
-        from helpers.exports import wandb_runs
+        from helpers.exports import exports_file
 
-        wandb_runs.announce(document, run_folder.run_of(path))
+        exports_file.announce(document, run_folder.run_of(path))
     labels = tasks.labels(found["tasks"])
     failed = [labels[entry["index"]] for entry in found["tasks"] if entry["state"] != states.SUCCEEDED]
     if failed:

@@ -12,7 +12,7 @@ from typing import Any
 
 from helpers.common import console, files, run_folder
 from helpers.common.errors import BadInput
-from helpers.config import clusters, profile_fields
+from helpers.config import clusters
 from helpers.credentials import gathering
 from helpers.executors import registry
 from helpers.images import cache, import_job, references, squashing
@@ -123,21 +123,14 @@ def by_hand(reference: str, profile_name: str | None, out: str, force: bool, at_
     image = references.parse(reference)
     if image.kind == "file":
         raise BadInput(f"{reference} is a path on the cluster: there is nothing to import")
-    profile = profile_fields.of_cluster(profile_name)
-    fields = profile.fields
-    execution = {
-        "type": registry.describe_for_profile(fields["executor"]).name,
-        "hostname": profile_fields.host_of(profile),
-        "username": fields.get("user"),
-        "account": fields.get("account"),
-        "partition": fields.get("run_partition") or fields.get("partition"),
-    }
-    config = {"execution": execution, "run": {"env": fields}}
-    if why := obstacle(config) or ("" if fields.get("account") else "account is not set: a job needs one"):
+    config = clusters.config_of_profile(profile_name, registry)
+    execution = config["execution"]
+    if why := obstacle(config) or ("" if execution.get("account") else "account is not set: a job needs one"):
         raise BadInput(f"{profile_name}: {why}")
-    cluster, partition = clusters.of_config(config), str(execution["partition"] or "")
+    cluster, partition = clusters.of_config(config), str(execution.get("partition") or "")
     resources = import_job.resources_of(config)
-    squashed = squashing.squash(cluster, str(fields["remote_job_dir"]), partition, [image], resources, force, at_once)
+    root = str(config["run"]["env"]["remote_job_dir"])
+    squashed = squashing.squash(cluster, root, partition, [image], resources, force, at_once)
     rows = [{**row, "users": ["by hand"]} for row in squashed.rows.values()]
     document = {"made_by": MADE_BY, "made_from": {}, "cluster": str(cluster), "folder": squashed.folder, "images": rows}
     files.write_json(out, document, "images")

@@ -14,9 +14,10 @@ from helpers.common import console, files, run_folder, stopping_points
 from helpers.common.errors import BadInput, StepFailed
 from helpers.common.files import shown
 from helpers.config import catalogue
-from helpers.credentials import gathering, wandb_server
+from helpers.credentials import auto_export, gathering, wandb_server
+from helpers.credentials.auto_export import WandbExport
 from helpers.executors import registry
-from helpers.executors.base import Handover, WandbExport
+from helpers.executors.base import Handover
 from helpers.launcher import launcher_yaml
 from helpers.steps import lineage, request, squash_images
 
@@ -42,7 +43,7 @@ def prepare(config_path: str, model_path: str | None, out: str) -> None:
     paths, wandb = squash_images.paths_of(config_path), gathering.recorded(config_path)
     data = launcher_config(config, run, models=models, paths=paths, wandb=wandb)
     why = "the project was moved, the W&B project of the environment is another, or evalmake changed since"
-    lineage.refuse_other(out, files.yaml_seal(data, MADE_BY, made_from), why)
+    lineage.refuse_other(out, files.yaml_seal(data, made_from), why)
     files.write_yaml(out, data, "launcher", MADE_BY, made_from)
 
 
@@ -62,7 +63,7 @@ def launcher_config(
     executor, paths, wandb = registry.get(config["execution"]["type"]), paths or {}, wandb or {}
     mode = str(wandb.get("mode"))
     data = launcher_yaml.make(config, models or {})
-    exported = gathering.by_launcher(config, mode)
+    exported = auto_export.by_launcher(config, mode, executor.wandb_export)
     launcher_yaml.complete_export(data, exported, wandb, in_jobs=executor.wandb_export is WandbExport.ONE_JOB_A_TASK)
     launcher_yaml.put_paths(data, {use.key: paths[use.reference] for use in executor.images(config, mode) if use.reference in paths})
     executor.complete(data, run)
@@ -88,7 +89,7 @@ def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = 
         if made_from and made_from.get("config.yaml") != config_seal:
             raise BadInput(f"{shown(launcher_path)} was not made from {shown(config_path)}; delete it and the same command makes it again")
         executor = registry.get(config["execution"]["type"])
-        found = gathering.gather(config, request.env_folder(config_path), os.environ)
+        found = gathering.gather(config, request.env_folder(config_path), os.environ, reads_local_files=executor.reads_local_files)
         found.require()
         found.apply(os.environ)
         before = executor.submitted_before(data)
@@ -113,7 +114,7 @@ def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = 
         }
         files.write_json(out, document, "submission")
     announce(document, run, before is not None)
-    if found.export and wandb_server.WANDB not in gathering.destinations(data):
+    if found.export and wandb_server.WANDB not in auto_export.destinations(data):
         of_run = f" RUN={run.name}" if run else ""
         console.info(f"this machine sends the scores to W&B when the tasks have ended: by `make eval{of_run}` or `make export{of_run}`")
 

@@ -31,7 +31,7 @@ def test_the_config_goes_to_stdout_and_the_talk_to_stderr(script, tmp_path: Path
     done = script("compile_config", "--config", "./mine.yaml")
     assert done.returncode == 0
     assert yaml.safe_load(done.stdout)["evaluation"]["tasks"] == [{"name": "capitals"}]
-    assert "zzz is no key that the launcher or evalmake reads" in done.stderr
+    assert "neither the launcher nor evalmake knows the key zzz" in done.stderr
 
 
 def test_a_config_is_found_by_path_from_anywhere_and_by_name_in_evalmake_config_path(script, tmp_path: Path) -> None:

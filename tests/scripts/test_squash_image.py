@@ -35,12 +35,12 @@ IMAGE = "--reference=nvcr.io/nvidia/nemo:25.11"
         ("squash_image.py", ["--config=x", IMAGE], "one of --config and --reference"),
         ("squash_image.py", [IMAGE, "--profile=CLUSTER", "--imports=0"], "IMPORTS=0: a number, 1 or more, was expected"),
         ("squash_image.py", [IMAGE, "--profile=CLUSTER", "--imports=many"], "IMPORTS=many: a number"),
-        ("squash_image.py", [IMAGE], "PROFILE is missing: name a Slurm cluster of env.toml (CLUSTER)"),
+        ("squash_image.py", [IMAGE], "PROFILE is missing; name the profile of a cluster: CLUSTER"),
         ("squash_image.py", [IMAGE, "--profile=CLUSTR"], "CLUSTER"),
-        ("squash_image.py", [IMAGE, "--profile=HERE"], 'executor = "slurm" and a host were expected'),
+        ("squash_image.py", [IMAGE, "--profile=HERE"], 'expected a profile with executor = "slurm" and a host'),
         ("squash_image.py", ["--reference=a:$(reboot)", "--profile=CLUSTER"], "holds $("),
         ("clean_images.py", [], "PROFILE is missing"),
-        ("clean_images.py", ["--profile=HERE"], 'executor = "slurm" and a host were expected'),
+        ("clean_images.py", ["--profile=HERE"], 'expected a profile with executor = "slurm" and a host'),
     ],
 )
 def test_what_is_typed_wrong_is_refused_in_one_line(tmp_path: Path, script: str, words: list[str], said: str) -> None:

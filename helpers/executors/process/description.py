@@ -1,5 +1,8 @@
-"""The process executor, as far as it matters to a config and to a profile."""
+"""What configs and profiles depend on in the process executor."""
+
+from __future__ import annotations
 
 from helpers.config.executor_description import Description
 
-DESCRIPTION = Description("process", "process", profile_words=("local",), runs_containers=False)
+# nemo-run, which profiles come from, calls processes of this machine `local`.
+DESCRIPTION = Description("process", "process", profile_words=("local",), fields=frozenset(), runs_containers=False)

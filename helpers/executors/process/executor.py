@@ -7,11 +7,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import yaml
-
-from helpers.common import console, files
+from helpers.common import console, files, yaml_files
+from helpers.credentials.auto_export import WandbExport
 from helpers.executors import job_folder
-from helpers.executors.base import Document, Handover, Submitted, WandbExport
+from helpers.executors.base import Document, Handover, Submitted
 from helpers.executors.local import LocalExecutor, refuse_other
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import start
@@ -32,7 +31,7 @@ class Process(LocalExecutor):
         if (plan := job_folder.read(folder / process_jobs.PLAN)) is None:
             return None
         text = files.read_text(folder / plan["tasks"][0]["dir"] / "run_config.yml")
-        ran = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        ran = yaml_files.load(text)
         refuse_other(data, ran["metadata"]["launcher_resolved_config"], plan["invocation_id"])
         return str(plan["invocation_id"])
 

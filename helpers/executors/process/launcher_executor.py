@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from helpers.common.errors import BadInput
 from helpers.common.files import ROOT, write_text
 from helpers.config import tasks
-from helpers.credentials import gathering
+from helpers.credentials import auto_export
 from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import start
@@ -115,7 +115,7 @@ def make_plan(cfg: DictConfig, config: dict[str, Any], invocation_id: str) -> di
         "deployment": server,
         "tasks": planned,
         "export": {
-            "destinations": gathering.destinations(config),
+            "destinations": auto_export.destinations(config),
             "config": {"export": config.get("export") or {}},
             "env": {**everywhere, **((config.get("export") or {}).get("env_vars") or {})},
         },

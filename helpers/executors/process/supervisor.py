@@ -30,7 +30,7 @@ from typing import IO, Any
 import psutil
 import yaml
 
-from helpers.common import run_folder
+from helpers.common import run_folder, yaml_files
 from helpers.common.errors import BadInput, EvalmakeError, Interrupted, StepFailed
 from helpers.common.files import ROOT, write_text
 from helpers.credentials.wandb_server import WANDB
@@ -253,7 +253,7 @@ def start_harness(folder: Path, task: dict[str, Any], url: str | None, adapter: 
     `adapter` is the port of nemo-evaluator's own proxy in front of the endpoint, which it reads from ADAPTER_PORT.
     """
     path = folder / "run_config.yml"
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = yaml_files.load(path.read_text(encoding="utf-8"))
     if url:
         config["target"]["api_endpoint"]["url"] = url
         write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))

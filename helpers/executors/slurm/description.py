@@ -1,5 +1,53 @@
-"""The slurm executor, as far as it matters to a config and to a profile."""
+"""What configs and profiles depend on in the Slurm executor."""
 
-from helpers.config.executor_description import Description
+from __future__ import annotations
 
-DESCRIPTION = Description("slurm", "slurm", has_walltime=True, logs_in_over_ssh=True)
+from collections.abc import Iterator
+
+from helpers.config import profile_fields
+from helpers.config.executor_description import Description, Effect
+from helpers.config.profiles import Profile
+
+SBATCH_FLAGS = {"cpus_per_task": "cpus-per-task", "mem": "mem", "exclusive": "exclusive"}
+
+
+def _effects(profile: Profile, mode: str) -> Iterator[Effect]:
+    fields = profile.fields
+    yield from profile_fields.image(profile)
+    for source, target in profile_fields.mounts(profile):
+        for container in ("deployment", "evaluation"):
+            yield Effect(("execution", "mounts", container, source), target, "mounts")
+    if commands := profile_fields.texts(profile, "startup_commands"):
+        yield Effect(("deployment", "pre_cmd"), "\n".join(commands), "startup_commands")
+    for field, key in (
+        ("account", "account"),
+        (profile_fields.partition_field(profile, mode), "partition"),
+        ("nodes", "num_nodes"),
+        ("ntasks_per_node", "ntasks_per_node"),
+        ("time", "walltime"),
+    ):
+        if fields.get(field) is not None:
+            yield Effect(("execution", key), fields[field], field)
+    if (count := fields.get("gpus_per_node")) is not None:
+        yield Effect(("execution", "gres"), f"gpu:{count}" if count else None, "gpus_per_node")
+    for field, flag in SBATCH_FLAGS.items():
+        if fields.get(field) is not None:
+            yield Effect(("execution", "sbatch_extra_flags", flag), fields[field], field)
+    if fields.get("remote_job_dir"):
+        yield Effect(("execution", "output_dir"), f"{str(fields['remote_job_dir']).rstrip('/')}/evaluations", "remote_job_dir")
+    if fields.get("host"):
+        yield Effect(("execution", "hostname"), fields["host"], "host")
+    elif fields.get("tunnel") == "local":
+        yield Effect(("execution", "hostname"), "localhost", "tunnel")
+    if fields.get("user"):
+        yield Effect(("execution", "username"), fields["user"], "user")
+
+
+DESCRIPTION = Description(
+    "slurm",
+    "slurm",
+    effects=_effects,
+    required=("execution.hostname", "execution.account", "execution.output_dir"),
+    has_walltime=True,
+    logs_in_over_ssh=True,
+)

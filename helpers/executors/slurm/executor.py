@@ -11,12 +11,13 @@ from types import ModuleType
 from typing import Any
 
 from helpers.cluster.connection import Cluster
-from helpers.common import console, files, run_folder
+from helpers.common import console, run_folder, yaml_files
 from helpers.common.errors import StepFailed, Unreachable, one_line
 from helpers.config import clusters, tasks
-from helpers.credentials import gathering
+from helpers.credentials import auto_export
+from helpers.credentials.auto_export import WandbExport
 from helpers.executors import containers, states
-from helpers.executors.base import Answer, Document, Executor, Handover, ImageUse, Submitted, WandbExport
+from helpers.executors.base import Answer, Document, Executor, Handover, ImageUse, Submitted
 from helpers.executors.slurm import asking, following, job_values
 from helpers.executors.slurm import jobs as slurm_jobs
 from helpers.executors.slurm.cost import cost
@@ -54,7 +55,7 @@ class Slurm(Executor):
         # HAProxy distributes requests to several instances, of the model or of an auxiliary deployment.
         if any((one.get("num_instances") or 1) > 1 for one in [execution, *containers.auxiliary(config).values()]):
             yield ImageUse(str((execution.get("proxy") or {}).get("image") or PROXY_IMAGE), "proxy", ("execution", "proxy", "image"))
-        if gathering.by_launcher(config, wandb_mode):
+        if auto_export.by_launcher(config, wandb_mode, self.wandb_export):
             export = execution["auto_export"]
             image = str((export.get("export_image") if isinstance(export, dict) else None) or EXPORT_IMAGE)
             yield ImageUse(image, "auto-export", ("execution", "auto_export", "export_image"))
@@ -83,7 +84,7 @@ class Slurm(Executor):
     def job_scripts(self, data: Document) -> Iterator[tuple[str, str]]:
         """The sbatch script of each task, as it would be submitted. Raises StepFailed with the launcher's own words."""
         # The launcher looks up host: variables, which a dry run need not have.
-        names = set(re.findall(r"\bhost:([A-Za-z_]\w*)", files.dump_yaml(data)))
+        names = set(re.findall(r"\bhost:([A-Za-z_]\w*)", yaml_files.dump(data)))
         job_scripts = _job_scripts(None)
         with _environment(dict.fromkeys(names, "from-the-environment")), api.talking_to(None):
             try:

@@ -18,7 +18,7 @@ from typing import Any
 from helpers.cluster import copying, scripts, slurm_words
 from helpers.cluster.connection import Cluster
 from helpers.cluster.scripts import Frame
-from helpers.common import console, run_folder, stopping_points
+from helpers.common import console, events, run_folder, stopping_points
 from helpers.common.errors import StepFailed, Unreachable, one_line
 from helpers.executors.slurm import checks
 
@@ -115,7 +115,7 @@ class Submission:
         ids = {int(frame.key): frame.text for frame in frames if frame.kind in ("found", "queued")}
         if ids:
             jobs = {self.folders[index].name: job for index, job in ids.items()}
-            run_folder.record(self.run, "submit_eval", event="queued", jobs=jobs)
+            events.append(self.run, "submit_eval", event="queued", jobs=jobs)
         self._raise_for(frames, ids)
         return [ids[index] for index in range(len(self.folders))]
 

@@ -11,7 +11,7 @@ import pytest
 from helpers.cluster.connection import Cluster
 from helpers.common.errors import BadInput
 from helpers.config import clusters
-from helpers.config.profiles import Profile
+from helpers.executors import registry
 
 
 def config(env: dict[str, Any] | None = None, **execution: Any) -> dict[str, Any]:
@@ -30,13 +30,13 @@ def test_a_config_says_how_its_cluster_is_reached() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (config({"tunnel": "vpn"}), 'tunnel: "ssh" or "local" was expected, not \'vpn\''),
-        (config({"port": "ssh"}), "port: a number from 1 to 65535 was expected, not 'ssh'"),
-        (config({"port": 0}), "port: a number from 1 to 65535"),
-        (config({"port": 65536}), "port: a number from 1 to 65535"),
-        (config({"port": -1}), "port: a number from 1 to 65535"),
-        (config(hostname="-oProxyCommand=x"), "host: the name of a login node was expected, not '-oProxyCommand=x'"),
-        (config(hostname=" "), "host: the name of a login node was expected"),
+        (config({"tunnel": "vpn"}), 'tunnel: \'vpn\': expected "ssh" or "local"'),
+        (config({"port": "ssh"}), "port: 'ssh': expected a number from 1 to 65535"),
+        (config({"port": 0}), ": expected a number from 1 to 65535"),
+        (config({"port": 65536}), ": expected a number from 1 to 65535"),
+        (config({"port": -1}), ": expected a number from 1 to 65535"),
+        (config(hostname="-oProxyCommand=x"), "host: '-oProxyCommand=x': expected the name of a login node"),
+        (config(hostname=" "), ": expected the name of a login node"),
     ],
 )
 def test_an_invalid_host_port_or_tunnel_is_refused_by_name(given: dict[str, Any], said: str) -> None:
@@ -44,8 +44,54 @@ def test_an_invalid_host_port_or_tunnel_is_refused_by_name(given: dict[str, Any]
         clusters.of_config(given)
 
 
+ENV = """
+[CLUSTER]
+executor = "slurm"
+host = "h"
+user = "ann"
+port = 22
+run_partition = "interactive"
+partition = "batch"
+
+[NODE]
+extends = "CLUSTER"
+host = ""
+tunnel = "local"
+
+[HERE]
+executor = "local"
+
+[NOWHERE]
+executor = "slurm"
+"""
+
+
+@pytest.fixture
+def env_toml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "env.toml").write_text(ENV.replace('host = ""\n', ""))
+    monkeypatch.setenv("EVALMAKE_ENV_FILE", str(tmp_path / "env.toml"))
+
+
+@pytest.mark.usefixtures("env_toml")
 def test_a_profile_and_a_submission_name_the_same_cluster_as_the_config() -> None:
-    profile = Profile("mine", {"host": "h", "user": "ann", "port": 22, "tunnel": "ssh"}, {})
-    cluster = clusters.of_profile(profile)
+    made = clusters.config_of_profile("CLUSTER", registry)
+    cluster = clusters.of_config(made)
     assert cluster == clusters.of_config(config({"port": 22}, username="ann"))
     assert clusters.of_submission({"cluster": cluster.document()}) == cluster
+    assert (made["execution"]["type"], made["execution"]["partition"]) == ("slurm", "interactive")
+    assert clusters.of_config(clusters.config_of_profile("NODE", registry)).tunnel == "local"
+
+
+@pytest.mark.usefixtures("env_toml")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (None, "PROFILE is missing; name the profile of a cluster: CLUSTER, NODE, NOWHERE"),
+        ("HERE", 'PROFILE=HERE: expected a profile with executor = "slurm" and a host; there are CLUSTER, NODE, NOWHERE'),
+        ("NOWHERE", 'PROFILE=NOWHERE: expected a profile with executor = "slurm" and a host'),
+        ("CLUSTR", "did you mean CLUSTER?"),
+    ],
+)
+def test_a_profile_that_names_no_cluster_is_refused(name: str | None, message: str) -> None:
+    with pytest.raises(BadInput, match=re.escape(message)):
+        clusters.config_of_profile(name, registry)

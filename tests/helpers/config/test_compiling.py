@@ -111,7 +111,7 @@ def test_a_model_that_nothing_takes_is_said_to_have_no_effect(tmp_path: Path) ->
 
 def test_a_hosted_model_beside_a_deployment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        BadInput, match=r"mine\.yaml:9: target\.api_endpoint\.url names a hosted model, and deployment\.type vllm .* take it out"
+        BadInput, match=r"mine\.yaml:9: target\.api_endpoint\.url names a hosted model, but deployment\.type vllm .* remove it"
     ):
         compile_text(tmp_path, SLURM + "target: {api_endpoint: {url: http://h}}\n")
     done = compile_text(tmp_path, SLURM + "target: {api_endpoint: {url: '???', model_id: '???', api_key_name: K}}\n")
@@ -134,7 +134,7 @@ def test_an_unknown_key_near_a_known_one_is_refused(more: str, message: str, tmp
 def test_other_unknown_keys_are_a_notice_and_those_that_the_config_uses_are_none(tmp_path: Path) -> None:
     done = compile_text(tmp_path, SLURM + "zzz: {a: 1}\nmine: {size: 3}\nexport: {wandb: {project: 'p-${mine.size}'}}\n")
     assert [text.partition(": ")[2] for text in done.notices] == [
-        "zzz is no key that the launcher or evalmake reads; it is passed on as it is"
+        "neither the launcher nor evalmake knows the key zzz; it is passed on unchanged"
     ]
     assert at(done.config, "export.wandb.project") == "p-3"
 

@@ -9,13 +9,14 @@ import pytest
 
 from compiled import HOSTED, PROFILE, SLURM, compile_text, launcher_dry_run
 from helpers.common.errors import BadInput
-from helpers.config import composing, profiles
+from helpers.config import composing
 from helpers.config.tracing import leaves
+from helpers.executors import registry
 
 EXECUTIONS = {
     "slurm/default": "{hostname: h, account: a, output_dir: /o, username: me}",
     "local": "{output_dir: nel-results}",
-    "lepton/default": "{output_dir: /o}",
+    "docker": "{output_dir: nel-results}",
 }
 DEPLOYMENTS = {
     "none": "{}",
@@ -45,10 +46,14 @@ def test_every_executor_of_the_launcher_with_every_deployment_composes_as_the_la
     from omegaconf import OmegaConf
 
     path = tmp_path / "mine.yaml"
-    path.write_text(text_of(execution, deployment))
+    path.write_text(text_of(execution, deployment).replace("docker", "local"))
     theirs: Any = OmegaConf.to_container(RunConfig.from_hydra(str(path)), resolve=True)
+    path.write_text(text_of(execution, deployment))
     ours = compile_text(tmp_path, path).config
-    # Ours alone: where the config lies is not part of it, and an empty section is left out.
+    executor = registry.describe(theirs["execution"]["type"])
+    assert ours["execution"]["type"] == executor.name
+    theirs["execution"]["type"] = executor.name
+    # Ours leaves out the path of the config and empty sections.
     expected = {key: value for key, value in leaves(theirs) if key != "user_config_path" and not (value == {} and "." not in key)}
     assert dict(leaves(ours)) == expected
 
@@ -77,8 +82,41 @@ def test_the_profiles_executor_gives_the_execution_type_that_a_config_leaves_out
 
 
 def test_without_profile_the_missing_type_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"mine.yaml:1: execution.type is missing; give .* or a PROFILE"):
+    with pytest.raises(BadInput, match=r"mine.yaml:1: execution.type has no value; .* process, docker, slurm, .* or a PROFILE"):
         compile_text(tmp_path, "evaluation: {tasks: [{name: hellaswag}]}\n")
+
+
+@pytest.mark.parametrize(
+    ("execution", "name"),
+    [
+        ("execution: {type: local, output_dir: o}", "docker"),
+        ("execution: {type: docker, output_dir: o}", "docker"),
+        ("defaults: [{execution: local}, {deployment: vllm}]", "docker"),
+        ("defaults: [{execution: docker}, {deployment: vllm}]", "docker"),
+        ("execution: {type: '${run.kind}', output_dir: o}\nrun: {kind: local}", "docker"),
+    ],
+)
+def test_the_launchers_word_for_an_executor_becomes_ours(execution: str, name: str, tmp_path: Path) -> None:
+    text = f"{execution}\ndeployment: {{type: vllm, checkpoint_path: /c}}\nevaluation: {{tasks: [{{name: hellaswag}}]}}\n"
+    if "run.kind" in execution:
+        text = "defaults: [{deployment: vllm}, _self_]\n" + text
+    done = compile_text(tmp_path, text)
+    assert done.config["execution"]["type"] == name
+    assert done.keys["execution.type"][-1].value == name
+    assert done.notices == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("execution: {type: lepton}\n", r"mine\.yaml:1: execution\.type: executor lepton: .* process, docker, slurm"),
+        ("defaults: [{execution: lepton/default}, {deployment: none}]\n", r"execution\.type: executor lepton: .* process, docker, slurm"),
+        ("execution: {type: slrm}\n", r"mine\.yaml:1: execution\.type: executor 'slrm' does not exist \(did you mean slurm\?\)"),
+    ],
+)
+def test_an_executor_that_does_not_exist_or_is_not_supported_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=message):
+        compile_text(tmp_path, text + "evaluation: {tasks: [{name: hellaswag}]}\n")
 
 
 def test_sections_with_nothing_below_them_change_nothing(tmp_path: Path) -> None:
@@ -105,7 +143,9 @@ def test_what_a_profile_says_does_not_overrule_a_config_that_this_one_is_built_u
     assert any("nodes has no effect" in text and "base.yaml" in text for text in done.notices)
 
 
-@pytest.mark.parametrize("name", ["with space", "quote's", 'double"quote', "a,b", "k=v", "ünïcode ☃", "do$llar", "back\\slash", "[x]{y}"])
+@pytest.mark.parametrize(
+    "name", ["with space", "quote's", 'double"quote', "a,b", "k=v", "ünïcode ☃", "do$llar", "in${ter}polated", "back\\slash", "[x]{y}"]
+)
 def test_the_path_of_a_config_may_hold_anything(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     (folder / "deployment").mkdir(parents=True)
@@ -123,14 +163,6 @@ def test_several_configs_compile_one_after_another_in_one_process(tmp_path: Path
     first = compile_text(tmp_path, SLURM).config
     compile_text(tmp_path, HOSTED, name="other.yaml")
     assert compile_text(tmp_path, SLURM).config == first
-
-
-def test_env_toml_becomes_run_env_and_run_wandb(tmp_path: Path) -> None:
-    (tmp_path / "env.toml").write_text(PROFILE + 'container = "i"\nbatch_partition = "b"\nwandb = {entity = "mine"}\n')
-    env = profiles.load(tmp_path / "env.toml")
-    node = composing.profile_node(env, profiles.get(env, "C"), "batch")["run"]
-    assert node["wandb"] == {"project": "p", "entity": "mine"}
-    assert (node["env"]["container"], node["env"]["partition"], node["env"]["host"]) == ("i", "b", "host.example")
 
 
 TEMPLATES = composing.launcher_configs().parent / "resources" / "config_templates"
@@ -177,7 +209,7 @@ def test_the_launchers_own_templates_compile_with_the_values_that_they_ask_for(
     parts = [f"execution/{execution}", f"deployment/{deployment}", f"evaluation/{general}", f"evaluation/{tasks}", f"export/{export}"]
     text = template(tmp_path, *(part for part in parts if part != "export/none"))
     config = compile_text(tmp_path, text, overrides=overrides).config
-    assert config["execution"]["type"] == execution
+    assert config["execution"]["type"] == registry.describe(execution).name
     assert config["evaluation"]["tasks"]
 
 

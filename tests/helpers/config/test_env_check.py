@@ -20,7 +20,7 @@ def check(folder, text, profile=""):
     [
         (
             '[C]\nexecutor = "slrum"',
-            r"env.toml:2 \[C\]: executor: \"slrum\": expected one of local, docker, slurm, lepton \(did you mean slurm\?\)",
+            r"env.toml:2 \[C\]: executor: \"slrum\": expected one of process, local, docker, slurm, lepton \(did you mean slurm\?\)",
         ),
         ('[C]\n\nacount = "x"', r"env.toml:3 \[C\]: unknown field acount \(did you mean account\?\)"),
         ('[C]\nremote_jobdir = "/x"', r"did you mean remote_job_dir\?"),

@@ -11,7 +11,7 @@ import pytest
 from compiled import PROFILE, SLURM, at, compile_text
 from helpers.common.errors import BadInput
 from helpers.config import model_references
-from helpers.config.model_references import Found, Listed, Place, Reference
+from helpers.config.model_references import Artifact, ListedArtifact, Place, Reference
 
 FILE = '\n[artifacts]\nbackend = "file"\nroot = "/lustre/artifacts"\n'
 OPEN = SLURM.replace("checkpoint_path: /c", 'checkpoint_path: "${art:model,path}"') + "run: {model: rl:latest}\n"
@@ -26,12 +26,12 @@ class Shelf:
         self.metadata = metadata
         self.asked: list[str] = []
 
-    def find(self, key: str, reference: Reference, with_path: bool) -> Found:
+    def find(self, key: str, reference: Reference, with_path: bool) -> Artifact:
         self.asked.append(f"{key} {reference.name}:{reference.version} {with_path}")
         path, why = model_references.path_in(self.metadata)
-        return Found(reference.name, "v3", "d", "model", self.metadata, path, why)
+        return Artifact(reference.name, "v3", "d", "model", self.metadata, path, why)
 
-    def listing(self, match: str) -> list[Listed]:
+    def listing(self, match: str) -> list[ListedArtifact]:
         raise AssertionError(match)
 
 
@@ -55,7 +55,7 @@ def test_a_reference_is_a_name_and_a_version_and_short_names_are_those_of_the_ta
 
 @pytest.mark.parametrize("text", ["", ":v1", "rl:", "a/b/c/d:v1", "rl:v1:v2", "/rl:v1"])
 def test_what_is_no_reference_is_refused_by_its_key(text: str) -> None:
-    with pytest.raises(BadInput, match=r"run\.model=.*NAME:VERSION was expected"):
+    with pytest.raises(BadInput, match=r"run\.model=.*: expected NAME:VERSION"):
         model_references.parse("run.model", text, {})
 
 
@@ -107,7 +107,7 @@ def test_a_config_that_gives_its_checkpoint_names_no_artifact_though_run_model_i
     ("field", "message"),
     [
         ("${art:model,pth}", r"mine\.yaml:7: deployment\.checkpoint_path: .*one of path, version, name, digest, metadata\.KEY.*mean path"),
-        ("${art:model,metadata.}", r"metadata\.KEY was expected"),
+        ("${art:model,metadata.}", r"expected one of .*metadata\.KEY"),
         ("${art:modle,path}", r"run\.modle has no value"),
         ("${art:}", r"a key of `run`"),
     ],
@@ -120,8 +120,8 @@ def test_a_field_or_key_that_there_is_not_is_said_before_anything_is_asked(tmp_p
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("a/b/c/d:v1", r"SET run\.model: run\.model=a/b/c/d:v1: NAME:VERSION was expected"),
-        ("my-team/nemotron/rl:v1", r"names a project of W&B, and artifacts are looked up in files"),
+        ("a/b/c/d:v1", r"SET run\.model: run\.model=a/b/c/d:v1: expected NAME:VERSION"),
+        ("my-team/nemotron/rl:v1", r"names a W&B project, but artifacts are looked up in files"),
     ],
 )
 def test_a_reference_that_no_lookup_could_answer_is_said_when_the_config_is_compiled(tmp_path: Path, model: str, message: str) -> None:
@@ -146,9 +146,9 @@ def test_what_is_recorded_is_the_concrete_version_and_the_metadata_that_the_conf
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"arch": "a"}, r"does not say where its files are: its metadata has none of absolute_path, .*SET="),
-        ({"path": "s3://bucket/rl"}, r"path is s3://bucket/rl, no path of a filesystem"),
-        ({"path": "relative/rl"}, r"no path of a filesystem"),
+        ({"arch": "a"}, r"has no path of its files: its metadata has none of absolute_path, .*SET="),
+        ({"path": "s3://bucket/rl"}, r"path is s3://bucket/rl, not a path of a filesystem"),
+        ({"path": "relative/rl"}, r"not a path of a filesystem"),
     ],
 )
 def test_an_artifact_that_does_not_say_where_it_is_is_refused_with_what_it_says(

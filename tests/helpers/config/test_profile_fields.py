@@ -9,7 +9,7 @@ import pytest
 
 from compiled import HOSTED, PROFILE, at, compile_text
 from helpers.common.errors import BadInput
-from helpers.config import profile_fields
+from helpers.config import clusters, profile_fields
 from helpers.executors.slurm.executor import EXECUTOR
 
 OPEN = """
@@ -116,17 +116,16 @@ def test_on_a_login_node_the_host_is_this_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("executor", "kind", "without"),
+    ("word", "kind", "without"),
     [
         ("local", "process", {"account", "nodes", "mem", "mounts", "startup_commands", "container_image", "remote_job_dir", "tunnel"}),
-        ("docker", "local", {"account", "nodes", "mem", "startup_commands", "remote_job_dir", "tunnel"}),
-        ("lepton", "lepton", {"account", "nodes", "mem", "mounts", "remote_job_dir", "tunnel"}),
+        ("docker", "docker", {"account", "nodes", "mem", "startup_commands", "remote_job_dir", "tunnel"}),
     ],
 )
-def test_a_field_that_only_slurm_uses_says_that_it_has_no_effect(executor: str, kind: str, without: set[str], tmp_path: Path) -> None:
+def test_a_field_that_only_slurm_uses_says_that_it_has_no_effect(word: str, kind: str, without: set[str], tmp_path: Path) -> None:
     env = f"""
 [D]
-executor = "{executor}"
+executor = "{word}"
 account = "a"
 nodes = 2
 mem = "1G"
@@ -179,12 +178,12 @@ def test_a_field_of_the_wrong_kind_is_refused_with_its_line(line: str, tmp_path:
 
 
 def test_without_a_user_it_is_the_one_that_ssh_would_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile_fields, "ssh_user", lambda host: f"ssh-user-of-{host}")
+    monkeypatch.setattr(clusters, "ssh_user", lambda host: f"ssh-user-of-{host}")
     text = OPEN + "execution: {username: '${oc.env:USER}'}\n"
     monkeypatch.delenv("USER", raising=False)
     done = compile_text(tmp_path, text, PROFILE.replace('user = "me"\n', ""), "C")
     assert done.config["execution"]["username"] == "ssh-user-of-host.example"
-    assert done.keys["execution.username"][-1].set_by == "default: what ssh would use on host.example"
+    assert done.keys["execution.username"][-1].set_by == "default: the user that ssh logs in as on host.example"
     assert compile_text(tmp_path, text, PROFILE, "C").config["execution"]["username"] == "me"
 
 
@@ -193,7 +192,11 @@ def test_ssh_itself_is_asked_for_the_user(tmp_path: Path, monkeypatch: pytest.Mo
     tool.write_text('#!/bin/sh\nprintf "hostname h\\nuser of-%s-%s\\n" "$1" "$2"\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert profile_fields.ssh_user("h") == "of--G-h"
+    clusters.ssh_user.cache_clear()
+    assert clusters.ssh_user("h") == "of--G-h"
+    tool.write_text("#!/bin/sh\nexit 1\n")
+    assert clusters.ssh_user("h") == "of--G-h"  # asked once
     monkeypatch.setenv("PATH", "/nowhere")
-    assert profile_fields.ssh_user("h")
-    assert profile_fields.ssh_user("-oProxyCommand=x")
+    assert clusters.ssh_user("other")
+    assert clusters.ssh_user("-oProxyCommand=x")
+    clusters.ssh_user.cache_clear()

@@ -65,19 +65,19 @@ BOTH = [{"name": "codec.ifeval"}, {"name": "lm-evaluation-harness.ifeval"}]
 @pytest.mark.parametrize(
     ("asked", "entries", "message"),
     [
-        (["helaswag"], ENTRIES, r"TASKS: no task is called 'helaswag' \(did you mean hellaswag\?\)"),
-        (["mine.on"], ENTRIES, r"TASKS: no task is called 'mine.on' \(did you mean"),
+        (["helaswag"], ENTRIES, r"TASKS: there is no task 'helaswag' \(did you mean hellaswag\?\)"),
+        (["mine.on"], ENTRIES, r"TASKS: there is no task 'mine.on' \(did you mean"),
         (["hellaswag.1"], ENTRIES, "TASKS: the config has no task hellaswag.1; it has hellaswag.0, hellaswag.3"),
-        (["ifeval"], ENTRIES[:1], r"TASKS: task ifeval is in 2 harnesses; name one: lm-evaluation-harness\.ifeval, codec\.ifeval"),
+        (["ifeval"], ENTRIES[:1], r"TASKS: 2 harnesses have a task ifeval; name one: lm-evaluation-harness\.ifeval, codec\.ifeval"),
         (
             ["ifeval"],
             BOTH,
-            r"TASKS: ifeval names tasks of 2 harnesses in the config; name one: codec\.ifeval, lm-evaluation-harness\.ifeval",
+            r"TASKS: 2 harnesses in the config have a task ifeval; name one: codec\.ifeval, lm-evaluation-harness\.ifeval",
         ),
-        (["codec.hellaswag"], ENTRIES, "TASKS: no task is called 'codec.hellaswag'"),
+        (["codec.hellaswag"], ENTRIES, "TASKS: there is no task 'codec.hellaswag'"),
         ([], [], r'mine\.yaml: evaluation\.tasks is empty; name tasks there, or give TASKS="…"'),
-        ([], [{"name": "helaswag"}], r"mine\.yaml:0: no task is called 'helaswag' \(did you mean hellaswag\?\)"),
-        ([], [{"name": "ifeval"}], r"mine\.yaml:0: task ifeval is in 2 harnesses"),
+        ([], [{"name": "helaswag"}], r"mine\.yaml:0: there is no task 'helaswag' \(did you mean hellaswag\?\)"),
+        ([], [{"name": "ifeval"}], r"mine\.yaml:0: 2 harnesses have a task ifeval"),
     ],
 )
 def test_a_name_that_means_nothing_or_too_much_is_refused(asked: list[str], entries: list[dict[str, Any]], message: str) -> None:
@@ -101,7 +101,7 @@ def with_task(entry: str, text: str = SLURM) -> str:
     ("task", "overrides", "message"),
     [
         ("{name: hellaswag}", ["~deployment.endpoints.completions"], "task hellaswag needs log-likelihoods .* from a completions endpoint"),
-        ("{name: ns_gpqa}", ["~deployment.endpoints.chat"], "task ns_gpqa needs a chat endpoint, and this one serves"),
+        ("{name: ns_gpqa}", ["~deployment.endpoints.chat"], "task ns_gpqa needs a chat endpoint, and this endpoint serves only"),
         ("{name: hellaswag, endpoint_type: chat}", ["~deployment.endpoints.chat"], "task hellaswag needs a chat endpoint"),
         ("{name: hellaswag, endpoint_type: chat}", [], None),
         ("{name: ns_gpqa, endpoint_type: completions}", ["~deployment.endpoints.chat"], None),
@@ -150,5 +150,8 @@ def test_a_task_that_asks_another_endpoint_is_not_held_to_this_one(tmp_path: Pat
 
 
 def test_a_harness_that_is_not_installed_here_needs_containers(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"mine\.yaml:4: task ns_gpqa: its harness .* is not installed on this machine; give a PROFILE"):
+    with pytest.raises(
+        BadInput,
+        match=r"mine\.yaml:4: task ns_gpqa: .* not installed on this machine; choose a PROFILE .* \(docker, slurm\)",
+    ):
         compile_text(tmp_path, with_task("{name: ns_gpqa}", HOSTED))

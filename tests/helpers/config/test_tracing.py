@@ -12,8 +12,9 @@ import yaml
 from checkout import ROOT
 from compiled import PROFILE, SLURM, compile_text
 from helpers.config import compiling, profiles
-from helpers.config.compiling import Compiled, Wanted
+from helpers.config.compiling import Arguments, Compiled
 from helpers.config.tracing import leaves, source_name, source_path
+from helpers.executors import registry
 
 # One value a line, so that a line can be changed.
 CONFIG = """\
@@ -52,8 +53,8 @@ export:
     project: ${run.wandb.project}
     entity: somebody
 """
-WANTED = Wanted(overrides=["deployment.port=8001"])
-CHOSEN = Wanted(tasks=["openbookqa", "adlr_mmlu"])
+OVERRIDE = Arguments(overrides=["deployment.port=8001"])
+CHOSEN = Arguments(tasks=["openbookqa", "adlr_mmlu"])
 
 
 @pytest.fixture
@@ -70,14 +71,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def compiled(folder: Path, wanted: Wanted = WANTED) -> Compiled:
+def compiled(folder: Path, arguments: Arguments = OVERRIDE) -> Compiled:
     env = profiles.load(folder / "env.toml")
-    return compiling.compile_config(folder / "mine.yaml", env, profiles.get(env, "C"), wanted)
+    return compiling.compile_config(folder / "mine.yaml", env, profiles.get(env, "C"), arguments, registry)
 
 
-@pytest.mark.parametrize("wanted", [WANTED, CHOSEN])
-def test_every_leaf_has_an_origin_and_the_last_one_has_its_value(wanted: Wanted, folder: Path) -> None:
-    done = compiled(folder, wanted)
+@pytest.mark.parametrize("arguments", [OVERRIDE, CHOSEN])
+def test_every_leaf_has_an_origin_and_the_last_one_has_its_value(arguments: Arguments, folder: Path) -> None:
+    done = compiled(folder, arguments)
     found = dict(leaves(done.config))
     assert set(done.keys) == set(found)
     for key, value in found.items():
@@ -119,7 +120,7 @@ def changed(line: str) -> str | None:
 
 
 def test_changing_the_line_that_an_origin_names_changes_the_value(folder: Path) -> None:
-    plain = Wanted()  # an override would only make each of many rounds longer
+    plain = Arguments()  # an override would only make each of many rounds longer
     before = compiled(folder, plain)
     checked, dull = set(), []
     for key, history in before.keys.items():

@@ -74,32 +74,32 @@ OLD_FORMS = {
     "execution.env_vars of the deployment": (
         {"execution": "env_vars: {deployment: {CACHE: /c}, evaluation: {B: HF_HOME}, export: {C: 'lit:x'}}"},
         {"deployment.env_vars.CACHE": "lit:/c", "evaluation.env_vars.B": "host:HF_HOME", "export.env_vars.C": "lit:x"},
-        ["execution.env_vars.deployment is deployment.env_vars now", "execution.env_vars.evaluation is evaluation.env_vars now"],
+        ["execution.env_vars.deployment is now deployment.env_vars", "execution.env_vars.evaluation is now evaluation.env_vars"],
     ),
     "execution.env_vars of everything": (
         {"execution": "env_vars: {CACHE: $HF_HOME}"},
         {"env_vars.CACHE": "host:HF_HOME"},
-        ["execution.env_vars.CACHE is env_vars now", "env_vars.CACHE: $HF_HOME has no prefix: read as host:HF_HOME"],
+        ["execution.env_vars.CACHE is now env_vars", "env_vars.CACHE: $HF_HOME has no prefix; it is read as host:HF_HOME"],
     ),
     "multiple_instances": (
         {"deployment": "multiple_instances: true", "execution": "num_nodes: 4"},
         {"execution.num_instances": 4},
-        ["deployment.multiple_instances is execution.num_instances (4) now"],
+        ["deployment.multiple_instances is now execution.num_instances (4)"],
     ),
     "no multiple_instances": (
         {"deployment": "multiple_instances: false"},
         {"execution.num_instances": 1},
-        ["deployment.multiple_instances is execution.num_instances (1) now"],
+        ["deployment.multiple_instances is now execution.num_instances (1)"],
     ),
     "health_check_path": (
         {"deployment": "health_check_path: /up"},
         {"deployment.endpoints.health": "/up", "deployment.endpoints.chat": "/v1/chat/completions"},
-        ["deployment.health_check_path is deployment.endpoints.health now"],
+        ["deployment.health_check_path is now deployment.endpoints.health"],
     ),
     "evaluation.overrides": (
         {"evaluation": "overrides: {config.params.limit_samples: 3}"},
         {"evaluation.nemo_evaluator_config.config.params.limit_samples": 3},
-        ["evaluation.overrides is evaluation.nemo_evaluator_config now"],
+        ["evaluation.overrides is now evaluation.nemo_evaluator_config"],
     ),
 }
 
@@ -147,7 +147,7 @@ def test_sections_that_are_null_take_old_forms_too(section: str, tmp_path: Path)
 def test_variables_get_their_prefix_in_every_section(key: str, tmp_path: Path) -> None:
     done = compile_text(tmp_path, SLURM, overrides=[f"{key}.CACHE=/a"])
     assert at(done.config, f"{key}.CACHE") == "lit:/a"
-    assert any(f"{key}.CACHE: … has no prefix: read as lit:…" in notice for notice in done.notices)
+    assert any(f"{key}.CACHE: … has no prefix; it is read as lit:…" in notice for notice in done.notices)
 
 
 def test_a_value_that_another_key_gives_is_prefixed_once_it_is_known(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_secret_written_out_is_refused_and_in_no_message(where: str, tmp_path:
 
 @pytest.mark.parametrize("key", ["deployment.extra_args", "+export.wandb.note", "+run.key"])
 def test_a_secret_anywhere_else_is_refused_too(key: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="a secret is written out here") as caught:
+    with pytest.raises(BadInput, match="this is a secret") as caught:
         compile_text(tmp_path, SLURM, overrides=[f"{key}=--api-key {SECRET}"])
     assert SECRET not in str(caught.value)
 

@@ -8,8 +8,8 @@ import pytest
 
 from helpers.common.errors import BadInput, Unreachable
 from helpers.config import model_references
-from helpers.config.model_references import Found
-from helpers.models.wandb_artifacts import Registry
+from helpers.config.model_references import Artifact
+from helpers.models.wandb_artifacts import WandbStore
 from wandb_double import WandbDouble
 
 
@@ -26,8 +26,8 @@ def server(clean_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterat
         yield server
 
 
-def find(text: str, with_path: bool = True) -> Found:
-    return Registry().find("run.model", model_references.parse("run.model", text, model_references.SHORT_NAMES), with_path)
+def find(text: str, with_path: bool = True) -> Artifact:
+    return WandbStore().find("run.model", model_references.parse("run.model", text, model_references.SHORT_NAMES), with_path)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_an_artifact_of_references_is_where_they_point_to(server: WandbDouble, r
     ("references", "why"),
     [
         ({}, "it refers to no file:// path"),
-        ({"a": "s3://bucket/a"}, "no path of a filesystem"),
+        ({"a": "s3://bucket/a"}, "not a path of a filesystem"),
         ({"a": "file:///one/a", "b": "file:///two/b"}, "not in one folder"),
     ],
 )
@@ -106,23 +106,23 @@ def test_what_is_not_there_is_told_with_what_is(server: WandbDouble, text: str, 
 
 def test_models_are_listed_and_what_evaluations_leave_is_not(server: WandbDouble) -> None:
     server.put_artifact("scores", kind="evaluation")
-    found = {one.name: one for one in Registry().listing("")}
+    found = {one.name: one for one in WandbStore().listing("")}
     assert set(found) == {"my-team/nemotron/ModelArtifact-rl", "my-team/nemotron/ModelArtifact-sft"}
     assert found["my-team/nemotron/ModelArtifact-rl"].versions == ["v0", "v1", "v2"]
     assert found["my-team/nemotron/ModelArtifact-rl"].aliases == {"best": "v1", "latest": "v2"}
-    assert [one.name for one in Registry().listing("SFT")] == ["my-team/nemotron/ModelArtifact-sft"]
+    assert [one.name for one in WandbStore().listing("SFT")] == ["my-team/nemotron/ModelArtifact-sft"]
 
 
 def test_a_server_that_cannot_be_asked_is_unreachable_and_never_an_artifact_that_is_not_there(
     server: WandbDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("helpers.models.wandb_artifacts.ANSWER_SECONDS", 2)
-    registry = Registry()
+    registry = WandbStore()
     server.fail_with = 500
     with pytest.raises(Unreachable, match=rf"W&B {server.url} could not be asked"):
         registry.find("run.model", model_references.parse("run.model", "nosuch:v1", {}), True)
     with pytest.raises(Unreachable, match="could not be asked"):
-        Registry()
+        WandbStore()
     server.fail_with = 0
     server.off()
     with pytest.raises(Unreachable, match=rf"W&B {server.url} does not answer \(Connection refused\)"):

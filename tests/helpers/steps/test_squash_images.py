@@ -273,8 +273,8 @@ def test_one_image_by_hand_on_a_login_node(
         (MODEL, {"account": "a", "host": "h"}, "CLUSTER: remote_job_dir is not set"),
         (MODEL, {"account": "a", "host": "h", "remote_job_dir": "jobs"}, "is not absolute"),
         (MODEL, {"host": "h", "remote_job_dir": "/r"}, "CLUSTER: account is not set: a job needs one"),
-        (MODEL, {"account": "a", "remote_job_dir": "/r"}, "a host were expected"),
-        (MODEL, {"executor": "docker"}, 'executor = "slurm" and a host were expected'),
+        (MODEL, {"account": "a", "remote_job_dir": "/r"}, "and a host"),
+        (MODEL, {"executor": "docker"}, 'expected a profile with executor = "slurm" and a host'),
         ("a b", {"account": "a"}, "contains a space"),
     ],
 )

@@ -13,7 +13,7 @@ from nemo_evaluator_launcher.common import execdb
 from cluster_double import CLUSTER, RUN, SEAL, ClusterDouble, config, queued, submit
 from helpers.cluster.connection import Cluster
 from helpers.cluster.scripts import Frame
-from helpers.common import run_folder, stopping_points
+from helpers.common import stopping_points
 from helpers.common.errors import StepFailed, Unreachable
 from helpers.executors.slurm.submission import Submission, days_since, job_name, option
 
@@ -56,7 +56,7 @@ def test_the_launcher_s_database_has_each_job_with_its_slurm_id_and_folder(
         assert job is not None
         assert (job.data["slurm_job_id"], job.data["remote_rundir_path"]) == (str(101 + index), folder)
         assert job.executor == "slurm"
-    events = [json.loads(line) for line in (run / run_folder.EVENTS).read_text().splitlines()]
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     assert [event["jobs"] for event in events] == [{"hellaswag.0": "101", "adlr_mmlu.1": "102", "hellaswag.2": "103"}]
 
 

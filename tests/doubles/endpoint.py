@@ -1,6 +1,6 @@
 """A double of an OpenAI-compatible endpoint, for what no real one can be asked to do here: refuse keys, fail, be slow, or die.
 
-In a test: `with Endpoint(status=401) as endpoint: endpoint.url`. As a model server: `python tests/endpoint.py --port 8080 --delay 0.5`.
+In a test: `with Endpoint(status=401) as endpoint: endpoint.url`. As a server: `python tests/doubles/endpoint.py --port 8080 --delay 0.5`.
 """
 
 from __future__ import annotations

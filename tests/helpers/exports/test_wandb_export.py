@@ -1,4 +1,4 @@
-"""helpers/exports/wandb_runs.py and wandb_writer.py with the real wandb SDK, against the double of a server and offline."""
+"""helpers/exports/ and steps/export.py with the real wandb SDK, against the double of a server and offline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from helpers.common.errors import BadInput, EvalmakeError, StepFailed, Unreachab
 from helpers.executors import job_folder
 from helpers.executors import scores as results
 from helpers.executors.process import jobs as process_jobs
-from helpers.exports import wandb_runs
+from helpers.exports import exports_file, wandb_export, wandb_runs
+from helpers.steps import export
 from local_jobs import make_jobs
 from wandb_double import ENTITY, KEY, PROJECT, WandbDouble
 
@@ -72,7 +73,7 @@ class Desk:
         files.write_json(self.run / "submission.json", document | {"submitted_at": run_folder.now(), "jobs": entries}, "submission")
 
     def export(self, auto: bool = False, dest: str = "wandb") -> dict[str, Any]:
-        wandb_runs.export(str(self.run / "submission.json"), str(self.out), dest, auto)
+        export.export(str(self.run / "submission.json"), str(self.out), dest, auto)
         return files.read_json(self.out, "exports")
 
     def failed(self, kind: type[EvalmakeError]) -> str:
@@ -191,7 +192,7 @@ def test_what_the_server_loses_is_a_failure_that_names_the_metric(desk: Desk, mo
     monkeypatch.setattr(desk.double, "stream", losing)
     told = desk.failed(StepFailed)
     assert "1 of 1 W&B runs are not as results.json has it: t: t_acc is null there and 0.5 in results.json" in told
-    assert f"`make export RUN={RUN}` does it again" in told
+    assert f"try again with `make export RUN={RUN}`" in told
     assert (desk.run / "wandb" / "export.log").exists()
 
 
@@ -250,7 +251,7 @@ def test_a_lineage_that_cannot_be_told_is_told_and_made_up_for(desk: Desk, capsy
     (one,) = desk.export()["runs"]
     assert one["state"] == "verified"
     assert "is gone from W&B" in one["reason"]
-    assert "[notice] W&B: t: the scores are there, and this went wrong: " in capsys.readouterr().err
+    assert "[notice] W&B: t: the scores are there, but something else failed: " in capsys.readouterr().err
     desk.double.artifacts = models
     (one,) = desk.export(auto=True)["runs"]
     assert (one["state"], one["reason"]) == ("verified", "")
@@ -259,7 +260,7 @@ def test_a_lineage_that_cannot_be_told_is_told_and_made_up_for(desk: Desk, capsy
 
 def test_of_two_exports_of_a_run_the_second_waits_and_finds_it_done(desk: Desk) -> None:
     desk.fill("t")
-    with (desk.run / wandb_runs.LOCK).open("w") as lock, ThreadPoolExecutor(1) as pool:
+    with (desk.run / wandb_export.LOCK).open("w") as lock, ThreadPoolExecutor(1) as pool:
         fcntl.flock(lock, fcntl.LOCK_EX)
         second = pool.submit(desk.export)
         assert not wait([second], 1).done
@@ -289,10 +290,10 @@ def test_no_network_is_unreachable_and_with_auto_it_is_recorded_and_told_and_no_
     written = desk.export(auto=True)
     assert written["state"] == "failed"
     capsys.readouterr()
-    wandb_runs.announce(written, desk.run)
+    exports_file.announce(written, desk.run)
     said = capsys.readouterr().err
     assert said.startswith("✗ The export to W&B failed: W&B at ")
-    assert f"the scores are safe in results.json, `make export RUN={RUN}` does it again" in said
+    assert f"the scores are safe in results.json; try again with `make export RUN={RUN}`" in said
     desk.double.on()
     assert desk.export(auto=True)["state"] == "verified"
     calls = len(desk.double.calls)
@@ -348,7 +349,7 @@ def test_offline_everything_lies_in_the_run_and_comes_to_the_server_later(
     for _ in range(2):
         written = desk.export()
         assert (written["state"], written["runs"][0]["url"]) == ("offline", None)
-        assert f"`make export RUN={RUN}` brings them to the server" in written["reason"]
+        assert f"`make export RUN={RUN}` sends them to the server" in written["reason"]
     (log,) = (desk.run / "wandb").glob("offline-run-*/run-*.wandb")
     wandb = [str(Path(sys.executable).with_name("wandb"))]
     read = subprocess.run([*wandb, "leet", "inspect", "--json", str(log)], capture_output=True, text=True, timeout=60, check=True)

@@ -1,18 +1,17 @@
-"""The parts of README.md that are made from the Makefile, the schemas and the starter tasks, so that they cannot drift."""
+"""The tables of the documents that are made from the Makefile, the schemas and the code, so that they cannot drift."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-import yaml
-
-from helpers.common.files import ROOT, load_schema
+from helpers.common import yaml_files
+from helpers.common.files import ROOT, load_schema, read_text
 from helpers.config import profile_fields
 from helpers.config.catalogue import STARTER
 from helpers.steps import variables
 
-README = ROOT / "README.md"
+DOCUMENTS = (ROOT / "docs" / "reference.md", ROOT / "docs" / "run-files.md")
 # The files of a run in the order they are made, and the script that makes each.
 FILES = {
     "request.json": "new_run.py",
@@ -28,15 +27,22 @@ FILES = {
     "exports.json": "export_results.py",
 }
 OTHERS = {
-    "jobs/": "a folder a task: run.sh (what was run), run_config.yml, logs/, artifacts/ (what the harness wrote)",
-    "logs/": "what the launcher said",
-    "wandb/": "W&B runs that were not brought to the server yet (offline, or when that failed)",
-    "events.jsonl": "every step: start, end, seconds, exit code",
+    "jobs/": "a folder for each task: run.sh (what was run), run_config.yml, logs/, artifacts/ (what the harness wrote)",
+    "logs/": "the launcher's own log",
+    "wandb/": "W&B runs that are not on the server yet: offline, or the export failed",
+    "events.jsonl": "a line for each start and end of a step: time, seconds, exit code, error",
+    "exit.json": "how the last step ended: name, exit code, error; missing while a step runs or after it was killed",
 }
 
 
+def outdated() -> dict[Path, str]:
+    """The documents with a table that is not as it would be made now, each with the text that it should have."""
+    texts = {path: read_text(path) for path in DOCUMENTS}
+    return {path: made for path, text in texts.items() if (made := filled(text)) != text}
+
+
 def filled(text: str) -> str:
-    """README's text with what stands between each `<!-- name -->` and `<!-- /name -->` made anew."""
+    """A document's text with the table between each `<!-- name -->` and `<!-- /name -->` made again."""
     for name, table in (
         ("targets", _targets()),
         ("variables", _variables()),
@@ -68,6 +74,6 @@ def _files() -> str:
 
 
 def _tasks() -> str:
-    table = yaml.safe_load((STARTER / "core_evals" / "starter" / "tasks.yaml").read_text(encoding="utf-8"))
+    table = yaml_files.load((STARTER / "core_evals" / "starter" / "tasks.yaml").read_text(encoding="utf-8"))
     rows = [[f"`{name}`", str(task["samples"]), str(task["chance"]), task["data"]] for name, task in table.items()]
     return _table(["task", "samples", "chance", "data"], rows)

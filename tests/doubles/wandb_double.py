@@ -2,7 +2,7 @@
 
 GraphQL, the file stream, uploads and downloads, over HTTP on 127.0.0.1. Runs, artifacts and files are held in memory; every request is
 recorded with the key that it carried. The SDK is the real one: `with WandbDouble() as server:`, then WANDB_BASE_URL=server.url and
-WANDB_API_KEY=server.key. By hand: `python tests/wandb_double.py --port 8090`.
+WANDB_API_KEY=server.key. By hand: `python tests/doubles/wandb_double.py --port 8090`.
 
 It answers a query by its top-level fields, with more than was asked for, and refuses a field it does not know the way a server of another
 version does (400, `Cannot query field`). Its refusals have the status codes and the words of api.wandb.ai.
