@@ -169,12 +169,12 @@ def test_when_the_second_of_three_is_refused_the_first_is_taken_back_and_the_sam
     assert pipeline.per_task(run) == {**ONCE, "toy.sums.0": 2}
 
 
-def test_over_a_limit_of_the_qos_the_last_is_refused_with_slurms_words_and_the_mend_and_the_others_are_taken_back(
+def test_over_a_limit_of_the_qos_the_last_is_refused_with_slurms_words_and_the_fix_and_the_others_are_taken_back(
     pipeline: Pipeline,
 ) -> None:
     done = pipeline.make("batch", "SET=execution.partition=interactive")
     assert exit_code(done) == 1, said(done)
-    words = r"Slurm refused toy\.sums\.2: QOSMaxSubmitJobPerUserLimit .*; a limit of your account or QOS is reached: wait for jobs of yours"
+    words = r"Slurm refused toy\.sums\.2: QOSMaxSubmitJobPerUserLimit .*; a limit of your account or QOS is reached: wait until jobs of yours"
     assert re.search(rf"^error: {words}", done.stderr, re.MULTILINE), said(done)
     assert pipeline.per_task(pipeline.run) == {"toy.sums.0": 1, "toy.differences.1": 1}
     assert pipeline.per_task(pipeline.run, alive=True) == {}
@@ -206,7 +206,7 @@ def test_the_controller_stops_in_the_middle_of_a_submission_and_comes_back(pipel
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.communicate(timeout=20)
         text, _ = process.communicate(timeout=120)
-        assert process.returncode == 0 or re.search(r"does not say which jobs there are.*\n.*Error 3", text), text
+        assert process.returncode == 0 or re.search(r"does not say which jobs exist.*\n.*Error 3", text), text
     run = pipeline.run
     if process.returncode:
         done = pipeline.make("batch", f"RUN={run.name}")
@@ -257,7 +257,7 @@ def test_the_line_breaks_while_the_scripts_are_copied(pipeline: Pipeline) -> Non
         held.open()
         text, _ = process.communicate(timeout=60)
         assert process.returncode == 0, text
-    assert "lost while copying: once more" in text
+    assert "lost while copying: trying once more" in text
     submitted(pipeline, pipeline.run)
 
 
@@ -288,7 +288,7 @@ def test_the_line_breaks_while_jobs_are_queued(pipeline: Pipeline) -> None:
     ],
     ids=["full", "readonly", "account", "partition", "checkpoint", "mount"],
 )
-def test_it_is_said_before_anything_is_queued_with_the_mend(pipeline: Pipeline, words: tuple[str, ...], problem: str) -> None:
+def test_it_is_said_before_anything_is_queued_with_the_fix(pipeline: Pipeline, words: tuple[str, ...], problem: str) -> None:
     pipeline.write_config("mounting", execution={"mounts": {"evaluation": {"/no/mount": "/data"}}})
     with faults.disk_full(pipeline.bed):
         done = pipeline.make("batch", *words)
@@ -316,10 +316,10 @@ def test_what_slurm_takes_and_never_starts_is_said_before_it_is_queued(pipeline:
 
 # By the name of the host that has it: what is wrong, in the one line that is printed, with its mend.
 HOSTS = {
-    "em-unresolved": r"no name that this machine can resolve; check host in env\.toml",
-    "em-refused": r"refuses the connection: nothing listens there; check host and port",
+    "em-unresolved": r"this machine cannot resolve the host name em-unresolved; check host in env\.toml",
+    "em-refused": r"refuses the connection; check host and port",
     "em-changed": r"host key of em-changed has changed.*ssh-keygen -R em-changed",
-    "em-unknown": r"host key of em-unknown is not known yet: `ssh em-unknown` once",
+    "em-unknown": r"host key of em-unknown is not known yet: run `ssh em-unknown` once",
     "em-denied": r"permission denied for nobody@em-denied: check user and identity in env\.toml",
     "em-second-factor": r"asks for a password or a second factor, and there is no terminal.*: ssh -fN .* em-second-factor$",
     "em-dead": r"em-dead does not answer \(.*timed out.*check the network or the VPN",
@@ -393,7 +393,7 @@ def second_sshd(bed: Bed, folder: Path, strange: int, bare: int) -> Iterator[Non
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_connection_that_fails_is_one_line_with_its_mend_and_exit_code_3(
+def test_a_connection_that_fails_is_one_line_with_its_fix_and_exit_code_3(
     not_connected: dict[str, subprocess.CompletedProcess[str]], host: str
 ) -> None:
     done = not_connected[host]

@@ -193,7 +193,7 @@ def hit_twice(pipeline: Pipeline) -> Hit:
         preempted = until_row(pipeline, run, "odd.numbers", ["RESUMING", "PREEMPTED", "FAILED"], 60)
         cluster.until_state(urgent, "RUNNING", seconds=60)
         cluster.slurm("scancel", urgent)
-        attached.until(r"goes on in client-\d+\.log", 90)
+        attached.until(r"continues in client-\d+\.log", 90)
         attached.until(r"odd\.numbers \| line [6-9]\d of")
         with faults.node_killed(cluster, "n2"):
             cluster.slurm("scontrol", "update", "nodename=n2", "state=down", "reason=power")
@@ -216,7 +216,7 @@ def test_a_task_that_was_preempted_and_lost_its_node_succeeds_in_its_third_job(p
     assert row["state"] == "SUCCEEDED"
     assert len(row["chain"]) == 3
     assert row["slurm_job_id"] == row["chain"][-1]
-    assert len(re.findall(r"goes on in client-\d+\.log", hit.text)) == 2
+    assert len(re.findall(r"continues in client-\d+\.log", hit.text)) == 2
     assert set(numbered(hit.text)) == set(range(1, 151))
 
 
@@ -336,10 +336,10 @@ def test_a_resume_that_is_killed_while_sbatch_is_at_work_queues_no_second_job(
 # ---- Walltimes, to their end -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_job_chain_over_its_max_walltime_has_timed_out_with_its_mend(pipeline: Pipeline, chains: Chains) -> None:
+def test_a_job_chain_over_its_max_walltime_has_timed_out_with_its_fix(pipeline: Pipeline, chains: Chains) -> None:
     assert chains.attached.ended(120) == 2
     text = chains.attached.text
-    assert "✗ odd.numbers TIMED_OUT: max_walltime was used up over all resumed jobs" in text, text[-1500:]
+    assert "✗ odd.numbers TIMED_OUT: the resumed jobs have used up max_walltime" in text, text[-1500:]
     assert "raise execution.max_walltime" in text
     assert re.search(r"eval\] Error 4$", text, re.MULTILINE)
     assert len(one_row(pipeline, chains.exceeded)["chain"]) == 2
@@ -347,7 +347,7 @@ def test_a_job_chain_over_its_max_walltime_has_timed_out_with_its_mend(pipeline:
 
 def test_the_successor_finishes_the_task_and_followed_logs_go_over_to_its_file(pipeline: Pipeline, chains: Chains) -> None:
     assert chains.logs.ended(120) == 0
-    assert len(re.findall(r"goes on in client-\d+\.log", chains.logs.text)) == 1
+    assert len(re.findall(r"continues in client-\d+\.log", chains.logs.text)) == 1
     assert set(numbered(chains.logs.text)) == set(range(1, CHAIN_LINES + 1))
     row = one_row(pipeline, chains.resumed)
     assert row["state"] == "SUCCEEDED"
@@ -374,7 +374,7 @@ def test_without_accounting_s_answer_states_are_right_and_it_is_said(cluster: Be
         done = pipeline.make("status", f"RUN={run.name} {ended['SUCCEEDED'].name} {ended['FAILED'].name}")
         assert done.returncode == 0, said(done)
         assert re.findall(r"│ ([A-Z_]+) +│", done.stdout) == ["RUNNING", "SUCCEEDED", "FAILED"]
-        assert "[notice] accounting could not be asked (" in said(done)
+        assert "[notice] accounting did not answer (" in said(done)
         # It ends while nobody can be asked how.
         row = until_row(pipeline, run, "odd.numbers", ["SUCCEEDED", "FAILED"], 60)
         assert row["state"] == "SUCCEEDED", row
@@ -386,7 +386,7 @@ def test_an_sacct_that_is_broken_is_said_too_and_hides_nothing(cluster: Bed, pip
         for state, run in ended.items():
             done = pipeline.make("status", f"RUN={run.name}")
             assert re.findall(r"│ ([A-Z_]+) +│", done.stdout) == [state]
-            assert "accounting could not be asked (sacct: error: Problem talking to the database: Connection reset by peer)" in said(done)
+            assert "accounting did not answer (sacct: error: Problem talking to the database: Connection reset by peer)" in said(done)
 
 
 # ---- A cluster without accounting --------------------------------------------------------------------------------------------------------
@@ -536,7 +536,7 @@ def test_a_login_node_that_is_away_leaves_tasks_unreachable_with_exit_code_3_and
 def test_without_a_controller_states_come_from_accounting_and_it_is_said(rough: Rough) -> None:
     assert rough.without_controller.returncode == 0, said(rough.without_controller)
     assert re.findall(r"│ ([A-Z_]+) +│", rough.without_controller.stdout) == ["RUNNING", "SUCCEEDED", "FAILED"]
-    assert "squeue could not be asked (" in said(rough.without_controller)
+    assert "squeue did not answer (" in said(rough.without_controller)
 
 
 def test_what_the_controller_forgot_and_accounting_does_not_tell_has_not_failed_by_that(
@@ -547,7 +547,7 @@ def test_what_the_controller_forgot_and_accounting_does_not_tell_has_not_failed_
         assert one_row(pipeline, ended["SUCCEEDED"])["state"] == "SUCCEEDED"
         failed = one_row(pipeline, ended["FAILED"])
         assert failed["state"] == "UNKNOWN"
-        assert "accounting could not be asked" in failed["reason"]
+        assert "accounting did not answer" in failed["reason"]
     cluster.slurm("scontrol", "reconfigure")  # up.sh has written slurm.conf anew
     assert one_row(pipeline, ended["FAILED"])["state"] == "FAILED"
 

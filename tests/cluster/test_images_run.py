@@ -186,7 +186,7 @@ def test_a_dry_run_shows_the_plan_and_contacts_nothing_unless_it_is_to_ask(
     assert f"hit: {cache.folder}/containers/{cache.squashed[0]}" in " ".join(said(done).split())
 
 
-def test_force_squash_imports_anew_for_a_run(pipeline: Pipeline, cache: Cache, cluster: Bed, tmp_path: Path) -> None:
+def test_force_squash_imports_again_for_a_run(pipeline: Pipeline, cache: Cache, cluster: Bed, tmp_path: Path) -> None:
     config = use(pipeline, push(cluster, tmp_path, "evalmake/forced:1", secrets.token_hex(4)))
     assert pipeline.make("batch", f"CONFIG={config}", f"SET={HELD}").returncode == 0
     (kept,) = cache.squashed
