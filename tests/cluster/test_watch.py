@@ -221,8 +221,8 @@ def test_what_a_task_prints_cannot_move_the_cursor(followed: Followed) -> None:
 def test_ctrl_c_leaves_the_jobs_at_work_and_says_how_to_come_back(followed: Followed) -> None:
     assert followed.left_code == -signal.SIGINT
     assert re.search(r"Error 130$", followed.left, re.MULTILINE)
-    text = f"detached: the jobs go on; `make eval RUN={followed.run.name}` attaches again, `make cancel RUN={followed.run.name}` stops them"
-    assert text in followed.left
+    run = followed.run.name
+    assert f"detached: the jobs continue; `make eval RUN={run}` follows them again, `make cancel RUN={run}` stops them" in followed.left
     assert "Traceback" not in followed.left
     assert numbered(followed.left)[-1] < LINES
 
@@ -387,7 +387,7 @@ def test_cancelling_a_task_ends_its_whole_chain_and_no_other(pipeline: Pipeline,
     assert cancelled.one.returncode == 0, said(cancelled.one)
     chain = [job.id for job in pipeline.jobs(cancelled.run, successors=True) if job.task == "odd.rude.1"]
     assert len(chain) == 2
-    assert f"✓ odd.rude: cancelled {', '.join(chain)}; nothing of it starts again" in cancelled.one.stderr
+    assert f"✓ odd.rude: cancelled {', '.join(chain)}; it will not be resumed" in cancelled.one.stderr
     assert "odd.numbers" not in cancelled.one.stderr
     assert cancelled.jobs == []
     assert cancelled.other_state == "RUNNING"
