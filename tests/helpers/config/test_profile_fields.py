@@ -10,7 +10,7 @@ import pytest
 from compiled import HOSTED, PROFILE, at, compile_text
 from helpers.common.errors import BadInput
 from helpers.config import clusters, profile_fields
-from helpers.launcher import api
+from helpers.executors import registry
 
 OPEN = """
 defaults: [{execution: slurm/default}, {deployment: generic}, _self_]
@@ -68,7 +68,7 @@ def test_a_field_has_its_effect_on_a_slurm_config_and_on_the_script_that_is_subm
     assert "env.toml:" in done.keys[key][-1].set_by
     assert not any(f"{field} has no effect" in text for text in done.notices)
     if script:
-        [(_, text)] = api.sbatch_scripts({name: section for name, section in done.config.items() if name != "run"})
+        [(_, text)] = registry.get("slurm").job_scripts({name: section for name, section in done.config.items() if name != "run"})
         assert script in text
 
 
@@ -92,13 +92,13 @@ def test_without_them_partition_counts(mode: str, tmp_path: Path) -> None:
 def test_exclusive_false_takes_the_launchers_default_away(tmp_path: Path, clean_env: dict[str, str]) -> None:
     for line, count in (("", 1), ("exclusive = false\n", 0), ("exclusive = true\n", 1)):
         config = compile_text(tmp_path, OPEN, PROFILE + line, "C").config
-        [(_, text)] = api.sbatch_scripts({name: section for name, section in config.items() if name != "run"})
+        [(_, text)] = registry.get("slurm").job_scripts({name: section for name, section in config.items() if name != "run"})
         assert text.count("#SBATCH --exclusive") == count
 
 
 def test_no_gpus_means_no_gres(tmp_path: Path, clean_env: dict[str, str]) -> None:
     config = compile_text(tmp_path, OPEN, PROFILE + "gpus_per_node = 0\n", "C").config
-    [(_, text)] = api.sbatch_scripts({name: section for name, section in config.items() if name != "run"})
+    [(_, text)] = registry.get("slurm").job_scripts({name: section for name, section in config.items() if name != "run"})
     assert "--gres" not in text
 
 
