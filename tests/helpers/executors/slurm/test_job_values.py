@@ -132,7 +132,7 @@ def test_a_value_that_the_scripts_cannot_hold_is_refused_with_its_key(path: tupl
         value = f"/a{character}b"
         with pytest.raises(BadInput) as caught:
             refuse_unquoted(with_value(path, value))
-        assert str(caught.value).startswith(f"{key}: {value!r} holds {named}, which the launcher's job scripts cannot quote")
+        assert str(caught.value).startswith(f"{key}: {value!r} contains {named}, which the launcher's job scripts cannot quote")
         with pytest.raises(BadInput):
             complete(with_value(path, value), RUN)
 
@@ -140,7 +140,7 @@ def test_a_value_that_the_scripts_cannot_hold_is_refused_with_its_key(path: tupl
 def test_the_other_end_of_a_mount_is_looked_at_too() -> None:
     data = config()
     data["execution"]["mounts"] = {"mount_home": False, "evaluation": {"/a": "/b c"}}
-    with pytest.raises(BadInput, match=r"execution.mounts.evaluation: '/b c' holds a space"):
+    with pytest.raises(BadInput, match=r"execution.mounts.evaluation: '/b c' contains a space"):
         refuse_unquoted(data)
 
 
