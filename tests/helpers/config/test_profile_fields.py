@@ -166,7 +166,7 @@ def test_run_env_is_the_configs_below_the_parents_below_the_profiles_below_overr
 def test_a_field_that_nobody_knows_is_named_and_can_be_interpolated(tmp_path: Path) -> None:
     done = compile_text(tmp_path, OPEN + "export: {wandb: {project: '${run.env.zone}'}}\n", PROFILE + 'zone = "z"\n', "C")
     assert done.config["export"]["wandb"]["project"] == "z"
-    assert any("zone is no field of a profile" in text for text in done.notices)
+    assert any("evalmake does not know the field zone" in text for text in done.notices)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_an_env_file_that_appears_is_a_changed_input(tmp_path: Path, clean_env: 
 
 
 def test_a_secret_in_an_override_is_refused_before_it_is_written_and_is_in_no_message() -> None:
-    with pytest.raises(BadInput, match="this is a secret") as caught:
+    with pytest.raises(BadInput, match="a secret is written out here") as caught:
         given("--set", "+deployment.env_vars.HF_TOKEN=lit:hf_ABCDEFGHIJKLMNOPQRSTUVWX")
     assert "ABCDEFGH" not in str(caught.value)
     assert "deployment.env_vars.HF_TOKEN" in str(caught.value)
