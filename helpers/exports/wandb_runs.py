@@ -29,8 +29,8 @@ from helpers.credentials import gathering
 from helpers.credentials.wandb_server import WANDB, Held, run_id
 from helpers.executors import scores as results
 from helpers.executors import submissions
+from helpers.executors.process import children
 from helpers.executors.process import jobs as process_jobs
-from helpers.executors.process import supervisor
 from helpers.models import wandb_lineage
 from helpers.steps import request
 from helpers.steps import results as results_step
@@ -320,7 +320,7 @@ def _write(run: Path, found: gathering.Credentials, given: dict[str, Any], wante
         except subprocess.TimeoutExpired:
             raise StepFailed(f"W&B did not take the runs within {timeout} s; see {shown(log)}") from None
         finally:
-            supervisor.end_group(process, mark)  # with the service that wandb started
+            children.end_group(process, mark)  # with the service that wandb started
     said = {line["id"]: line for line in map(json.loads, answer.splitlines())}
     if process.returncode or len(said) != len(wanted):
         raise StepFailed(f"wandb ended with code {process.returncode} after {len(said)} of {len(wanted)} runs; see {shown(log)}")
