@@ -14,9 +14,8 @@ import psutil
 import pytest
 
 from helpers.common.errors import BadInput
+from helpers.executors.process import children, start
 from helpers.executors.process import jobs as process_jobs
-from helpers.executors.process import start
-from helpers.executors.process import children
 from local_jobs import DONE, LONG, ended, left, make_jobs, plan_of, reasons, served_by, states, supervisor_pid, until
 
 
