@@ -95,7 +95,7 @@ def test_ctrl_c_on_a_real_model_leaves_nothing_and_the_same_run_goes_on(make: Ma
     os.killpg(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=30)
     assert process.returncode != 0
-    assert "stopped, and nothing is left running" in told
+    assert "stopped, nothing is left running" in told
     assert "Traceback" not in told
     assert script_code(project, "follow") == 130
     assert left(jobs) == []
@@ -110,7 +110,7 @@ def test_ctrl_c_on_a_real_model_leaves_nothing_and_the_same_run_goes_on(make: Ma
 
     done = make("eval", f"RUN={run_folder(project).name}")
     assert done.returncode == 0, done.stderr
-    assert "going on with what was interrupted" in done.stderr
+    assert "resuming what was interrupted" in done.stderr
     assert done.stdout.count("(4)") == 2
     assert (jobs / first[0]["dir"] / "artifacts/results.yml").stat().st_mtime_ns == kept
     assert left(jobs) == []
@@ -201,7 +201,7 @@ def test_a_killed_supervisor_is_told_by_those_who_wait_and_the_same_run_goes_on(
     os.kill(supervisor_pid(jobs), signal.SIGKILL)
     _, told = process.communicate(timeout=30)
     run = run_folder(project)
-    assert f"`make eval RUN={run.name}` goes on with them" in told
+    assert f"`make eval RUN={run.name}` resumes them" in told
     assert script_code(project, "follow") == 1
     assert left(jobs) == []
     assert "INTERRUPTED" in make("status").stdout

@@ -57,7 +57,7 @@ def test_an_export_job_that_fails_is_noticed_and_mended_and_the_key_lies_in_the_
         assert [found for found in path.parent.rglob("*") if found.is_file() and KEY.encode() in found.read_bytes()] == []
         assert KEY not in done.stdout + done.stderr + cluster.slurm("squeue", "-o", "%all")
         together = pipeline.make("batch", f"CONFIG={config}", f"SET=+export.wandb.log_mode=multi_task {HELD}")
-        assert f"scores go to W&B from this machine when the tasks have ended: by `make eval RUN={pipeline.run.name}`" in together.stderr
+        assert f"this machine sends the scores to W&B when the tasks have ended: by `make eval RUN={pipeline.run.name}`" in together.stderr
         assert "auto_export" not in (pipeline.run / "launcher.yaml").read_text()
         pipeline.scancel(pipeline.run)
 

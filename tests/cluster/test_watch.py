@@ -221,7 +221,8 @@ def test_what_a_task_prints_cannot_move_the_cursor(followed: Followed) -> None:
 def test_ctrl_c_leaves_the_jobs_at_work_and_says_how_to_come_back(followed: Followed) -> None:
     assert followed.left_code == -signal.SIGINT
     assert re.search(r"Error 130$", followed.left, re.MULTILINE)
-    text = f"detached: the jobs go on; `make eval RUN={followed.run.name}` attaches again, `make cancel RUN={followed.run.name}` stops them"
+    run = followed.run.name
+    text = f"detached: the jobs continue; `make eval RUN={run}` follows them again, `make cancel RUN={run}` stops them"
     assert text in followed.left
     assert "Traceback" not in followed.left
     assert numbered(followed.left)[-1] < LINES
