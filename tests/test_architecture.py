@@ -243,7 +243,7 @@ def decisions(tree: ast.Module) -> Iterator[int]:
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("startswith", "endswith"):
             found = [(names(one), [node.func.value]) for one in node.args]
         if any(decides(*one) for one in found):
-            yield node.lineno  # type: ignore[attr-defined]
+            yield node.lineno
 
 
 def assignments(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
