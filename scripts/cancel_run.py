@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import run_folder
+from helpers.common import run_folder, step
 from helpers.common.errors import run_main
 from helpers.steps import cancel
 
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")
     options = parser.parse_args(arguments)
     for path in options.submission:
-        with run_folder.step(run_folder.run_of(path), "cancel"):
+        with step.recorded(run_folder.run_of(path), "cancel"):
             cancel.cancel(Path(path), options.tasks.split())
 
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Remove squashed images from a cluster's cache that no run here uses: lists them, asks, removes.
+"""Remove squashed images that no run here uses from a cluster's cache: list them, ask, remove.
 
     scripts/clean_images.py --profile MY-CLUSTER
 
-Exit codes: 0 done, or nothing to do; 1 something could not be removed; 2 no such profile, or nobody to ask; 3 the cluster does not answer.
+Exit codes: 0 done, or nothing to do; 1 something could not be removed; 2 no such profile, or no terminal to ask on; 3 no answer from the
+cluster.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import console
+from helpers.common import flags
 from helpers.common.errors import run_main
 from helpers.steps import clean_images
 
@@ -22,10 +23,10 @@ from helpers.steps import clean_images
 def main(arguments: list[str]) -> None:
     """List, ask, remove."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--profile", help="the cluster, a profile of env.toml")
-    parser.add_argument("--yes", default="0", metavar="1", help="remove what is listed, without asking")
+    parser.add_argument("--profile", help="profile of env.toml that names the cluster")
+    parser.add_argument("--yes", default="0", metavar="1", help="remove without asking")
     options = parser.parse_args(arguments)
-    clean_images.clean(options.profile, console.is_yes(options.yes))
+    clean_images.clean(options.profile, flags.is_yes("YES", options.yes))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Gather the scores of a run's tasks into results.json; show them as a table.
+"""Collect the scores of a run's tasks in results.json; show them as a table.
 
     scripts/collect_results.py --submission runs/ID/submission.json --status runs/ID/status.json --out runs/ID/results.json
-    scripts/collect_results.py --submission runs/ID/submission.json --out runs/ID/results.json --partial   # what there is, so far
+    scripts/collect_results.py --submission runs/ID/submission.json --out runs/ID/results.json --partial   # the scores so far
     scripts/collect_results.py --show runs/ID/results.json
 
-Exit codes: 0 gathered (also when a task failed), 2 the run was not submitted, 4 with --show when some task has no results.
+Exit codes: 0 collected (also when a task failed), 2 the run was not submitted, 4 with --show when some task has no results.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import run_folder
+from helpers.common import run_folder, step
 from helpers.common.errors import BadInput, run_main
-from helpers.steps import show
+from helpers.steps import results
 
 
 def main(arguments: list[str]) -> None:
-    """Gather, or show."""
+    """Collect, or show."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--submission", help="submission.json of the run, or - for stdin")
     parser.add_argument("--status", help="status.json of the run (default: ask now)")
     parser.add_argument("--out", help="results.json to write, or - for stdout")
-    parser.add_argument("--partial", action="store_true", help="show what there is; written only when all tasks have ended")
+    parser.add_argument("--partial", action="store_true", help="show the scores so far; write them only when all tasks have ended")
     parser.add_argument("--show", metavar="RESULTS", help="show this results.json and give the verdict")
     options = parser.parse_args(arguments)
     if options.show:
-        show.verdict(options.show)
+        with step.recorded(run_folder.run_of(options.show), "verdict"):
+            results.verdict(options.show)
         return
     if not options.submission or not options.out:
-        raise BadInput("--submission and --out are needed to gather, --show to show")
-    with run_folder.step(run_folder.run_of(options.submission), "collect_results"):
-        show.gather(options.submission, options.status, options.out, options.partial)
+        raise BadInput("--submission and --out are needed to collect, --show to show")
+    with step.recorded(run_folder.run_of(options.submission), "collect_results"):
+        results.gather(options.submission, options.status, options.out, options.partial)
 
 
 if __name__ == "__main__":

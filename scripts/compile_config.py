@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import run_folder
+from helpers.common import run_folder, step
 from helpers.common.errors import run_main
 from helpers.steps import compile as compile_step
 from helpers.steps import request
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     request.add_arguments(parser)
     options = parser.parse_args(arguments)
     if options.request:
-        with run_folder.step(run_folder.run_of(options.out), "compile_config"):
+        with step.recorded(run_folder.run_of(options.out), "compile_config"):
             compile_step.for_run(options.request, options.out, options.origins)
     else:
         compile_step.by_hand(request.build("eval", request.asked(options)), options.out, options.origins)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Say where a value of a run's configuration comes from: every place that set it, the last one wins.
+"""Show where a value of a run's config comes from: every place that set it, the last one wins.
 
     scripts/explain_value.py --origins runs/ID/origins.json --key execution.type
     scripts/explain_value.py --origins runs/ID/origins.json                   # all values
@@ -16,16 +16,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from helpers.common.errors import run_main
-from helpers.steps import show
+from helpers.steps import explain
 
 
 def main(arguments: list[str]) -> None:
     """Print the places on stdout."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--origins", required=True, help="origins.json of the run, or - for stdin")
-    parser.add_argument("--key", default="", help="dotted key, or the start of several")
+    parser.add_argument("--key", default="", help="dotted key, or the section of several (default: all keys)")
     options = parser.parse_args(arguments)
-    show.origins(options.origins, options.key)
+    explain.show(options.origins, options.key)
 
 
 if __name__ == "__main__":

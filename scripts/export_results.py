@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Bring the results of a run to W&B, and ask W&B whether it holds them: exports.json.
+"""Bring the results of a run to W&B, ask W&B whether it holds them, and write exports.json.
 
     scripts/export_results.py --submission runs/ID/submission.json --out runs/ID/exports.json
     scripts/export_results.py --submission runs/ID/submission.json --out runs/ID/exports.json --auto   # where the config asks for it
 
-What W&B holds already stays; giving it again changes nothing. With WANDB_MODE=offline the runs are written below runs/ID/wandb.
-Exit codes: 0 W&B holds the scores, or they lie on this machine (offline); with --auto also when the export failed, which exports.json says;
+What W&B already holds stays: exporting twice changes nothing. With WANDB_MODE=offline the runs are written below runs/ID/wandb.
+Exit codes: 0 W&B holds the scores, or they are on this machine (offline), or with --auto the export failed and exports.json says so;
 1 W&B does not hold the scores, 2 credentials are missing or refused, or the run has not ended, 3 W&B could not be asked.
 """
 
@@ -17,10 +17,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import run_folder
+from helpers.common import run_folder, step
 from helpers.common.errors import run_main
 from helpers.credentials.wandb_server import WANDB
-from helpers.exports import wandb_runs
+from helpers.steps import export
 
 
 def main(arguments: list[str]) -> None:
@@ -28,11 +28,13 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--submission", required=True, help="submission.json of the run")
     parser.add_argument("--out", required=True, help="exports.json to write, or - for stdout")
-    parser.add_argument("--dest", default=WANDB, help="where to (wandb)")
-    parser.add_argument("--auto", action="store_true", help="only where the config asks for it; a failed export is recorded, not raised")
+    parser.add_argument("--dest", default=WANDB, help="where to export to (only wandb)")
+    parser.add_argument(
+        "--auto", action="store_true", help="export only if the config asks for it; record a failed export instead of failing"
+    )
     options = parser.parse_args(arguments)
-    with run_folder.step(run_folder.run_of(options.submission), "export_results"):
-        wandb_runs.export(options.submission, options.out, options.dest, options.auto)
+    with step.recorded(run_folder.run_of(options.submission), "export_results"):
+        export.export(options.submission, options.out, options.dest, options.auto)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Read every configuration key that the installed launcher knows out of its files, and write configs/schemas/launcher_keys.json.
+"""Write every configuration key that the installed launcher knows to configs/schemas/launcher_keys.json.
 
     scripts/extract_launcher_keys.py
-    scripts/extract_launcher_keys.py --check     # after a change of the pinned version: what is new, what is gone
+    scripts/extract_launcher_keys.py --check     # after a change of the pinned version: which keys are new or missing
     scripts/extract_launcher_keys.py --out -
 
-Exit codes: 0 written, or the same; 1 with --check when the file is not what the launcher says, or the launcher is not installed.
+Exit codes: 0 written, or up to date; 1 with --check when the file is out of date, or the launcher is not installed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from helpers.dev import launcher_keys
 
 
 def main(arguments: list[str]) -> None:
-    """Write, or compare."""
+    """Write the file, or compare it with the launcher."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default=str(launcher_keys.OUTPUT), help="the file to write, or to compare with (default: %(default)s)")
-    parser.add_argument("--check", action="store_true", help="write nothing; say whether the file is up to date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the file is out of date")
     options = parser.parse_args(arguments)
     found = launcher_keys.extract()
     if not options.check:
@@ -38,8 +38,8 @@ def main(arguments: list[str]) -> None:
     if text == json.dumps(found, indent=2) + "\n":
         return
     old, new = set(json.loads(text)["keys"]), set(found["keys"])
-    changes = "; ".join(f"{word} {', '.join(sorted(keys))}" for word, keys in (("new:", new - old), ("gone:", old - new)) if keys)
-    raise StepFailed(f"{files.shown(options.out)} is not what the launcher says ({changes or 'places moved'}); run it without --check")
+    changes = "; ".join(f"{word} {', '.join(sorted(keys))}" for word, keys in (("new:", new - old), ("missing:", old - new)) if keys)
+    raise StepFailed(f"{files.shown(options.out)} is out of date ({changes or 'its places moved'}); run the script without --check")
 
 
 if __name__ == "__main__":

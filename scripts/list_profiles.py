@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""List the profiles of env.toml: name, executor, host, account, partition.
+"""List the profiles of env.toml with their executor, host, account and partition.
 
     scripts/list_profiles.py
     scripts/list_profiles.py --env-file ~/env.toml
@@ -16,15 +16,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from helpers.common.errors import run_main
-from helpers.steps import show
+from helpers.steps import list_profiles
 
 
 def main(arguments: list[str]) -> None:
     """Print a table on stdout."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--env-file", type=Path, help="the env.toml to read (default: the one that counts for configs/)")
+    parser.add_argument("--env-file", type=Path, help="env.toml to read (default: the one that applies to configs/)")
     options = parser.parse_args(arguments)
-    show.profiles(options.env_file)
+    list_profiles.show(options.env_file)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""List the runs, newest first: when, config, mode, tasks, and how they stand as last seen.
+"""List the runs, newest first, with their mode, config, tasks and last known state.
 
     scripts/list_runs.py
     scripts/list_runs.py --match hosted --most 100
 
-Reads only the runs that are shown: 10,000 runs are listed as fast as twenty. Exit codes: 0 listed, 2 bad usage.
+Reads only the runs that it shows, so 10,000 runs take no longer than twenty. Exit codes: 0 listed, 2 bad usage.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from helpers.common.errors import run_main
-from helpers.steps import show
+from helpers.steps import list_runs
 
 
 def main(arguments: list[str]) -> None:
     """Print a table on stdout."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--match", default="", help="only runs with this text in their id")
-    parser.add_argument("--most", type=int, default=20, help="how many at most (default 20)")
+    parser.add_argument("--most", type=int, default=20, help="how many to show at most (default: 20)")
     options = parser.parse_args(arguments)
-    show.runs(options.match, options.most)
+    list_runs.show(options.match, options.most)
 
 
 if __name__ == "__main__":

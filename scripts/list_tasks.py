@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""List the tasks that can be named in TASKS: the launcher's catalogue and the harnesses installed here.
+"""List the tasks for TASKS: those of the launcher's catalogue and of the harnesses installed here.
 
     scripts/list_tasks.py
     scripts/list_tasks.py --match mmlu
@@ -16,15 +16,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from helpers.common.errors import run_main
-from helpers.steps import show
+from helpers.steps import list_tasks
 
 
 def main(arguments: list[str]) -> None:
     """Print a table on stdout."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--match", default="", help="only tasks with this text in name, harness, endpoint type or description")
+    parser.add_argument("--match", default="", help="only tasks with this text in their name, harness, endpoint type or description")
     options = parser.parse_args(arguments)
-    show.tasks(options.match)
+    list_tasks.show(options.match)
 
 
 if __name__ == "__main__":

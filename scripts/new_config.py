@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Start a config of your own: copies configs/template.yaml to configs/NAME.yaml, never over a file that is there.
+"""Copy configs/template.yaml to a new config, configs/NAME.yaml. Never overwrites a file.
 
     scripts/new_config.py --config my-model
 
-Exit codes: 0 written, 2 no name, a name that is a path, or the file is there.
+Exit codes: 0 written, 2 no name, a path instead of a name, or the file exists.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from helpers.common.errors import run_main
-from helpers.config import config_files
+from helpers.steps import new_config
 
 
 def main(arguments: list[str]) -> None:
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="", help="name of the new config")
     options = parser.parse_args(arguments)
-    config_files.start_new(options.config)
+    new_config.start(options.config)
 
 
 if __name__ == "__main__":

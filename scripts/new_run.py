@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Write request.json, the first file of a run: what was asked. With the request there already, check that the same is asked again.
+"""Write request.json, the first file of a run: what it is asked to do. If the file exists, check that the same is asked again.
 
     scripts/new_run.py --out runs/20261122T013512Z-local-7f3a/request.json --new --config local
     scripts/new_run.py --out - --config hosted --tasks "capitals opposites" --set "target.api_endpoint.model_id=my-model"
 
-Exit codes: 0 written or unchanged, 2 bad input (no such config, another value than the run was made with).
+Exit codes: 0 written or unchanged, 2 bad input, such as a missing config or a value that differs from the run's.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import run_folder
+from helpers.common import run_folder, step
 from helpers.common.errors import run_main
 from helpers.steps import request
 
 
 def main(arguments: list[str]) -> None:
-    """Make the request of a new run, or check the one of a run that goes on."""
+    """Write the request of a new run, or check that of an existing one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="request.json of the run, or - for stdout")
     parser.add_argument(
-        "--mode", choices=["eval", "batch", "dry-run"], help="what the run is for (eval; a run that is there keeps its own)"
+        "--mode", choices=["eval", "batch", "dry-run"], help="what the run is for (default: eval; an existing run keeps its own)"
     )
     parser.add_argument("--new", action="store_true", help="the run must not exist yet")
     request.add_arguments(parser)
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     if options.new or options.out == "-":
         request.create(options.out, options.mode or "eval", asked)
     else:
-        with run_folder.step(run_folder.run_of(options.out), "new_run"):
+        with step.recorded(run_folder.run_of(options.out), "new_run"):
             request.go_on(Path(options.out), options.mode, asked)
 
 

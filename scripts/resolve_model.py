@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import run_folder
+from helpers.common import run_folder, step
 from helpers.common.errors import run_main
 from helpers.steps import resolve_models
 
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
     parser.add_argument("--out", required=True, help="model.json of the run, or - for stdout")
     options = parser.parse_args(arguments)
-    with run_folder.step(run_folder.run_of(options.out), "resolve_model"):
+    with step.recorded(run_folder.run_of(options.out), "resolve_model"):
         resolve_models.resolve(options.config, options.out, os.environ)
 
 

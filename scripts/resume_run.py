@@ -15,18 +15,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import run_folder
+from helpers.common import run_folder, step
 from helpers.common.errors import run_main
 from helpers.steps import resume
 
 
 def main(arguments: list[str]) -> None:
-    """Queue again what ended without results."""
+    """Run tasks again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--submission", required=True, help="submission.json of the run")
     parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")
     options = parser.parse_args(arguments)
-    with run_folder.step(run_folder.run_of(options.submission), "resume"):
+    with step.recorded(run_folder.run_of(options.submission), "resume"):
         resume.resume(Path(options.submission), options.tasks.split())
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print the front page: each target and variable of the Makefile with its sentence and, for variables, the value it has now.
+"""Print the help page: each target and variable of the Makefile with its sentence, and the current values of the variables.
 
     make help
     EVALMAKE_TASKS="capitals" scripts/show_help.py

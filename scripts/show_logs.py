@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Print the logs of a run's tasks on stdout, each line behind its task's name.
+"""Print the logs of a run's tasks on stdout, each line after its task's name.
 
     scripts/show_logs.py --submission runs/ID/submission.json
     scripts/show_logs.py --submission runs/ID/submission.json --tasks "capitals opposites" --which server
     scripts/show_logs.py --submission runs/ID/submission.json --follow=1
 
-Exit codes: 0 printed, 2 the run was not submitted, or no such task, 3 the cluster could not be reached.
+Exit codes: 0 printed, 2 the run was not submitted, or no such task or log, 3 the cluster could not be reached.
 """
 
 from __future__ import annotations
@@ -16,25 +16,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import console
+from helpers.common import flags
 from helpers.common.errors import run_main
-from helpers.steps import show
+from helpers.steps import logs
 
 
 def main(arguments: list[str]) -> None:
-    """Print the logs there are."""
+    """Print the logs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--submission", required=True, help="submission.json of the run, or - for stdin")
     parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")
-    parser.add_argument(
-        "--which",
-        default="client",
-        choices=["client", "server", "slurm"],
-        help="the harness's log, the model server's, or on Slurm the job's own",
-    )
-    parser.add_argument("--follow", default="0", metavar="1", help="as the logs grow, until all tasks have ended")
+    parser.add_argument("--which", default="client", help="client: the harness's log, server: the model server's, slurm: the job's own")
+    parser.add_argument("--follow", default="0", metavar="1", help="print the logs as they grow, until all tasks have ended")
     options = parser.parse_args(arguments)
-    show.logs(show.submission_of(options.submission), options.tasks.split(), options.which, console.is_yes(options.follow))
+    logs.show(options.submission, options.tasks.split(), options.which, flags.is_yes("FOLLOW", options.follow))
 
 
 if __name__ == "__main__":

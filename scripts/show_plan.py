@@ -2,7 +2,7 @@
 """Show what an evaluation will take: tasks, images, credentials, GPU-hours at worst. Contacts nothing.
 
     scripts/show_plan.py --config runs/ID/config.yaml
-    scripts/show_plan.py --config runs/ID/config.yaml --scripts      # with the sbatch script of each task
+    scripts/show_plan.py --config runs/ID/config.yaml --scripts      # with the job script of each task
 
 Exit codes: 0 shown (also with credentials missing), 2 the config cannot be read.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import console
+from helpers.common import flags
 from helpers.common.errors import run_main
 from helpers.steps import plan
 
@@ -24,10 +24,10 @@ def main(arguments: list[str]) -> None:
     """Print the plan on stdout."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
-    parser.add_argument("--scripts", action="store_true", help="add the sbatch script of each task")
+    parser.add_argument("--scripts", default="0", metavar="1", help="add the job script of each task")
     parser.add_argument("--remote", default="0", metavar="1", help="ask the cluster which images it has")
     options = parser.parse_args(arguments)
-    plan.show(options.config, options.scripts, console.is_yes(options.remote))
+    plan.show(options.config, flags.is_yes("VERBOSE", options.scripts), flags.is_yes("REMOTE", options.remote))
 
 
 if __name__ == "__main__":

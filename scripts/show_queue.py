@@ -4,7 +4,7 @@
     scripts/show_queue.py --profile MY-CLUSTER
     scripts/show_queue.py --profile MY-CLUSTER --partition all --most 50
 
-Exit codes: 0 shown, 2 no such profile, or none that is a Slurm cluster, 3 the cluster could not be asked.
+Exit codes: 0 shown, 2 no such profile, or one of no Slurm cluster, 3 the cluster could not be asked.
 """
 
 from __future__ import annotations
@@ -16,21 +16,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from helpers.common.errors import run_main
-from helpers.config import clusters
-from helpers.executors import registry
-from helpers.executors.slurm import jobs
+from helpers.steps import queue
 
 
 def main(arguments: list[str]) -> None:
     """Print a table on stdout."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", help="profile of env.toml")
-    parser.add_argument("--partition", help="another partition than the profile's, or all")
+    parser.add_argument("--partition", help="instead of the profile's partition: another one, or all")
     parser.add_argument("--most", type=int, default=200, help="how many jobs at most (default 200)")
     options = parser.parse_args(arguments)
-    config = clusters.config_of_profile(options.profile, registry)
-    partition = options.partition or str(config["execution"].get("partition") or "batch")
-    jobs.show_queue(clusters.of_config(config), "" if partition == "all" else partition, options.most)
+    queue.show(options.profile, options.partition, options.most)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import console, run_folder
+from helpers.common import flags, run_folder, step
 from helpers.common.errors import BadInput, interruptible, run_main
 from helpers.steps import squash_images
 
@@ -38,8 +38,8 @@ def main(arguments: list[str]) -> None:
     if not options.imports.isdecimal() or int(options.imports) < 1:
         raise BadInput(f"IMPORTS={options.imports}: a number, 1 or more, was expected")
     interruptible()
-    force, at_once = console.is_yes(options.force), int(options.imports)
-    with run_folder.step(run_folder.run_of(options.out), squash_images.STEP):
+    force, at_once = flags.is_yes("FORCE_SQUASH", options.force), int(options.imports)
+    with step.recorded(run_folder.run_of(options.out), squash_images.STEP):
         if options.reference:
             squash_images.by_hand(options.reference, options.profile, options.out, force, at_once)
         else:

@@ -6,10 +6,10 @@
     scripts/status.py --submission runs/ID/submission.json --submission runs/ID2/submission.json --watch=1
     scripts/status.py --submission runs/ID/submission.json --out runs/ID/status.json --follow
 
-With --follow, tasks on this machine that were interrupted or killed before are gone on with; on a cluster results are brought home.
-Any number of runs on a cluster is asked in one round trip.
+With --follow, tasks on this machine that were interrupted or killed before are resumed; results of a cluster are fetched.
+Any number of runs of a cluster takes one round trip.
 
-Exit codes: 0 asked (whatever the states are), 1 what ran the tasks was killed while following, 2 the run was not submitted,
+Exit codes: 0 asked (in any state), 1 what ran the tasks was killed while following, 2 the run was not submitted,
 3 could not ask, 130 interrupted while following.
 """
 
@@ -21,9 +21,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import console, run_folder
+from helpers.common import flags, run_folder, step
 from helpers.common.errors import BadInput, run_main
-from helpers.steps import follow, show
+from helpers.executors import submissions
+from helpers.steps import follow, status
 
 
 def main(arguments: list[str]) -> None:
@@ -33,23 +34,23 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--out", help="status.json to write, or - for stdout (of one run)")
     parser.add_argument("--save", action="store_true", help="write status.json beside each submission.json")
     parser.add_argument("--follow", action="store_true", help="show progress until all jobs have ended (of one run)")
-    parser.add_argument("--logs", metavar="1", help="with --follow: stream the tasks' logs (on a cluster 1 of its own accord, here 0)")
-    parser.add_argument("--watch", default="0", metavar="1", help="show the table anew in place until all jobs have ended")
+    parser.add_argument("--logs", metavar="1", help="with --follow: stream the tasks' logs (by default 1 on a cluster, 0 here)")
+    parser.add_argument("--watch", default="0", metavar="1", help="redraw the table in place until all jobs have ended")
     parser.add_argument("--json", action="store_true", help="print status.json instead of a table, a line a run")
     options = parser.parse_args(arguments)
     if len(options.submission) > 1 and (options.out or options.follow):
         raise BadInput("--out and --follow take one --submission; --save writes the status of several")
-    submissions = [show.submission_of(path) for path in options.submission]
+    found = [submissions.read(path) for path in options.submission]
     if options.follow:
-        logs = submissions[0]["executor"] == "slurm" if options.logs is None else console.is_yes(options.logs)
-        with run_folder.step(run_folder.run_of(options.submission[0]), "follow"):
-            follow.follow(submissions[0], options.submission[0], options.out or "-", logs)
+        logs = None if options.logs is None else flags.is_yes("VERBOSE", options.logs)
+        with step.recorded(run_folder.run_of(options.submission[0]), "follow"):
+            follow.follow(found[0], options.submission[0], options.out or "-", logs)
         return
     outs = [options.out] if options.out else [str(Path(path).with_name("status.json")) for path in options.submission if options.save]
-    if console.is_yes(options.watch):
-        show.watch(submissions, options.submission, outs)
+    if flags.is_yes("WATCH", options.watch):
+        status.watch(found, options.submission, outs)
     else:
-        show.statuses(submissions, options.submission, outs, options.json)
+        status.show_all(found, options.submission, outs, options.json)
 
 
 if __name__ == "__main__":

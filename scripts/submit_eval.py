@@ -1,25 +1,23 @@
 #!/usr/bin/env python3
-"""Submit an evaluation through nemo-evaluator-launcher, once: launcher.yaml (what the launcher is handed), then submission.json (its jobs).
+"""Submit an evaluation through nemo-evaluator-launcher, once: launcher.yaml (what the launcher gets), then submission.json (its jobs).
 
     scripts/submit_eval.py --config runs/ID/config.yaml --model runs/ID/model.json --launcher runs/ID/launcher.yaml --prepare
     scripts/submit_eval.py --config runs/ID/config.yaml --launcher runs/ID/launcher.yaml --out runs/ID/submission.json
 
 Exit codes: 0 submitted (or submitted before), 1 refused by the launcher or by Slurm, 2 something is missing, 3 Docker or the cluster does
-not answer, 130 interrupted: nothing that was started on this machine is left; what Slurm has queued is found by the same command.
+not answer, 130 interrupted: nothing keeps running on this machine; the same command finds what Slurm has queued.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import console, run_folder
+from helpers.common import flags, run_folder, step
 from helpers.common.errors import BadInput, run_main
-from helpers.executors.process import jobs
 from helpers.steps import cancel, submit
 
 
@@ -31,22 +29,20 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--launcher", help="launcher.yaml of the run")
     parser.add_argument("--out", help="submission.json to write, or - for stdout")
     parser.add_argument("--prepare", action="store_true", help="only write launcher.yaml")
-    parser.add_argument("--keep-partial", default="0", metavar="1", help="on Slurm: when a task is refused, the others' jobs stay")
-    parser.add_argument("--owner", type=int, metavar="PID", help="on this machine: the jobs end when this process does (make, attached)")
+    parser.add_argument("--keep-partial", default="0", metavar="1", help="on Slurm: keep the jobs of the other tasks when one is refused")
+    parser.add_argument("--owner", type=int, metavar="PID", help="on this machine: stop the jobs when this process ends (an attached make)")
     options = parser.parse_args(arguments)
     if not options.launcher:
         raise BadInput("--launcher is missing: name the launcher.yaml to write (--prepare) or to submit (--out)")
     run = run_folder.run_of(options.launcher)
     if options.prepare:
-        with run_folder.step(run, "prepare"):
+        with step.recorded(run, "prepare"):
             submit.prepare(options.config, options.model, options.launcher)
     elif options.out:
-        if options.owner:
-            os.environ[jobs.OWNER] = str(options.owner)
-        with run_folder.step(run, "submit_eval"), cancel.leaving_nothing(run):
-            submit.submit(options.config, options.launcher, options.out, console.is_yes(options.keep_partial))
+        with step.recorded(run, "submit_eval"), cancel.leaving_nothing(run):
+            submit.submit(options.config, options.launcher, options.out, flags.is_yes("KEEP_PARTIAL", options.keep_partial), options.owner)
     else:
-        raise BadInput("one of --prepare and --out says what to do")
+        raise BadInput("give --prepare to write launcher.yaml, or --out to submit it")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import console, files, run_folder
+from helpers.common import console, files, run_folder, step
 from helpers.common.errors import BadInput, run_main
 from helpers.credentials import gathering
+from helpers.executors import registry
 from helpers.steps import request
 
 
@@ -39,13 +40,15 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.env_dir and not options.env_dir.is_dir():
         raise BadInput(f"--env-dir {options.env_dir}: no such folder")
-    with run_folder.step(run_folder.run_of(options.out) if options.out != "-" else None, "wandb_env"):
+    with step.recorded(run_folder.run_of(options.out) if options.out != "-" else None, "wandb_env"):
         config, seal, _ = files.read_yaml(options.config, "config")
-        found = gathering.gather(config, options.env_dir or request.env_folder(options.config), os.environ)
+        folder = options.env_dir or request.env_folder(options.config)
+        is_local = registry.get(config["execution"]["type"]).reads_local_files
+        found = gathering.gather(config, folder, os.environ, reads_local_files=is_local)
         found.announce()
         if options.dry_run:
             for missing in found.missing:
-                console.notice(f"missing: {missing.name} (wanted by {', '.join(missing.wanted_by)}): {missing.mend}")
+                console.notice(f"missing: {missing}")
         else:
             found.require()
             if (options.check or options.preflight) and (good := found.check(lenient=options.preflight)):

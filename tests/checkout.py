@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import compileall
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import cache
+from importlib.util import cache_from_source
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -13,15 +16,24 @@ PERSONAL = ("WANDB_", "EVALMAKE_", "NEMO_EVALUATOR_", "NEMOTRON_", "OPENAI_", "N
 
 
 def copy_project(copy: Path) -> Path:
-    """A copy of the project's files (as git knows them), without .venv, at this path."""
+    """A copy of the project's files (as git knows them), without .venv, at this path. The bytecode of helpers/ comes with it: to compile
+    its modules takes 15 ms in each of the interpreters of a chain.
+    """
+    for name in _files():
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, copy / name)
+    return copy
+
+
+@cache
+def _files() -> list[str]:
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
     ).stdout
-    for name in listed.decode().split("\0"):
-        if name and (ROOT / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, copy / name)
-    return copy
+    names = [name for name in listed.decode().split("\0") if name and (ROOT / name).is_file()]
+    compileall.compile_dir(ROOT / "helpers", quiet=2)
+    compiled = [cache_from_source(name) for name in names if name.startswith("helpers/") and name.endswith(".py")]
+    return [*names, *(name for name in compiled if (ROOT / name).is_file())]
 
 
 Make = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from xdist.remote import Producer
-from xdist.scheduler import LoadFileScheduling
-from xdist.workermanage import WorkerController
 
 from checkout import PERSONAL, ROOT, Make, copy_project, make_in, stop_all
+from failure_report import pytest_runtest_makereport
+from which_run import (
+    instants,
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+    pytest_xdist_make_scheduler,
+)
 
-CLUSTER = ROOT / "tests" / "cluster"
+__all__ = [  # hooks and fixtures: pytest finds them here by their names
+    "instants",
+    "pytest_addoption",
+    "pytest_collection_modifyitems",
+    "pytest_configure",
+    "pytest_runtest_makereport",
+    "pytest_terminal_summary",
+    "pytest_testnodedown",
+    "pytest_xdist_make_scheduler",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -51,69 +66,3 @@ def make(project: Path, clean_env: dict[str, str]) -> Iterator[Make]:
     """Run Make in the project's copy."""
     yield make_in(project, clean_env)
     stop_all(project)
-
-
-# ---- Which tests run, and where ----------------------------------------------------------------------------------------------------------
-
-
-def cluster_is_missing() -> str:
-    """What the test cluster lacks on this machine, in words; empty when it can be brought up."""
-    if os.geteuid() != 0:
-        return "they need root"
-    missing = subprocess.run(["bash", ROOT / "tests/install_deps.sh", "--missing"], capture_output=True, text=True, check=False)
-    return (
-        f"system packages are missing: {missing.stdout.strip() or missing.stderr.strip()}"
-        if missing.stdout.strip() or missing.returncode
-        else ""
-    )
-
-
-class ClusterAndFiles(LoadFileScheduling):
-    """The tests on the cluster share it, so one worker runs them all, and one, with a cluster of its own, those of images, which take
-    as long as half of the others. Every other file is run whole by one worker too.
-
-    Not xdist's groups: xdist 3.8 marks them by an attribute that pytest 9.2 does not read any more.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        if not nodeid.startswith("tests/cluster/"):
-            return super()._split_scope(nodeid)
-        return "images" if nodeid.startswith("tests/cluster/test_images") else "cluster"
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ClusterAndFiles:
-    """Which worker runs what."""
-    return ClusterAndFiles(config, log)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The tests on the cluster come first, since they take longest.
-
-    Where the cluster cannot be brought up they are left out, which the last lines say; in CI they fail then.
-    """
-    on_cluster = [item for item in items if item.path.is_relative_to(CLUSTER)]
-    others = [item for item in items if not item.path.is_relative_to(CLUSTER)]
-    if on_cluster and not os.environ.get("CI") and (why := cluster_is_missing()):
-        config.stash[NOT_RUN] = f"{len(on_cluster)} tests on the test cluster did not run: {why}; `make test-deps test` as root runs them"
-        if hasattr(config, "workeroutput"):  # a worker's way to tell the process that prints
-            config.workeroutput["not_run"] = config.stash[NOT_RUN]
-        config.hook.pytest_deselected(items=on_cluster)
-        on_cluster = []
-    items[:] = [*on_cluster, *others]
-
-
-NOT_RUN = pytest.StashKey[str]()
-
-
-def pytest_testnodedown(node: WorkerController) -> None:
-    """What a worker left out is told by the process that prints."""
-    if text := getattr(node, "workeroutput", {}).get("not_run"):
-        node.config.stash[NOT_RUN] = text
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Iterator[None]:
-    """Say what did not run in the last lines, below the list of failures: pytest prints that after all summaries but an outermost one."""
-    yield
-    if text := config.stash.get(NOT_RUN, ""):
-        terminalreporter.write_line(text, yellow=True)

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import psutil
 
-from helpers.executors.process import executor
+from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
+from helpers.executors.process import launcher_executor as executor
 
-ENDPOINT = Path(__file__).parent / "endpoint.py"
+ENDPOINT = Path(__file__).parent / "doubles" / "endpoint.py"
 SCORES = "results: {tasks: {t: {metrics: {m: {scores: {s: {value: 0.5, stats: {count: 2, stderr: 0.1}}}}}}}}"
 DONE = f"echo '{SCORES}' > artifacts/results.yml"
 LONG = "touch artifacts/begun; sleep 600"
@@ -76,7 +77,7 @@ def reasons(jobs: Path) -> list[str]:
 
 def plan_of(jobs: Path) -> dict[str, Any]:
     """plan.json of a jobs folder, which is there."""
-    plan = process_jobs.read(jobs / process_jobs.PLAN)
+    plan = job_folder.read(jobs / process_jobs.PLAN)
     assert plan
     return plan
 
@@ -92,7 +93,7 @@ def left(jobs: Path) -> list[str]:
 
 def supervisor_pid(jobs: Path) -> int:
     """The pid in supervisor.json."""
-    record = process_jobs.read(jobs / process_jobs.SUPERVISOR)
+    record = job_folder.read(jobs / process_jobs.SUPERVISOR)
     assert record
     return int(record["pid"])
 

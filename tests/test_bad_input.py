@@ -86,7 +86,7 @@ CASES: dict[str, Case] = {
     "path with a newline": Case(r"\S*mine\.yaml:7: deployment\.checkpoint_path: \"/c\\+nx\": expected .*", SLURM.replace("/c,", '"/c\\nx",')),
     "image with a control character": Case(r"\S*mine\.yaml:7: deployment\.image: \"i\\+u0007\": expected .*", deploying('image: "i\\a"')),
     "walltime that YAML reads as a number": Case(r"\S*mine\.yaml:6: execution\.walltime: .*45045.*quotes.*", executing("walltime: 12:30:45")),
-    "walltime in words": Case(r"\S*mine\.yaml:6: execution\.walltime: walltime 'soon': one of Slurm's forms was expected, as text: .*", executing("walltime: soon")),
+    "walltime in words": Case(r"\S*mine\.yaml:6: execution\.walltime: walltime 'soon': expected text in one of Slurm's formats: .*", executing("walltime: soon")),
     "still open": Case(r"\S*mine\.yaml:7: deployment\.checkpoint_path has no value; give SET=\"deployment\.checkpoint_path=…\"", SLURM.replace("/c,", "'???',")),
     "two models": Case(r"\S*mine\.yaml:9: target\.api_endpoint\.url names a hosted model, .* remove it, or choose deployment\.type none", SLURM + "target: {api_endpoint: {url: http://h}}\n"),
     # defaults and interpolations
@@ -110,7 +110,7 @@ CASES: dict[str, Case] = {
     "variable within a text": Case(r"\S*mine\.yaml:5: env_vars\.A: \$\{oc\.…\} inside a text cannot be translated; write host:NAME, .*", HOSTED + "env_vars: {A: 'x ${oc.env:HOME}'}\n"),
     "secret in the config": Case(r"\S*mine\.yaml:5: env_vars\.HF_TOKEN: this is a secret; .* write host:HF_TOKEN", HOSTED + f"env_vars: {{HF_TOKEN: {SECRET}}}\n"),
     "secret in the profile": on_slurm(r"\S*env\.toml:13 \[C\]: hf_token looks like a secret, .*", env=PROFILE + f'hf_token = "{SECRET}"\n'),
-    "secret in SET": Case(r"SET: env_vars\.HF_TOKEN: .*secret.*", arguments=["--set", f"env_vars.HF_TOKEN={SECRET}"]),
+    "secret in SET": Case(r"SET: env_vars\.HF_TOKEN: this looks like a secret; .*", arguments=["--set", f"env_vars.HF_TOKEN={SECRET}"]),
     # tasks
     "task typo in the config": Case(r"\S*mine\.yaml:4: there is no task 'capitls' \(did you mean capitals\?\); `make tasks .*", tasks("[{name: capitls}]")),
     "task typo in TASKS": Case(r"TASKS: there is no task 'capitls' \(did you mean capitals\?\); `make tasks .*", arguments=["--tasks", "capitls"]),
@@ -137,8 +137,9 @@ CASES: dict[str, Case] = {
     "SET of a wrong type": Case(r"SET evaluation\.tasks: evaluation\.tasks: expected a list of `- name: TASK`", arguments=["--set", "evaluation.tasks=x"]),
     "MODEL that is a command": Case(r"MODEL run\.model: run\.model: .*: expected an artifact reference NAME:VERSION, such as rl:latest", arguments=["--model", "rl:latest;ls"]),
     "MODEL empty": Case(r"MODEL is empty; give it a value or leave it out", arguments=["--model", ""]),
-    "QUICK that is no number": Case(r"QUICK=few: a number of samples, 1 or more, was expected", arguments=["--quick", "few"]),
-    "QUICK zero": Case(r"QUICK=0: a number of samples, 1 or more, was expected", arguments=["--quick", "0"]),
+    "QUICK that is no number": Case(r"QUICK=few: expected a number of samples, 1 or more", arguments=["--quick", "few"]),
+    "FORCE_SQUASH neither yes nor no": Case(r"FORCE_SQUASH=maybe: expected 1, y, yes, true, on to switch it on, or 0, n, no, false, off to leave it off", arguments=["--force-squash", "maybe"]),
+    "QUICK zero": Case(r"QUICK=0: expected a number of samples, 1 or more", arguments=["--quick", "0"]),
     # profiles
     "no such profile": Case(r"PROFILE=X: there is no such profile in \S*env\.toml; profiles: C", env=PROFILE, arguments=["--profile", "X"]),
     "PROFILE=wandb": Case(r"PROFILE=wandb: \[wandb\] is a section of its own, not a profile; profiles: C", env=PROFILE, arguments=["--profile", "wandb"]),

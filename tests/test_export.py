@@ -46,7 +46,7 @@ def test_scores_are_in_wandb_after_make_eval_and_the_key_is_nowhere(
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     assert "[info] Detected W&B login, setting WANDB_API_KEY" in lines
-    assert f"[info] W&B at {double.url}: the key is me's and may write to {ENTITY}/{PROJECT}" in lines
+    assert f"[info] W&B at {double.url}: the key belongs to me and may write to {ENTITY}/{PROJECT}" in lines
     assert f"✓ W&B holds the scores: 2 runs in {ENTITY}/{PROJECT}, verified" in lines
     rows = json.loads(next(project.glob("runs/*/results.json")).read_text())["rows"]
     for row, one in zip(rows, exports(project)["runs"], strict=True):
@@ -72,7 +72,7 @@ def test_a_failed_export_is_told_and_the_evaluation_is_not_failed(make: Make, pr
     double.off()
     done = make("eval", configure(project, served_by()), "QUICK=1", "TASKS=opposites", EXPORTED)
     assert done.returncode == 0, done.stderr
-    assert "the evaluation goes on, and its export is verified at the end" in done.stderr
+    assert "the evaluation continues, and its export is verified at the end" in done.stderr
     told = [line for line in done.stderr.splitlines() if line.startswith("✗ ")]
     assert len(told) == 1
     assert told[0].startswith(f"✗ The export to W&B failed: W&B at {double.url} does not answer")

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from checkout import Make
+from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from local_jobs import left, plan_of, served_by, supervisor_pid, until
 
@@ -72,7 +73,7 @@ def jobs_of(project: Path) -> Path:
 
 def started(jobs: Path, task: str) -> bool:
     """Whether a task has asked its first question."""
-    return bool(process_jobs.number_in(jobs / task / "artifacts" / "progress"))
+    return bool(job_folder.number_in(jobs / task / "artifacts" / "progress"))
 
 
 def nobody_listens(pids: list[int]) -> bool:
@@ -104,7 +105,7 @@ def test_ctrl_c_on_a_real_model_leaves_nothing_and_the_same_run_goes_on(make: Ma
     assert "(4)" in partial.stdout
     assert "INTERRUPTED" in partial.stdout
     assert not (run_folder(project) / "results.json").exists()
-    first = [task for task in plan_of(jobs)["tasks"] if process_jobs.exit_code(jobs / task["dir"]) == 0]
+    first = [task for task in plan_of(jobs)["tasks"] if job_folder.exit_code(jobs / task["dir"]) == 0]
     kept = (jobs / first[0]["dir"] / "artifacts/results.yml").stat().st_mtime_ns
 
     done = make("eval", f"RUN={run_folder(project).name}")

@@ -17,11 +17,12 @@ from pathlib import Path
 import pytest
 
 from checkout import PERSONAL, ROOT, Make, copy_project, make_in, stop_all
-from helpers.common import files, run_folder
+from helpers.common import files, flags, run_folder, step
 from helpers.steps import lineage, variables
 
 SMALL = ("QUICK=1", "TASKS=opposites")
-FILES = [*lineage.FILES, "events.jsonl"]
+RECORDS = ["events.jsonl", "exit.json"]
+FILES = [*lineage.FILES, *RECORDS]
 BEFORE_SUBMISSION = lineage.FILES[: lineage.FILES.index("submission.json")]
 # Root may write anywhere; without this capability it is refused as anybody else would be.
 UNPRIVILEGED = ("setpriv", "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
@@ -119,7 +120,7 @@ def unsubmitted(prepared: Kept) -> Path:
 
 def written(run: Path) -> dict[str, bytes]:
     """The bytes of every file below the run's folder, but for those that say what happened, and when it was last asked."""
-    noisy = ("events.jsonl", "launcher.log", ".lock", "status.json")
+    noisy = (*RECORDS, "launcher.log", ".lock", ".at-work", "status.json")
     return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name not in noisy}
 
 
@@ -139,15 +140,13 @@ def remove_seal(path: Path) -> None:
     text = path.read_text()
     if path.suffix == ".yaml":
         path.write_text(text.rpartition("# seal:")[0])
-    elif path.suffix == ".jsonl":
-        path.write_text(re.sub(r', "seal": "\w+"\}', "}", text))
     else:
         path.write_text(json.dumps({k: v for k, v in json.loads(text).items() if k != "seal"}, indent=2) + "\n")
 
 
 EDITS: dict[str, Callable[[Path], object]] = {
     "a value changed": change_value,
-    "a byte appended": lambda path: path.write_bytes(path.read_bytes() + b" "),
+    "a line appended": lambda path: path.write_bytes(path.read_bytes() + b"more: 1\n"),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-9]),
     "emptied": lambda path: path.write_bytes(b""),
     "its seal removed": remove_seal,
@@ -221,7 +220,7 @@ def test_typed_values_reach_the_request_unchanged_and_execute_nothing(desk: Desk
 def test_values_of_the_environment_reach_the_request_unchanged_and_execute_nothing(desk: Desk, flags: list[str]) -> None:
     value = "  " + "\n".join(VALUES)  # leading blanks too: of a typed value GNU Make itself drops them
     before = set(desk.ids())
-    given = {"MODEL": value, "PROFILE": value, "TASKS": value, "SET": f"key={shlex.quote(value)}", "FORCE_SQUASH": value, "VERBOSE": value}
+    given = {"MODEL": value, "PROFILE": value, "TASKS": value, "SET": f"key={shlex.quote(value)}"}
     done = desk.make(*flags, "eval", env={f"EVALMAKE_{name}": text for name, text in given.items()})
     assert done.returncode == 2
     (made,) = set(desk.ids()) - before
@@ -232,9 +231,11 @@ def test_values_of_the_environment_reach_the_request_unchanged_and_execute_nothi
 
 
 def test_dry_make_executes_nothing_of_a_value(desk: Desk) -> None:
+    names = [entry.name for entry in variables.variables() if entry.name not in ("RUN", *flags.NAMES)]
     for value in VALUES:
         if "\n" not in value:
-            desk.make("-n", "eval", *(f"{entry.name}={value}" for entry in variables.variables() if entry.name != "RUN"))
+            assert desk.make("-n", "eval", *(f"{name}={value}" for name in names)).returncode == 0 or "$(error" in value
+            desk.make("-n", "eval", *(f"{name}={value}" for name in (*names, "RUN", *flags.NAMES)))
     assert not list(desk.project.glob("PLANTED*"))
 
 
@@ -283,10 +284,10 @@ def test_plain_variables_of_the_environment_do_not_count(desk: Desk) -> None:
     plain = {entry.name: "from-the-environment" for entry in variables.variables()}
     plain |= {"R": "x", "PY": "false", "MODE": "x", "SHELL": "/bin/false", "run_id": "x", "installed": "x"}
     assert desk.make("compile", "SHELL=/bin/false").returncode == 0  # Make's own, and not to be chosen
-    for flags in ([], ["-e"]):
-        done = desk.make(*flags, "compile", env=plain)
+    for options in ([], ["-e"]):
+        done = desk.make(*options, "compile", env=plain)
         assert done.returncode == 0, done.stderr
-        assert "from-the-environment" not in done.stdout + desk.make(*flags, "help", env=plain).stdout
+        assert "from-the-environment" not in done.stdout + desk.make(*options, "help", env=plain).stdout
 
 
 @pytest.mark.parametrize(
@@ -380,10 +381,12 @@ def test_eval_prints_the_scores_of_a_real_model(finished: Kept) -> None:
 
 
 def test_every_file_of_a_run_fits_its_schema_and_the_others(run: Path) -> None:
-    assert sorted(FILES) == sorted(p.name for p in run.iterdir() if p.is_file() and p.name != ".lock")
+    assert sorted(FILES) == sorted(p.name for p in run.iterdir() if p.is_file() and p.name not in (".lock", ".at-work"))
     lineage.check(run)
-    assert run_folder.bad_event(run) is None
     steps = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    for event in steps:
+        files.validate(event, "events", "events.jsonl")
+    assert step.last_exit(run) == step.Exit("verdict", 0, "")
     assert {event["step"] for event in steps} >= {"new_run", "compile_config", "wandb_env", "prepare", "submit_eval", "collect_results"}
     assert all(event["exit_code"] == 0 for event in steps if event["event"] == "end")
 
@@ -426,12 +429,15 @@ def test_two_terminals_on_one_run_submit_it_once(desk: Desk, unsubmitted: Path) 
     lineage.check(unsubmitted)
 
 
-def test_a_step_killed_anywhere_goes_on_with_the_same_command(desk: Desk) -> None:
+def test_a_step_killed_anywhere_goes_on_with_the_same_command(desk: Desk, instants: Callable[[str, list[str]], list[str]]) -> None:
     assert desk.make("eval", *SMALL, env={"KILL": "before run"}).returncode == 2
     known = desk.invocations() if (desk.home / ".nemo-evaluator").exists() else set()
     run = desk.new(kill="after run")
+    chosen = {when: instants(f"{when} a file", lineage.FILES[1:]) for when in ("before", "after")}
     for name in lineage.FILES[1:]:
         for when in ("before", "after"):
+            if name not in chosen[when]:
+                continue
             done = desk.make("eval", f"RUN={run.name}", env={"KILL": f"{when} {name}"})
             assert done.returncode == 2, (when, name, done.stderr)
             assert "137" in done.stderr or "Killed" in done.stderr, done.stderr
@@ -492,8 +498,8 @@ def test_a_file_of_a_finished_run_that_is_deleted_is_made_again_as_it_was(desk: 
     assert (run / name).exists()
     assert written(run) == written(finished.copy)
     said = {"submission.json": "found, submitted before", "status.json": "Invocation", "results.json": "SUCCEEDED"}
-    said["exports.json"] = "Results: "  # nothing is exported, and so nothing said
-    assert said.get(name, f"{name} {'was' if name in ('request.json', 'events.jsonl') else 'is'} gone") in done.stderr
+    said |= dict.fromkeys(("exports.json", *RECORDS), "Results: ")  # nothing is exported, and so nothing said
+    assert said.get(name, f"{name} {'was' if name == 'request.json' else 'is'} missing") in done.stderr
 
 
 def test_all_files_that_a_run_is_made_of_can_be_deleted_at_once(desk: Desk, run: Path, finished: Kept) -> None:
@@ -520,12 +526,40 @@ def test_a_file_of_a_finished_run_that_is_edited_is_refused_by_name(desk: Desk, 
     assert f"runs/{run.name}/{name}" in last_error(judge(desk, run, finished))
 
 
-@pytest.mark.parametrize("edit", EDITS)
-def test_an_edited_record_of_what_happened_is_named(desk: Desk, run: Path, finished: Kept, edit: str) -> None:
-    EDITS[edit](run / "events.jsonl")
+@pytest.mark.parametrize("name", RECORDS)
+def test_an_edited_record_of_what_happened_decides_nothing(desk: Desk, run: Path, finished: Kept, name: str) -> None:
+    for content in (b"", b"{torn", b"\xff\n", b'{"step": "eval", "event": "end", "exit_code": 4}\n'):
+        (run / name).write_bytes(content)
+        done = judge(desk, run, finished)
+        assert done.returncode == 0, done.stderr
+        assert step.last_exit(run) == step.Exit("verdict", 0, "")
+
+
+@pytest.mark.parametrize("name", lineage.FILES)
+def test_a_file_of_a_finished_run_in_another_layout_is_no_edit(desk: Desk, run: Path, finished: Kept, name: str) -> None:
+    (run / name).write_text("\n" + (run / name).read_text().replace(": ", ":  ").replace("made from:  ", "made from: ") + "\n")
+    before = written(run)
     done = judge(desk, run, finished)
     assert done.returncode == 0, done.stderr
-    assert f"[notice] runs/{run.name}/events.jsonl" in done.stderr
+    assert written(run) == before
+
+
+def test_how_the_last_step_ended_is_in_exit_json_and_a_good_one_replaces_it(desk: Desk, run: Path) -> None:
+    assert desk.make("eval", f"RUN={run.name}", "TASKS=capitals").returncode == 2
+    ended = step.last_exit(run)
+    assert ended
+    assert (ended.step, ended.code) == ("new_run", 2)
+    assert "was made with TASKS=opposites, not capitals" in ended.error
+    assert desk.make("eval", f"RUN={run.name}").returncode == 0
+    assert step.last_exit(run) == step.Exit("verdict", 0, "")
+
+
+@pytest.mark.parametrize("name", flags.NAMES)
+def test_an_on_off_variable_that_is_neither_is_refused_before_anything_is_made(desk: Desk, name: str) -> None:
+    before = desk.ids()
+    assert last_error(desk.make("eval", f"{name}=maybe")).startswith(f"error: {name}=maybe: expected 1, y, yes, true, on")
+    assert last_error(desk.make("eval", env={f"EVALMAKE_{name}": "maybe"})).startswith(f"error: {name}=maybe: expected")
+    assert desk.ids() == before
 
 
 def test_a_file_of_another_run_is_refused(desk: Desk, run: Path, unsubmitted: Path, finished: Kept) -> None:
@@ -642,7 +676,7 @@ def test_a_config_that_would_come_out_differently_is_not_made_again(desk: Desk, 
     path.write_text(text.replace("120", "121"))
     line = last_error(judge(desk, run, finished))
     path.write_text(text)
-    assert f"runs/{run.name}/config.yaml is gone and cannot be made again" in line
+    assert f"runs/{run.name}/config.yaml is missing and cannot be made again" in line
     assert desk.make("results", f"RUN={run.name}").returncode == 0
 
 

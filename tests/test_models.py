@@ -101,7 +101,7 @@ def test_a_run_that_goes_on_has_the_version_that_was_recorded_though_latest_has_
     (run / "model.json").unlink()
     gone = make("eval", "RUN=latest")
     assert BAD_INPUT in gone.stderr
-    assert "model.json is gone and cannot be made again as it was" in gone.stderr
+    assert "model.json is missing and cannot be made again as it was" in gone.stderr
     assert "an alias such as latest moves" in gone.stderr
     (root / "ModelArtifact-rl/latest").write_text("v2")
     assert "cannot be made again" not in make("eval", "RUN=latest").stderr

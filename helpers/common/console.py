@@ -1,4 +1,4 @@
-"""What a person sees: colour and boxes on a terminal, plain text in a pipe. Data goes to stdout, talk to stderr."""
+"""What a person sees: colour and boxes on a terminal, plain text in a pipe. Data goes to stdout, messages to stderr."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def is_fancy(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal that takes colour and cursor movement (NO_COLOR and TERM=dumb say no)."""
+    """Whether `stream` is a terminal that may get colour and cursor movement; NO_COLOR and TERM=dumb forbid both."""
     return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
-def is_yes(value: str | None) -> bool:
-    """Whether a variable that switches something on was given as such: any text but 0, no, n, off and false."""
-    return value is not None and value.strip().lower() not in {"", "0", "no", "n", "off", "false"}
+def counted(number: int, noun: str) -> str:
+    """`1 job`, `2 jobs`: the number with its noun, which takes an s in the plural."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def info(text: str) -> None:
@@ -29,7 +29,7 @@ def info(text: str) -> None:
 
 
 def notice(text: str) -> None:
-    """One line `[notice] …` on stderr: nothing is wrong, but something is not quite as it was written."""
+    """One line `[notice] …` on stderr: nothing failed, but something differs from what the user may expect."""
     _tagged("[notice]", "33", text)
 
 
@@ -50,7 +50,7 @@ def _tagged(tag: str, colour: str, text: str) -> None:
 
 
 def rich_console(stream: TextIO) -> Console:
-    """A rich console on `stream`; in a pipe it is 100 columns wide and draws no colour."""
+    """A rich console on `stream`; in a pipe it is 100 columns wide and has no colour."""
     from rich.console import Console
 
     fancy = is_fancy(stream)
@@ -61,16 +61,16 @@ def rich_console(stream: TextIO) -> Console:
 
 @dataclass(frozen=True)
 class Cell:
-    """A table's cell with a rich style (`red`, `dim`)."""
+    """A table cell with a rich style (`red`, `dim`)."""
 
     text: str
     style: str = ""
 
 
 def print_table(title: str, head: list[str], rows: list[list[str | Cell]], right: tuple[str, ...] = (), last_is_text: bool = False) -> None:
-    """A table on stdout: drawn on a terminal, in aligned columns of plain text in a pipe, where nothing is cut.
+    """Print a table on stdout: with borders on a terminal; in a pipe as aligned plain text, with nothing cut.
 
-    `right` names the columns of numbers. With `last_is_text` the last column is a sentence: on a terminal it is cut to one line.
+    `right` names the columns to align right (numbers). With `last_is_text` a terminal cuts the last column to one line.
     """
     texts = [head, *([cell.text if isinstance(cell, Cell) else cell for cell in row] for row in rows)]
     widths = [max(len(line[number]) for line in texts) for number in range(len(head))]
@@ -80,7 +80,7 @@ def print_table(title: str, head: list[str], rows: list[list[str | Cell]], right
 
         screen = rich_console(sys.stdout)
         if last_is_text:
-            widths[-1] = max(20, screen.width - sum(widths[:-1]) - 3 * len(head) - 1)  # 3: a border and two blanks a column
+            widths[-1] = max(20, screen.width - sum(widths[:-1]) - 3 * len(head) - 1)  # 3: a border and two blanks per column
         table = Table(title=title, title_justify="left")
         for number, name in enumerate(head):
             sentence = last_is_text and number == len(head) - 1

@@ -6,19 +6,18 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 
 INTERRUPTED = 130
 
 
 class EvalmakeError(Exception):
-    """An error that a user can mend. Its text is one line: what, where (file:line), and the mend."""
+    """An error that a user can fix. Its text is one line: what happened, where (file:line), and the fix."""
 
     exit_code = 1
 
 
 class StepFailed(EvalmakeError):
-    """Something failed half-way; nothing that looks finished was left. Exit 1."""
+    """A step failed half-way and left nothing that looks finished. Exit 1."""
 
 
 class BadInput(EvalmakeError):
@@ -28,13 +27,13 @@ class BadInput(EvalmakeError):
 
 
 class Unreachable(EvalmakeError):
-    """A cluster or a service could not be asked: worth trying again, and no answer at all. Exit 3."""
+    """A cluster or a service did not answer. That is neither yes nor no, and worth trying again. Exit 3."""
 
     exit_code = 3
 
 
 class TaskFailed(EvalmakeError):
-    """The evaluation ended, and some task has no results. Exit 4."""
+    """The evaluation ended, but some task has no results. Exit 4."""
 
     exit_code = 4
 
@@ -47,31 +46,40 @@ class Interrupted(EvalmakeError):
 
 def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:
     """` (did you mean X?)` with the known word closest to `word`, behind `prefix`; empty when none is close."""
+    from difflib import get_close_matches
+
     matches = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {prefix}{matches[0]}?)" if matches else ""
 
 
 def one_line(text: object) -> str:
-    r"""Text with line breaks folded and control characters shown as \\xNN: a message cannot forge a second line or move the cursor."""
+    r"""The text on one line, control characters as \\xNN, so that a message can neither forge a second line nor move the cursor."""
     folded = " ".join(str(text).split())
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in folded)
 
 
 def interruptible() -> None:
-    """Make SIGTERM and SIGHUP raise Interrupted, as Ctrl-C raises KeyboardInterrupt, so that clean-up runs for all three."""
+    """Make SIGTERM and SIGHUP raise Interrupted, as Ctrl-C raises KeyboardInterrupt, so that all three clean up."""
 
     def stop(number: int, _frame: object) -> None:
         raise Interrupted(f"stopped by {signal.Signals(number).name}")
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP, and that stays
+            signal.signal(number, stop)
+
+
+def uninterruptible() -> None:
+    """Ignore Ctrl-C, SIGTERM and SIGHUP from now on, so that a second one does not cut the clean-up short."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def run_main(main: Callable[[list[str]], int | None]) -> None:
-    """Call `main` with the command line's arguments and exit with its code.
+    """Call `main` with the command line's arguments and exit with its code (None: 0).
 
-    The one error boundary: an EvalmakeError becomes one line `error: …` on stderr and its exit code; a reader that closed
-    the pipe ends the script in silence; anything else is a bug and keeps its traceback. EVALMAKE_DEBUG=1 shows every traceback.
+    The one error boundary: an EvalmakeError becomes one line `error: …` on stderr and its exit code; a reader that closes the pipe ends the
+    script silently; anything else is a bug and keeps its traceback. EVALMAKE_DEBUG=1 shows every traceback.
     """
     try:
         code = main(sys.argv[1:]) or 0

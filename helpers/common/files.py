@@ -1,8 +1,8 @@
 """Files that pass between steps: written whole or not at all, validated by their JSON Schema, and sealed against edits.
 
-A seal is a SHA-256 over the content. A file that a person edited after a step wrote it, be it by one space, is refused, so that nothing
-edited is used, or ignored, in silence. Without a seal a file is taken as written by hand, and in a run's folder it is refused: a step
-wrote it there, with one. `made_from` holds the seals of the files that it was made from: staleness is a question of content, not of clocks.
+A seal is a SHA-256 over the content, so another layout, a space or a comment is no edit, and a changed value is. An edited file is refused:
+nothing edited is used, or ignored, in silence. A file without a seal was written by hand; in a run's folder it is refused, since steps
+write theirs with one. `made_from` holds the seals of the files that it was made from, so content decides what is stale, not clocks.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from helpers.common import run_folder, schema_messages
+from helpers.common import run_folder, schema_messages, yaml_files
 from helpers.common.errors import BadInput, StepFailed, one_line
+from helpers.common.schema_check import surely_fits
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = ROOT / "configs" / "schemas"
-SEAL_LINE = "# seal: sha256:"
-MADE_FROM_LINE = "# made from: "
+SEAL_LINE = re.compile(r"^# seal: (.*)$", re.MULTILINE)
+MADE_FROM_LINE = re.compile(r"^# made from: (.*)$", re.MULTILINE)
+MAKE_AGAIN = "delete it and run the same command again to make it again"
 
 
 def shown(path: Path | str) -> str:
@@ -39,7 +42,7 @@ def sha256_bytes(data: bytes) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """The same of a file's content, read in pieces of 1 MiB (checkpoints are large)."""
+    """`sha256:` and 64 hex digits of a file's content, read in pieces of 1 MiB (checkpoints are large)."""
     digest = hashlib.sha256()
     with path.open("rb") as handle:
         while piece := handle.read(1 << 20):
@@ -48,7 +51,7 @@ def sha256_file(path: Path) -> str:
 
 
 def write_text(path: Path | str, text: str, mode: int = 0o644) -> None:
-    """Write `text` (UTF-8) beside its place, flush it to disk and rename it into its place: whole, or absent.
+    """Write `text` (UTF-8) to a temporary file beside `path`, flush it to disk and rename it: the file is whole, or absent.
 
     `-` writes to stdout. Raises StepFailed when the folder cannot be written or the disk is full.
     """
@@ -71,17 +74,15 @@ def write_text(path: Path | str, text: str, mode: int = 0o644) -> None:
             Path(temporary).unlink(missing_ok=True)
         if not isinstance(error, OSError):
             raise
-        message = f"cannot write {shown(path)}: {error.strerror}; free space or mend the permissions, then give the same command"
-        raise StepFailed(message) from error
+        raise StepFailed(f"cannot write {shown(path)}: {error.strerror}; {run_folder.FREE_OR_FIX}") from error
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, unless it is there. Raises StepFailed when it cannot be made."""
+    """Make a folder if it does not exist. Raises StepFailed when it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        message = f"cannot make {shown(path)}: {error.strerror}; free space or mend the permissions, then give the same command"
-        raise StepFailed(message) from error
+        raise StepFailed(f"cannot make {shown(path)}: {error.strerror}; {run_folder.FREE_OR_FIX}") from error
 
 
 def read_text(path: Path | str) -> str:
@@ -94,10 +95,6 @@ def read_text(path: Path | str) -> str:
         raise BadInput(f"cannot read {shown(path)}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise BadInput(f"{shown(path)}: not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-
-
-def _canonical(data: dict[str, Any]) -> bytes:
-    return json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
 
 
 @cache
@@ -116,6 +113,8 @@ def _validator(name: str) -> Any:
 
 def misfit(data: Any, schema: str) -> tuple[str, str] | None:
     """The dotted key that does not fit configs/schemas/SCHEMA.schema.json, and the explanation, key included; None if `data` fits."""
+    if surely_fits(data, load_schema(schema)):
+        return None
     from jsonschema.exceptions import best_match
 
     error = best_match(_validator(schema).iter_errors(data))
@@ -131,110 +130,126 @@ def validate(data: Any, schema: str, where: str) -> None:
 def seal_json(data: dict[str, Any]) -> dict[str, Any]:
     """A copy of `data` with its `seal` last: the SHA-256 over its canonical JSON without the seal."""
     content = {key: value for key, value in data.items() if key != "seal"}
-    return {**content, "seal": sha256_bytes(_canonical(content))}
+    return {**content, "seal": _seal(content)}
 
 
 def write_json(path: Path | str, data: dict[str, Any], schema: str) -> str:
     """Validate, seal and write `data` as JSON; returns the seal. Raises StepFailed if the data does not fit its own schema (a bug)."""
     sealed = seal_json(data)
-    try:
-        validate(sealed, schema, shown(path))
-    except BadInput as error:
-        raise StepFailed(f"refusing to write a file that its schema rejects: {error}") from error
-    write_text(path, _json_text(sealed))
+    _validate_own(sealed, schema, path)
+    write_text(path, json.dumps(sealed, indent=2, ensure_ascii=False) + "\n")
     return str(sealed["seal"])
 
 
 def read_json(path: Path | str, schema: str) -> dict[str, Any]:
-    """Read a JSON file that a step wrote, check its seal and its schema.
+    """Read a JSON file that a step wrote, and check its seal and its schema; the data comes with its seal.
 
-    A file without a seal was written by hand: outside a run it is used, and a line on stderr says so. Raises BadInput for a missing, torn,
-    edited or misfitting file.
+    A file without a seal was written by hand: outside a run it is used, with a line on stderr. Raises BadInput for a file that is missing,
+    torn, edited or does not fit its schema.
     """
     text = read_text(path)
     try:
-        data: Any = json.loads(text)
+        data: Any = json.loads(text, object_pairs_hook=_keys_once)
     except json.JSONDecodeError as error:
-        raise BadInput(f"{shown(path)}:{error.lineno}: not JSON: {error.msg}; delete it and the same command makes it again") from error
+        raise BadInput(f"{shown(path)}:{error.lineno}: not JSON: {error.msg}; {MAKE_AGAIN}") from error
     except RecursionError:
-        raise BadInput(f"{shown(path)}: not JSON that a step wrote: nested too deeply; delete it") from None
+        raise BadInput(f"{shown(path)}: nested too deeply for a file of a run; {MAKE_AGAIN}") from None
+    except _KeyTwice as error:
+        raise BadInput(f"{shown(path)} was edited: it has the key {one_line(error)} twice; {MAKE_AGAIN}") from None
     if not isinstance(data, dict):
-        raise BadInput(f"{shown(path)}: a JSON object was expected")
+        raise BadInput(f"{shown(path)}: expected a JSON object; {MAKE_AGAIN}")
     sealed = seal_json(data)
     if "seal" not in data:
-        _handmade(path)
-    elif text != _json_text(sealed):
-        raise BadInput(_edited(path))
+        _check_handmade(path)
+    elif data["seal"] != sealed["seal"]:
+        raise _edited(path)
     validate(sealed, schema, shown(path))
     return sealed
 
 
 def write_yaml(path: Path | str, data: dict[str, Any], schema: str, made_by: str, made_from: dict[str, str]) -> str:
-    """Validate and write `data` as YAML with a head that says what made it from what, and a seal as its last line; returns the seal."""
-    try:
-        validate(data, schema, shown(path))
-    except BadInput as error:
-        raise StepFailed(f"refusing to write a file that its schema rejects: {error}") from error
-    body, seal = _yaml_body(data, made_by, made_from)
-    write_text(path, f"{body}# seal: {seal}\n")
+    """Validate and write `data` as YAML; returns the seal. Comments say which script made it, from what, and its seal (the last line).
+
+    Raises StepFailed if the data does not fit its own schema (a bug).
+    """
+    _validate_own(data, schema, path)
+    seal = yaml_seal(data, made_from)
+    head = f"# made by {made_by}; do not edit: change the config, or start a new run with SET=…"
+    origin = json.dumps(made_from, sort_keys=True)
+    write_text(path, f"{head}\n# made from: {origin}\n{yaml_files.dump(data)}# seal: {seal}\n")
     return seal
 
 
-def yaml_seal(data: dict[str, Any], made_by: str, made_from: dict[str, str]) -> str:
-    """The seal that write_yaml would give to this content."""
-    return _yaml_body(data, made_by, made_from)[1]
-
-
-def _yaml_body(data: dict[str, Any], made_by: str, made_from: dict[str, str]) -> tuple[str, str]:
-    origin = json.dumps(made_from, sort_keys=True)
-    body = f"# made by {made_by}; do not edit: change the config or give SET=… to a new run\n{MADE_FROM_LINE}{origin}\n{dump_yaml(data)}"
-    return body, sha256_bytes(body.encode("utf-8"))
-
-
-def dump_yaml(data: Any) -> str:
-    """`data` as YAML text: keys in their order, long text unwrapped, texts that YAML 1.1 would read as numbers quoted."""
-    import yaml
-
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=10_000)
-    return text
+def yaml_seal(data: dict[str, Any], made_from: dict[str, str]) -> str:
+    """The seal that write_yaml gives to this content."""
+    return _seal({"data": _named(data), "made_from": made_from})
 
 
 def read_yaml(path: Path | str, schema: str) -> tuple[dict[str, Any], str, dict[str, str]]:
-    """Read a sealed YAML file of a run: its data, its seal, and the seals of what it was made from (empty for a handmade file)."""
+    """Read a sealed YAML file of a run: its data, its seal, and the seals of what it was made from (empty for a file written by hand).
+
+    Raises BadInput as read_json does.
+    """
     import yaml
 
     text = read_text(path)
-    body, line, rest = text.rpartition(SEAL_LINE)
-    made_from: dict[str, str] = {}
-    if line:
-        if line + rest != f"# seal: {sha256_bytes(body.encode('utf-8'))}\n":
-            raise BadInput(_edited(path))
-        for head in body.splitlines()[:2]:
-            if head.startswith(MADE_FROM_LINE):
-                made_from = json.loads(head[len(MADE_FROM_LINE) :])
-    else:
-        body = text
-        _handmade(path)
+    seals = [seal.strip() for seal in SEAL_LINE.findall(text)]
+    if not seals:
+        _check_handmade(path)
     try:
-        data = yaml.load(body, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # with libyaml ten times faster: 7 ms instead of 70
-    except yaml.YAMLError as error:
-        raise BadInput(f"{shown(path)}: {one_line(error)}") from error
+        data = yaml_files.load(text, keys_once=True)
+        origin = MADE_FROM_LINE.search(text)
+        made_from: dict[str, str] = json.loads(origin[1]) if origin else {}
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BadInput(f"{shown(path)}: not YAML that a step wrote: {one_line(error)}; {MAKE_AGAIN}") from error
+    seal = yaml_seal(data, made_from)
+    if seals and seals != [seal]:
+        body = text.rpartition("# seal: ")[0]
+        seal = sha256_bytes(body.encode("utf-8"))  # earlier versions sealed the text, and their runs still count
+        if text != f"{body}# seal: {seal}\n":
+            raise _edited(path)
     validate(data, schema, shown(path))
-    return data, sha256_bytes(body.encode("utf-8")), made_from
+    return data, seal, made_from
 
 
-def _json_text(sealed: dict[str, Any]) -> str:
-    return json.dumps(sealed, indent=2, ensure_ascii=False) + "\n"
+def _seal(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=repr)
+    return sha256_bytes(text.encode("utf-8", "surrogateescape"))
 
 
-def _handmade(path: Path | str) -> None:
+def _named(data: Any) -> Any:
+    """The same with every key as text, as JSON has them; YAML also has numbers as keys, and `1` is another key than `"1"`."""
+    if isinstance(data, dict):
+        return {key if isinstance(key, str) else repr((key,)): _named(value) for key, value in data.items()}
+    return [_named(value) for value in data] if isinstance(data, list) else data
+
+
+class _KeyTwice(Exception):
+    """A JSON object has a key twice."""
+
+
+def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in data:
+            raise _KeyTwice(key)
+        data[key] = value
+    return data
+
+
+def _validate_own(data: dict[str, Any], schema: str, path: Path | str) -> None:
+    try:
+        validate(data, schema, shown(path))
+    except BadInput as error:
+        raise StepFailed(f"refusing to write a file that its own schema rejects: {error}") from error
+
+
+def _check_handmade(path: Path | str) -> None:
+    """Refuse a file without a seal in a run's folder; elsewhere say that it is used."""
     if run_folder.run_of(path):
-        raise BadInput(_edited(path).replace("was edited", "carries no seal: it was edited"))
-    print(f"[info] {shown(path)} carries no seal: written by hand, used as it is", file=sys.stderr)
+        raise _edited(path, "has no seal, so it was edited after it was written")
+    print(f"[info] {shown(path)} has no seal: written by hand, used as it is", file=sys.stderr)
 
 
-def _edited(path: Path | str) -> str:
-    return (
-        f"{shown(path)} was edited after it was written; delete it and the same command makes it again, "
-        "or start a new run with SET=… to change a value"
-    )
+def _edited(path: Path | str, what: str = "was edited after it was written") -> BadInput:
+    return BadInput(f"{shown(path)} {what}; {MAKE_AGAIN}, or start a new run with SET=… to change a value")

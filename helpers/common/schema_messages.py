@@ -1,4 +1,4 @@
-"""What a person is told when a value does not fit its schema: the value, what was expected, and the mend."""
+"""Messages for values that do not fit their schema: the value, what was expected, and the fix."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ LONGEST = 80
 
 
 def explain(error: Any) -> str:
-    """`KEY: VALUE: expected …` of jsonschema's ValidationError. A value is left out where the schema says `x-hidden`: it may be a secret.
+    """`KEY: VALUE: expected …` for jsonschema's ValidationError.
 
-    `x-expected` of the schema, or of the nearest one around it, says what was expected; else jsonschema's words are put into ours.
+    The schema's `x-expected` says what was expected; without one, jsonschema's error is translated. Where the schema has `x-hidden`, the
+    value may be a secret and is left out.
     """
     key = ".".join(str(part) for part in error.absolute_path) or "the whole file"
     if error.validator == "additionalProperties":
@@ -30,10 +31,10 @@ def explain(error: Any) -> str:
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
         return f"{key}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
-    value = "" if _said(error, "x-hidden") else f"{_shown(error.instance)}: "
-    expected = _said(error, "x-expected") or _expected(error)
+    value = "" if _annotation(error, "x-hidden") else f"{_as_json(error.instance)}: "
+    expected = _annotation(error, "x-expected") or _expected(error)
     if error.validator == "type" and "in quotes" not in expected:
-        expected += _quotes(error)
+        expected += _quotes_fix(error)
     return f"{key}: {value}{f'expected {expected}' if expected else one_line(error.message)[:300]}"
 
 
@@ -46,8 +47,8 @@ def key_of(error: Any) -> str:
     return ".".join(path)
 
 
-def _said(error: Any, word: str) -> Any:
-    """The schema's own word for it: of the part that failed, or, where that is one of several forms, of the whole."""
+def _annotation(error: Any, word: str) -> Any:
+    """The schema's `word` for the part that failed or, where that part is one of several alternatives, for the whole."""
     current: Any = error
     while current is not None:
         if isinstance(current.schema, dict) and word in current.schema:
@@ -73,8 +74,8 @@ def _expected(error: Any) -> str:
     return ""
 
 
-def _quotes(error: Any) -> str:
-    """The mend where only quotes are too few, or too many."""
+def _quotes_fix(error: Any) -> str:
+    """The fix where only quotes are missing or too many."""
     names, value = error.validator_value, error.instance
     if "string" in names and isinstance(value, int | float) and not isinstance(value, bool):
         return f'; put it in quotes: "{value}"'
@@ -92,7 +93,7 @@ def _unknown(error: Any, key: str) -> str:
     return f"{prefix}{one_line(unknown[0])}: unknown key{near}{listed}"
 
 
-def _shown(value: Any) -> str:
+def _as_json(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     text = one_line(text)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

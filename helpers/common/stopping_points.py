@@ -1,4 +1,4 @@
-"""Named places in the code where a test has the process killed, as a machine that fails would: EVALMAKE_STOP_AT=NAME."""
+"""Named places where a test can kill the process, as a failing machine would: EVALMAKE_STOP_AT=NAME."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ VARIABLE = "EVALMAKE_STOP_AT"
 
 
 def here(name: str) -> None:
-    """End this process with SIGKILL if it was told to end at this place; else nothing."""
+    """End this process with SIGKILL if EVALMAKE_STOP_AT names this place."""
     if os.environ.get(VARIABLE) == name:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Walltimes in Slurm's forms (man sbatch, --time): MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS."""
+"""Walltimes in Slurm's formats (man sbatch, --time): MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import re
 
 from helpers.common.errors import BadInput
 
-# What the launcher reads (common/helpers.py: walltime_to_seconds).
+# What the launcher accepts (common/helpers.py: walltime_to_seconds).
 LAUNCHER_FORM = re.compile(r"(\d+-)?\d+:\d+:\d+")
 SLURMS_FORM = re.compile(r"(\d+-)?\d+(:\d{1,2}){0,2}")
 FORMS = "MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS"
 
 
 def seconds(text: str, where: str) -> int:
-    """The walltime in seconds. Raises BadInput naming `where` for any other form, and for zero."""
+    """The walltime in seconds. Raises BadInput, with `where`, for another format and for zero."""
     days, dash, rest = text.strip().rpartition("-")
     parts = rest.split(":")
     if not SLURMS_FORM.fullmatch(text.strip()):
-        raise BadInput(f"{where}: walltime {text!r}: one of Slurm's forms was expected, as text: {FORMS}")
+        raise BadInput(f"{where}: walltime {text!r}: expected text in one of Slurm's formats: {FORMS}")
     numbers = [int(part) for part in parts]
     if dash:  # days first: hours, minutes, seconds follow
         hours, minutes, secs = [*numbers, 0, 0][:3]
@@ -27,12 +27,12 @@ def seconds(text: str, where: str) -> int:
         hours, minutes, secs = 0, numbers[0], numbers[1] if len(numbers) > 1 else 0
     total = ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + secs
     if not total:
-        raise BadInput(f"{where}: walltime {text!r} is no time at all")
+        raise BadInput(f"{where}: walltime {text!r}: expected more than zero")
     return total
 
 
 def canonical(total: int) -> str:
-    """Seconds as HH:MM:SS, or D-HH:MM:SS from a day on."""
+    """Seconds as HH:MM:SS, or as D-HH:MM:SS from one day on."""
     days, rest = divmod(total, 86400)
     text = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
     return f"{days}-{text}" if days else text

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from helpers.common import secrets
 from helpers.common.errors import BadInput, nearest
 from helpers.common.files import misfit, shown
-from helpers.config import model_references, schema_keys, translating
+from helpers.config import model_references, schema_keys
 from helpers.config.composing import MISSING
 from helpers.config.executor_description import Description
 from helpers.config.model_references import BadReference
@@ -21,7 +22,7 @@ NEED_CHECKPOINT = ("vllm", "vllm_ray", "sglang", "trtllm")
 def refuse_secrets(config: dict[str, Any], trace: Trace) -> None:
     """Refuse text that looks like a key: it would get into the run's files."""
     for key, value in leaves(config):
-        if isinstance(value, str) and translating.is_secret(value):
+        if isinstance(value, str) and secrets.is_secret(value):
             fix = "put it into the environment or .env, and name the variable (host:NAME in env_vars, target.api_endpoint.api_key_name)"
             raise BadInput(f"{trace.place(key)}: {key}: this is a secret; {fix}")
 

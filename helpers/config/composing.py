@@ -58,20 +58,20 @@ def compose(path: Path, given: ProfileEffects, settings: list[tuple[str, str]], 
 
     data, lines = config_files.load_yaml(path)
     folders = list(dict.fromkeys([path.parent, config_files.CONFIGS, launcher_configs()]))
-    # Quoted, since a folder's name may contain characters of Hydra's grammar.
-    listed = ",".join(overriding.quoted(f"file://{folder}") for folder in folders)
-    search = f"hydra.searchpath=[{listed}]"
-    own = _with_defaults(data, lines, path, given, folders, executors)
+    own_config = _with_defaults(data, lines, path, given, folders, executors)
+    # Hydra takes its search path from here too. As an override it would be parsed twice, which takes 0.03 s.
+    if isinstance(settings_of_hydra := own_config.get("hydra") or {}, dict):
+        own_config["hydra"] = {**settings_of_hydra, "searchpath": [f"file://{folder}".replace("${", "\\${") for folder in folders]}
     store = ConfigStore.instance()
     try:
         store.store(name=_BASE, node=OmegaConf.create({"run": {"wandb": {"project": None, "entity": None}}}), package="_global_")
-        store.store(name=_CONFIG, node=OmegaConf.create(own))
+        store.store(name=_CONFIG, node=OmegaConf.create(own_config))
         store.store(name=_PROFILE, node=OmegaConf.create(given.node()), package="_global_")
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(config_files.CONFIGS), version_base=None):
-            base = cache(lambda: hydra_compose(_CONFIG, overrides=[search]))
+            base = cache(lambda: hydra_compose(_CONFIG))
             typed = [overriding.read(name, text, base, folders) for name, text in settings]
-            texts = [search, *(one.text for one in typed)]
+            texts = [one.text for one in typed]
             config = hydra_compose(_CONFIG, overrides=texts) if typed else base()
             listing = GlobalHydra.instance().config_loader().compute_defaults_list(_CONFIG, texts, RunMode.RUN).defaults
     except (HydraException, OmegaConfBaseException) as error:

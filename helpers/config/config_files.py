@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.common.console import say
 from helpers.common.errors import BadInput, nearest, one_line
-from helpers.common.files import ROOT, read_text, shown, write_text
+from helpers.common.files import ROOT, read_text, shown
 
 if TYPE_CHECKING:
     import yaml
@@ -135,14 +134,3 @@ def _mark(node: yaml.Node, prefix: str, lines: dict[str, int], around: list[yaml
             lines[f"{prefix}{index}"] = value.start_mark.line + 1
             _mark(value, f"{prefix}{index}.", lines, around, path)
     around.pop()
-
-
-def start_new(name: str) -> None:
-    """Copy configs/template.yaml to configs/NAME.yaml. Raises BadInput without a name, for a path, or when the file is there."""
-    if not name or "/" in name or not name.isprintable() or name.startswith("."):
-        raise BadInput(f"CONFIG={name}: a name for the new config was expected, for example CONFIG=my-model")
-    path = CONFIGS / f"{name.removesuffix('.yaml')}.yaml"
-    if path.exists():
-        raise BadInput(f"{shown(path)} is there already; choose another name, or edit it")
-    write_text(path, (CONFIGS / "template.yaml").read_text(encoding="utf-8"))
-    say(f"{shown(path)} written; edit it, then `make eval CONFIG={path.stem}`")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
+from helpers.common import secrets
 from helpers.common.errors import BadInput
 from helpers.common.files import load_schema, shown
+from helpers.common.schema_check import surely_fits
+from helpers.common.schema_messages import explain
 from helpers.config import schema_keys
 from helpers.config.profiles import RESERVED, EnvFile
 
@@ -31,23 +33,6 @@ SYNONYMS = {
 }
 # Two words that are this similar are one misspelt word; `run_time` and `build_time` are not.
 ALIKE = 0.75
-SECRET_NAME = re.compile(r"(?i)(?:(?:^|[_-])(?:key|token)|password|passwd|secret)$")
-# A name that ends so, with a value like these, is no secret: a path, or another variable's name.
-HARMLESS = re.compile(r"^(?:[/~.]|\$|host:|runtime:)|^$")
-# The forms of keys in use, and the variable that each belongs into.
-SECRET_FORMS = (
-    ("WANDB_API_KEY", re.compile(r"\bwandb_v\d_\w{8,}")),
-    ("HF_TOKEN", re.compile(r"\bhf_[A-Za-z0-9]{16,}")),
-    ("NVIDIA_API_KEY", re.compile(r"\bnvapi-[\w-]{16,}")),
-    ("OPENAI_API_KEY", re.compile(r"\bsk-[\w-]{16,}")),
-    ("GITHUB_TOKEN", re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})")),
-    ("GITLAB_TOKEN", re.compile(r"\bglpat-[\w-]{16,}")),
-    ("AWS_ACCESS_KEY_ID", re.compile(r"\bAKIA[A-Z0-9]{16}\b")),
-    ("", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")),
-)
-WANDB_OLD_FORM = re.compile(r"\b[0-9a-f]{40}\b")
-DIGEST_NAME = re.compile(r"(?i)rev|commit|sha|digest|hash|git")
-ASSIGNED = re.compile(r"(?i)\b(\w*(?:_key|_token|password|secret))=[\"']?(?![\"'$/~]|\s|$)\S{8,}")
 
 
 def check(env: EnvFile, profile: str = "") -> list[str]:
@@ -100,13 +85,13 @@ def _unknown_fields(env: EnvFile, name: str, table: dict[str, Any]) -> list[str]
 
 
 def _check_types(env: EnvFile, name: str, table: dict[str, Any]) -> None:
+    schema = load_schema("env")
+    part = schema["properties"][name] if name in RESERVED else schema["$defs"]["profile"]
+    if surely_fits(table, part):
+        return
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
-    from helpers.common.schema_messages import explain
-
-    schema = load_schema("env")
-    part = schema["properties"][name] if name in RESERVED else schema["$defs"]["profile"]
     error = best_match(Draft202012Validator(part).iter_errors(table))
     if error is not None:
         path = [str(part) for part in error.absolute_path]
@@ -136,23 +121,9 @@ def _refuse_secret(env: EnvFile, section: str, key: str, value: Any) -> None:
     """Raise BadInput, without the value, for anything that looks like a secret."""
     if not isinstance(value, str):
         return
-    variable = _secret_variable(key, value)
+    variable = secrets.variable_for(key, value)
     if variable is not None:
         place = f"{env.where(section, key)} [{section}]" if section else f"{shown(env.path or '')}"
         into = f"as {variable}=…" if variable else "as NAME=…"
         fix = f"move it to {shown(env.folder / '.env')} (mode 0600) {into}, or to the shell's environment"
         raise BadInput(f"{place}: {key} looks like a secret, which does not belong in env.toml; {fix}")
-
-
-def _secret_variable(key: str, value: str) -> str | None:
-    """The variable that a secret belongs into (`` where none is known), or None for what is no secret."""
-    for variable, form in SECRET_FORMS:
-        if form.search(value):
-            return variable
-    if WANDB_OLD_FORM.search(value) and not DIGEST_NAME.search(key):
-        return "WANDB_API_KEY"
-    if assigned := ASSIGNED.search(value):
-        return assigned[1].upper()
-    if SECRET_NAME.search(key) and not HARMLESS.search(value):
-        return re.sub(r"\W", "_", key).upper()
-    return None

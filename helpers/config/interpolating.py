@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from helpers.common import secrets
 from helpers.common.errors import BadInput, nearest
 from helpers.config.composing import plain
-from helpers.config.env_check import SECRET_NAME
 from helpers.config.tracing import leaves
 
 _OC_ENV = re.compile(r"\$\{oc\.env:\s*([A-Za-z_]\w*)")
@@ -33,7 +33,7 @@ def resolve(raw: dict[str, Any], place: Callable[[str], str], profile: str | Non
             for parts, text in _interpolated(raw, ()):
                 key = ".".join(map(str, parts))
                 for name in _OC_ENV.findall(text):
-                    if SECRET_NAME.search(name):
+                    if secrets.is_secret_name(name):
                         fix = f"write `{name}: host:{name}` in an env_vars section"
                         raise BadInput(f"{place(key)}: {key}: ${{oc.env:{name}}} would write a secret to files; {fix}")
                 node: Any = config

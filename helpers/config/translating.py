@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from helpers.common import secrets
 from helpers.common.errors import BadInput
-from helpers.config.env_check import SECRET_FORMS, SECRET_NAME, WANDB_OLD_FORM
 from helpers.config.executor_description import Description
 
 PREFIXES = ("host:", "lit:", "runtime:")
@@ -83,7 +83,7 @@ def prefixed(name: str, value: Any, where: str) -> Any:
     if not isinstance(value, str):
         return f"lit:{str(value).lower() if isinstance(value, bool) else value}"
     text = value.strip()
-    if is_secret(text) or (SECRET_NAME.search(name) and WANDB_OLD_FORM.search(text)):
+    if secrets.is_secret(text, name):
         raise BadInput(f"{where}: this is a secret; put it into the environment or .env, and write host:{name}")
     if variable := OC_ENV.fullmatch(text):
         return f"host:{variable[1]}"
@@ -96,15 +96,10 @@ def prefixed(name: str, value: Any, where: str) -> Any:
     if text in ("???", ""):
         return value if text else "lit:"
     bare = text.removeprefix("$")
-    if SECRET_NAME.search(name) and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", bare) and bare != name:
+    if secrets.is_secret_name(name) and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", bare) and bare != name:
         fix = f"put it into the environment or .env, and write host:{name} (or lit:TEXT)"
         raise BadInput(f"{where}: this may be a secret; {fix}")
     return f"host:{bare}" if re.fullmatch(r"[A-Za-z_]\w*", bare) else f"lit:{text}"
-
-
-def is_secret(text: str) -> bool:
-    """Whether a text contains a key in one of the known forms."""
-    return any(form.search(text) for _, form in SECRET_FORMS)
 
 
 def _below(holder: dict[str, Any], name: str) -> dict[str, Any]:

@@ -1,30 +1,27 @@
-"""Asking a W&B server: whether a key is good and may write to a project, and what the server holds of some runs.
+"""A W&B server: whether a key is valid and may write to a project, and which runs the server holds.
 
-One HTTP request a question, with a short timeout and no retry. wandb's own Api goes through its service, which tries again for minutes
-when nobody answers, and calls a server in trouble a wrong key (measured with wandb 0.31.0). The queries are those of wandb's public API
-(apis/public/runs.py, apis/_generated/operations.py), each field of which self-hosted servers have had for years.
+Each question is one HTTP request with a short timeout and no retry. wandb's own Api goes through a background service that retries for
+minutes when nobody answers, and reports a server in trouble as a wrong key (measured with wandb 0.31.0). The queries are those of wandb's
+public API (apis/public/runs.py, apis/_generated/operations.py), and self-hosted servers have had each of their fields for years.
 """
 
 from __future__ import annotations
 
-import base64
-import http.client
 import json
 import re
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from helpers.common import http_client
 from helpers.common.errors import BadInput, Unreachable, one_line
 
 WANDB = "wandb"
 CLOUD = "https://api.wandb.ai"
-TIMEOUT = 10.0  # seconds; an answer takes a tenth of one
+TIMEOUT = 10.0  # seconds; a usual answer takes 0.1 s
 PAGE = 50  # runs a question
-ID_MOST = 128  # characters of a run's id, which may hold neither blanks nor /\#?%:
+MAX_ID_LENGTH = 128  # W&B's limit for the id of a run, which may not hold blanks or /\#?%:
 
 CHECK = """query Check($entity: String!, $project: String!) {
   viewer { username entity teams { edges { node { name } } } }
@@ -49,19 +46,21 @@ class Held:
 
 @dataclass(frozen=True)
 class Server:
-    """A W&B server, the key for it, and where the key comes from. The key is in no repr and in no message."""
+    """A W&B server, the key for it, and where the key comes from. The key appears in no repr and in no message."""
 
     url: str
     key: str = field(repr=False)
     source: str
 
     def __str__(self) -> str:
-        """The address without the user and password that a URL may carry."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}".rstrip("/")
+        """The address, without the user and password that a URL may carry."""
+        return address(self.url).rstrip("/")
 
     def check(self, entity: str, project: str) -> str:
-        """Who the key is. Raises BadInput when it is refused, or may not write to the project; Unreachable when that could not be asked."""
+        """The name of the key's owner.
+
+        Raises BadInput when the server refuses the key or the key may not write to the project, Unreachable when it gives no answer.
+        """
         data = self._ask(CHECK, {"entity": entity, "project": project})
         viewer = self._viewer(data)
         who = str(viewer.get("username") or viewer.get("entity"))
@@ -70,20 +69,20 @@ class Server:
             mine = [name for name in dict.fromkeys([viewer.get("entity"), viewer.get("username"), *teams]) if name]
             if entity not in mine:
                 raise BadInput(
-                    f"W&B at {self}: {who}, whose key this is, may not see {entity}/{project}: there is no entity {entity}, or {who} is "
-                    f"not in it ({who} can write to {', '.join(mine)}); mend entity in the [wandb] section of env.toml"
+                    f"W&B at {self}: {who}, who owns this key, may not see {entity}/{project}: there is no entity {entity}, or {who} "
+                    f"is not a member of it ({who} can write to {', '.join(mine)}); fix entity in the [wandb] section of env.toml"
                 )
         elif data["project"].get("readOnly"):
             raise BadInput(
-                f"W&B at {self}: {who}, whose key this is, may read {entity}/{project} but not write to it: ask its owners, "
+                f"W&B at {self}: {who}, who owns this key, may read {entity}/{project} but not write to it: ask the project's owners, "
                 "or name another project in the [wandb] section of env.toml"
             )
         return who
 
     def held(self, entity: str, project: str, ids: list[str]) -> dict[str, Held]:
-        """The runs with these ids that the project holds, by id; of those that it does not hold there is none.
+        """Those of the runs with these ids that the project holds, by id.
 
-        Raises BadInput when the key is refused, Unreachable when it could not be asked.
+        Raises BadInput when the server refuses the key, Unreachable when it gives no answer.
         """
         found: dict[str, Held] = {}
         for start in range(0, len(ids), PAGE):
@@ -97,7 +96,7 @@ class Server:
         return found
 
     def run_url(self, entity: str, project: str, run: str) -> str:
-        """Where a person looks at a run. The rule is wandb's (util.py: api_to_app_url): the cloud's API has a name of its own."""
+        """The page of a run. As in wandb's api_to_app_url (util.py): the cloud serves its API and its pages under different names."""
         app = str(self).replace("://api.wandb.", "://wandb.")
         return f"{app}/{quote(entity)}/{quote(project)}/runs/{quote(run)}"
 
@@ -110,61 +109,46 @@ class Server:
     def _refused(self) -> BadInput:
         command = "`wandb login --relogin`" if str(self) == CLOUD else f"`wandb login --relogin --host={self}`"
         return BadInput(
-            f"W&B at {self} refuses the key from {self.source}: it has expired, was revoked, or is another server's; "
-            f"run {command}, or set WANDB_API_KEY anew"
+            f"W&B at {self} refuses the key from {self.source}: it has expired, was revoked, or belongs to another server; "
+            f"run {command}, or set another WANDB_API_KEY"
         )
 
     def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        """The `data` of a GraphQL answer."""
-        request = urllib.request.Request(  # noqa: S310  a scheme other than http and https was refused when the address was read
-            f"{self.url.rstrip('/')}/graphql",
-            data=json.dumps({"query": query, "variables": variables}).encode(),
-            headers={
-                "Content-Type": "application/json",
-                "User-Agent": "evalmake",
-                "Authorization": "Basic " + base64.b64encode(f"api:{self.key}".encode()).decode(),
-            },
-        )
+        """The `data` of a GraphQL answer. Redirects are not followed, so the key goes to this address alone."""
         try:
-            with urllib.request.build_opener(_NoRedirect()).open(request, timeout=TIMEOUT) as response:
-                answer = json.loads(response.read())
-        except urllib.error.HTTPError as error:
-            raise self._for_status(error.code, _words(error)) from error
-        except (OSError, http.client.HTTPException) as error:  # URLError is an OSError
-            raise Unreachable(f"W&B at {self} does not answer ({one_line(getattr(error, 'reason', error))})") from error
+            question = {"query": query, "variables": variables}
+            response = http_client.request("POST", f"{self.url.rstrip('/')}/graphql", TIMEOUT, json=question, auth=("api", self.key))
+        except http_client.NoAnswer as error:
+            raise Unreachable(f"W&B at {self} does not answer ({one_line(error)})") from error
+        try:
+            answer = response.json()
         except ValueError as error:
-            raise Unreachable(f"W&B at {self}: what answers there is no W&B server, or a proxy's page stands before it") from error
-        if answer.get("errors") or not isinstance(answer.get("data"), dict):
-            raise self._for_status(HTTPStatus.OK, _message(answer))
+            if response.is_success:
+                raise Unreachable(f"W&B at {self}: no W&B server answers there, or a proxy's page stands in front of it") from error
+            answer = {}
+        if not response.is_success or not isinstance(answer, dict) or answer.get("errors") or not isinstance(answer.get("data"), dict):
+            raise self._for_status(response.status_code, _message(answer))
         return dict(answer["data"])
 
     def _for_status(self, status: int, words: str) -> BadInput | Unreachable:
         if status == HTTPStatus.UNAUTHORIZED:
             return self._refused()
         if status == HTTPStatus.FORBIDDEN:
-            return BadInput(f"W&B at {self} does not let this key in ({words or 'permission denied'}): ask the owners of the project")
+            return BadInput(f"W&B at {self} rejects this key ({words or 'permission denied'}): ask the project's owners for access")
         if status == HTTPStatus.NOT_FOUND:
             return BadInput(f"W&B at {self}: there is no W&B server at this address ({words or 'not found'}); check WANDB_BASE_URL")
-        return Unreachable(f"W&B at {self} could not be asked (status {int(status)}{f': {words}' if words else ''})")
+        return Unreachable(f"W&B at {self} could not be asked (status {status}{f': {words}' if words else ''})")
+
+
+def address(url: str) -> str:
+    """A URL without the user and password that it may carry."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def run_id(invocation: str, name: str = "") -> str:
-    """The id of the W&B run of a task (`name`: its folder, TASK.N), or of all tasks of an invocation: the same each time."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", f"{invocation}-{name}" if name else invocation)[:ID_MOST]
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """urllib would take the key along to whatever address it is sent to."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Follow nothing: the answer is an HTTPError with its status."""
-
-
-def _words(error: urllib.error.HTTPError) -> str:
-    try:
-        return _message(json.loads(error.read()))
-    except (ValueError, OSError, http.client.HTTPException):
-        return ""
+    """The id of the W&B run of a task (`name`: its folder, TASK.N), or of all tasks of an invocation: the same every time."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", f"{invocation}-{name}" if name else invocation)[:MAX_ID_LENGTH]
 
 
 def _message(answer: Any) -> str:

@@ -9,23 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
 from helpers.cluster.connection import Cluster
-from helpers.common.errors import Unreachable
+from helpers.common.errors import BadInput, Unreachable
 from helpers.config.executor_description import Description
+from helpers.credentials.auto_export import WandbExport
 
 Document = dict[str, Any]
-
-
-class WandbExport(Enum):
-    """Whether an executor's own jobs can write scores to W&B; where they cannot, they are exported from this machine."""
-
-    NEVER = "never"
-    ALWAYS = "always"
-    ONE_JOB_A_TASK = "one job a task"  # online, and into one W&B run a task: several writers of one run undo each other
 
 
 @dataclass(frozen=True)
@@ -48,11 +40,15 @@ class Handover:
     keep_partial: bool = False  # when one task is refused, the jobs of the others stay
     images: Sequence[str] = ()  # the references or paths that launcher.yaml names
     log: Path | None = None  # where the launcher's own words go
+    owner: int | None = None  # the pid whose end stops jobs that do not outlive us: the `make eval` that somebody looks at
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """What came of a submission: `jobs` are those of submission.json, in the tasks' order, `submitted_at` is text in UTC."""
+    """What came of a submission: `submitted_at` is text in UTC, `jobs` are those of submission.json, in the tasks' order.
+
+    The step adds `task`, `index` and `harness` to each job, and null for a place that it does not name.
+    """
 
     invocation_id: str
     submitted_at: str
@@ -108,7 +104,7 @@ class Executor(ABC):
 
     def job_scripts(self, _data: Document) -> Iterator[tuple[str, str]]:
         """The name of each task and the script that would run it; contacts nothing. Raises BadInput where there are no scripts to show."""
-        return iter(())
+        raise BadInput(f"executor {self.description.name} submits no job scripts; leave VERBOSE out")
 
     # ---- Submitting ------------------------------------------------------------------------------------------------------------------
 
@@ -121,7 +117,7 @@ class Executor(ABC):
 
     @abstractmethod
     def check(self, data: Document) -> None:
-        """Look at all that can be known before anything is submitted. Raises BadInput, StepFailed or Unreachable, with the fix."""
+        """Check all that can be known before anything is submitted. Raises BadInput, StepFailed or Unreachable, with the fix."""
 
     @abstractmethod
     def submit(self, handover: Handover, before: str | None) -> Submitted:
@@ -130,7 +126,7 @@ class Executor(ABC):
         `before`: what `submitted_before` found. Raises StepFailed when a job is refused, Unreachable when it cannot be known.
         """
 
-    def abandon(self, _run: Path, _data: Document, _config: Document) -> str:
+    def abandon(self, _handover: Handover) -> str:
         """Called when a person interrupts a submission: stop what was started here, or say in one sentence what continues elsewhere."""
         return ""
 
@@ -140,13 +136,16 @@ class Executor(ABC):
     def ask(self, submissions: Sequence[Document]) -> list[Answer]:
         """Where the jobs of each submission stand now, in as few round trips as possible. Raises nothing for what cannot be reached."""
 
+    def resumes_here(self, _submission: Document) -> bool:
+        """Whether `follow` would start jobs on this machine: the step then puts the run's credentials into the environment first."""
+        return False
+
     @abstractmethod
     def follow(self, submission: Document, with_logs: bool, record: Callable[[Answer], None]) -> Answer:
-        """Show progress, and logs, until every job has ended; continues first what was interrupted before. Returns the last answer.
+        """Show progress, and logs, until every job has ended or is lost (states.is_lost); resumes first what was interrupted before.
 
-        Each answer on the way is given to `record`, so that status.json holds the last one at any moment.
-
-        Raises Interrupted on Ctrl-C, SIGTERM and SIGHUP; Unreachable; StepFailed when what ran the jobs was killed.
+        Returns the last answer. Each answer that differs from the one before is given to `record`, which writes status.json. Lets
+        KeyboardInterrupt, Interrupted and BrokenPipeError pass, after it has stopped jobs that do not outlive us. Raises Unreachable.
         """
 
     @abstractmethod
@@ -164,16 +163,24 @@ class Executor(ABC):
         Raises Unreachable when that could not be asked, StepFailed when a job would not stop.
         """
 
-    def cancel_unrecorded(self, _run: Path, _data: Document, _config: Document) -> list[str] | None:
-        """Stop the jobs of a submission that was killed before its record; None where this run can have none."""
+    def cancel_unrecorded(self, _handover: Handover) -> list[str] | None:
+        """Stop the jobs of a submission that was killed before submission.json was written; None where this run can have none."""
         return None
+
+    def resume_obstacle(self, _submission: Document) -> str:
+        """Why tasks of this submission cannot be run again from here, with what to do instead; empty when they can be."""
+        return ""
 
     @abstractmethod
     def resume(self, submission: Document, rows: Sequence[Document], again: Sequence[int]) -> dict[int, str]:
-        """Run the tasks with these indices again in the same run, which ended without results; `rows` are the last status.
+        """Run the tasks with these indices again, which ended without results; `rows` are the last status of all tasks.
 
-        Returns the new job id of each (empty: it waits for `make eval`). Raises BadInput where it cannot, Unreachable, StepFailed.
+        Returns the new job id of each; an empty one says that the task waits for `make eval`. Raises Unreachable, StepFailed.
         """
+
+    def show_queue(self, _cluster: Cluster, _partition: str, _most: int) -> None:
+        """Print at most `most` jobs of a partition (empty: of all) on stdout. Raises BadInput where there is no queue, Unreachable."""
+        raise BadInput(f"executor {self.description.name} has no queue")
 
     def explain(self, reason: str, _job_dir: Path) -> str:
         """The reason of a failed job with its cause and fix, where they are known."""

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from helpers.executors.process import jobs
+from helpers.common import yaml_files
+from helpers.executors import job_folder
 
 LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1):\d+[^\s'\")]*|HTTPConnectionPool\(host='localhost', port=\d+\)")
 STATUS = re.compile(r"\b([45]\d\d) (?:Client|Server) Error")
@@ -50,7 +51,7 @@ def explain(reason: str, job_dir: Path) -> str:
 def _hosted(job_dir: Path) -> dict[str, Any] | None:
     """The endpoint that the task was given, when it is none that we deployed."""
     try:
-        config = yaml.load((job_dir / "run_config.yml").read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        config = yaml_files.load((job_dir / "run_config.yml").read_bytes())
         if config["metadata"]["launcher_resolved_config"]["deployment"]["type"] != "none":
             return None
         endpoint: dict[str, Any] = config["target"]["api_endpoint"]
@@ -61,7 +62,7 @@ def _hosted(job_dir: Path) -> dict[str, Any] | None:
 
 def _unreached(job_dir: Path) -> bool:
     try:
-        lines = jobs.tail(job_dir / "logs" / "client_stdout.log", 200_000)
+        lines = job_folder.tail(job_dir / "logs" / "client_stdout.log", 200_000)
     except OSError:
         return False
     return any(UNREACHED.search(line) for line in lines)

@@ -43,7 +43,7 @@ def get(word: str) -> Executor:
 
 def _chosen(word: str, others: dict[str, Description]) -> Description:
     named = {one.name: one for one in descriptions()}
-    known = {**others, **named}
+    known = {**named, **others}
     if word in REFUSED:
         raise BadInput(f"executor {word}: {REFUSED[word]}: {', '.join(named)}")
     if word not in known:

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
+from helpers.common import yaml_files
 from helpers.config import tasks
 from helpers.config.catalogue import STARTER
-from helpers.executors.process import jobs
+from helpers.executors import job_folder
 
 MADE_BY = "collect_results.py"
 
@@ -78,7 +79,7 @@ def collect(submission: dict[str, Any], status: dict[str, Any], model: dict[str,
     for job in submission["jobs"]:
         seen = states[job["job_id"]]
         artifacts = Path(job["job_dir"] or ".") / "artifacts"
-        said = _mapping(jobs.read(artifacts / "samples.json"))
+        said = _mapping(job_folder.read(artifacts / "samples.json"))
         succeeded = seen["state"] == "SUCCEEDED"
         if succeeded:
             rows += [{"task": job["task"], "index": job["index"], **row} for row in read_scores(artifacts / "results.yml")]
@@ -160,7 +161,7 @@ def load(path: Path) -> dict[str, Any] | None:
 def parse(content: bytes) -> dict[str, Any] | None:
     """The content of a results.yml, or None when it is torn, or no mapping."""
     try:
-        data = yaml.load(content, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        data = yaml_files.load(content)
     except (ValueError, yaml.YAMLError):
         return None
     return data if isinstance(data, dict) else None
@@ -201,7 +202,7 @@ def _count(value: Any) -> int | None:
 
 def _chance(harness: str, task: str) -> float | None:
     try:
-        table = yaml.safe_load((STARTER / "core_evals" / harness / "tasks.yaml").read_text(encoding="utf-8"))
+        table = yaml_files.load((STARTER / "core_evals" / harness / "tasks.yaml").read_text(encoding="utf-8"))
         return float(table[task.rpartition(".")[2]]["chance"])
     except (OSError, KeyError, TypeError):
         return None

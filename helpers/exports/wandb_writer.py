@@ -1,7 +1,7 @@
-"""Writes runs with wandb's SDK: a plan (JSON) on stdin, a line of JSON a run on stdout; called by helpers/exports/wandb_runs.py.
+"""The process that writes runs with wandb's SDK: a plan (JSON) on stdin, one line of JSON for each run on stdout.
 
-A process of its own, since the SDK starts a service, prints, and tries again for hours. The key comes in the environment; what the SDK says
-goes to stderr.
+wandb_export.py starts it. It is a process of its own because the SDK starts a service, prints, and retries for hours. The key comes from
+the environment; what the SDK prints goes to stderr.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from helpers.common.errors import one_line
 from helpers.models import wandb_lineage
 
-# Seconds, and tries of what did not work. Without them the SDK goes on for hours.
+# Seconds, and the number of retries. Without these limits the SDK retries for hours.
 FINISH_SECONDS, INIT_SECONDS, TRIES, WAIT_SECONDS = 60, 30, 2, 2
 
 
@@ -23,17 +23,17 @@ def main() -> None:
     """Write each run of the plan; one that fails does not stop the next."""
     plan = json.load(sys.stdin)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what the SDK and its service print is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # keeps what the SDK and its service print out of the answers
     for one in plan["runs"]:
         try:
             answer = {"url": _write(plan, one)}
-        except Exception as error:  # noqa: BLE001  whatever the SDK raises is told, and the next run is tried
+        except Exception as error:  # noqa: BLE001  any error of the SDK is the answer for this run, and the next run is tried
             answer = {"error": one_line(f"{type(error).__name__}: {error}")[:500]}
         print(json.dumps({"id": one["id"], **answer}), file=answers, flush=True)
 
 
 def _write(plan: dict[str, Any], one: dict[str, Any]) -> str:
-    """Write one run: what W&B holds of it stays, and what differs is logged. Returns its URL, empty where it has none (offline)."""
+    """Write one run, logging only what W&B does not hold yet. Returns its URL, "" for none (offline)."""
     import wandb
 
     given = plan["settings"]
@@ -86,7 +86,7 @@ def _write(plan: dict[str, Any], one: dict[str, Any]) -> str:
 
 
 def _artifact(wandb: Any, one: dict[str, Any], given: dict[str, Any]) -> Any:
-    """The files of the run's tasks: by the launcher's rules what its exporters need, or with `only_required: false` all but caches."""
+    """The files of the run's tasks: those that the launcher's exporters need, or with `only_required: false` all but caches."""
     from nemo_evaluator_launcher.exporters.utils import get_available_artifacts, should_exclude_artifact
 
     made = wandb.Artifact(name=f"results-{one['id']}", type="evaluation_result", metadata={"invocation_id": one["config"]["invocation_id"]})

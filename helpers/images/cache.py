@@ -1,4 +1,4 @@
-"""What a cluster has and what its registries say, in one round trip: the images in its cache, and today's digest of each reference."""
+"""The images in a cluster's cache, and the current digest of each reference, asked in one round trip."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from helpers.cluster import connection
-from helpers.cluster.connection import Cluster, Frame
+from helpers.cluster import scripts
+from helpers.cluster.connection import Cluster
+from helpers.cluster.scripts import Frame
 from helpers.common import console
 from helpers.common.errors import StepFailed, Unreachable, one_line
 from helpers.images import references, registry
@@ -21,37 +22,37 @@ REFUSED = (401, 403)
 
 @dataclass(frozen=True)
 class Stored:
-    """One squashed image of the cache: its path there, the size of its file, and its sidecar."""
+    """One squashed image of the cache: its path there, and its sidecar."""
 
     path: str
     sidecar: dict[str, Any]
 
     @property
     def import_id(self) -> str:
-        """The import that made the file."""
+        """The id of the import that made the file."""
         return str(self.sidecar["import"])
 
 
 @dataclass
-class Wanted:
-    """One image that a run uses: the reference, and what was found out about it. `digest`: of the platform; `index`: of the tag itself."""
+class Lookup:
+    """One image that a run uses, and what was found out about it. `digest`: of the platform; `index`: of the tag itself."""
 
     image: Image
     digest: str | None = None
     index: str | None = None
     stamp: str = ""  # of an archive: its size and time
-    trouble: str = ""  # why the digest could not be told
+    trouble: str = ""  # why its digest is unknown
     fatal: str = ""  # why it cannot be imported either
     hit: Stored | None = None
 
     def key(self, platform: str) -> str:
-        """What it is known by."""
+        """What identifies the image in the cache."""
         return references.key_of(self.image, platform, self.digest, self.stamp)
 
 
 @dataclass
 class Store:
-    """The cache folder on the cluster: where new images go, what is there, the platform of the nodes, and who we are."""
+    """The cache folder on the cluster: where new images go, which images it holds, the platform of the nodes, and who we are there."""
 
     folder: str
     platform: str = ""
@@ -61,17 +62,17 @@ class Store:
     notices: list[str] = field(default_factory=list)
 
 
-# What a sidecar must say to count.
+# The fields that a sidecar must have to count, with their types.
 SIDECAR = {"canonical": str, "key": str, "platform": str, "bytes": int, "import": str, "at": str}
 
 
-def ask(cluster: Cluster, job_dir: str, partition: str, wanted: Sequence[Image], make: bool) -> tuple[Store, list[Wanted]]:
-    """The cache of a cluster and where each image stands, in one round trip. `make`: the cache folder is made, where it is not there.
+def ask(cluster: Cluster, job_dir: str, partition: str, wanted: Sequence[Image], make: bool) -> tuple[Store, list[Lookup]]:
+    """The cache of a cluster, and each image looked up in it, in one round trip. `make`: create the cache folder if it is missing.
 
-    Raises Unreachable, and StepFailed when no cache folder can be written.
+    Raises Unreachable, and StepFailed if no cache folder can be written.
     """
     store, found, unclear = _ask(cluster, job_dir, partition, wanted, make, whole=False)
-    if unclear:  # a sidecar knows the index, but for another platform
+    if unclear:  # a sidecar has the index, but for another platform
         store, found, _ = _ask(cluster, job_dir, partition, wanted, make, whole=True)
     for one in found:
         one.hit = None if one.fatal and not one.trouble else _lookup(store, one)
@@ -80,11 +81,11 @@ def ask(cluster: Cluster, job_dir: str, partition: str, wanted: Sequence[Image],
 
 def _ask(
     cluster: Cluster, job_dir: str, partition: str, wanted: Sequence[Image], make: bool, whole: bool
-) -> tuple[Store, list[Wanted], bool]:
+) -> tuple[Store, list[Lookup], bool]:
     asked = [image for image in wanted if image.kind == "registry"]
     archives = [image for image in wanted if image.kind in references.ARCHIVES]
-    text = connection.script(
-        "images",
+    text = scripts.script(
+        "images/inspect.sh",
         JOBDIR=job_dir.rstrip("/"),
         PARTITION=partition,
         HOSTS=[image.registry for image in asked],
@@ -94,21 +95,21 @@ def _ask(
         MAKE=int(make),
         WHOLE=int(whole),
     )
-    frames = connection.run(cluster, text, timeout=120)
+    frames = scripts.run(cluster, text, timeout=120)
     if not any(frame.kind == "folder" for frame in frames):
-        raise Unreachable(f"{cluster}: no temporary file can be made there (/tmp is full?); mend that, then give the same command")
+        raise Unreachable(f"{cluster}: no temporary file can be made there (is /tmp full?); fix that, then run the same command again")
     store = _store_of(cluster, frames)
     answers = {asked[int(frame.key)]: _answer(frame, frames) for frame in frames if frame.kind == "answer"}
     _ask_here(answers, asked)
     stamps = {archives[int(frame.key)]: frame.text for frame in frames if frame.kind == "archive"}
     found, unclear = [], False
     for image in wanted:
-        one = Wanted(image)
+        one = Lookup(image)
         if image in archives:
             one.stamp = stamps.get(image, "")
             one.fatal = "" if one.stamp else f"{image.name} is not on {cluster}, or cannot be read there: check the path"
         elif image.kind in references.DAEMONS:
-            one.trouble = f"{image.kind}:// names an image of a daemon on the node, whose digest nobody can ask"
+            one.trouble = f"{image.kind}:// names an image of a daemon on the node, so its digest cannot be looked up"
         elif image.kind == "registry":
             unclear |= _judge(one, answers[image], store, whole)
         found.append(one)
@@ -121,17 +122,17 @@ def _store_of(cluster: Cluster, frames: list[Frame]) -> Store:
     if "no-folder" in of:
         path, _, words = of["no-folder"].partition("\n")
         raise StepFailed(
-            f"{cluster}: {path} cannot be written ({one_line(words)}): free space, mend its permissions, or give another remote_job_dir"
+            f"{cluster}: {path} cannot be written ({one_line(words)}): free space, fix its permissions, or choose another remote_job_dir"
         )
     if "not-ours" in of:
         path, _, words = of["not-ours"].partition("\n")
-        store.notices.append(f"{path} on {cluster} is not ours to write to ({one_line(words)}): new images go to {store.folder}")
+        store.notices.append(f"{path} on {cluster} cannot be written ({one_line(words)}): new images go to {store.folder}")
     store.stored = sidecars(frames)
     return store
 
 
 def sidecars(frames: list[Frame]) -> list[Stored]:
-    """The images that count: those whose sidecar can be read and says as many bytes as the file has."""
+    """The images that count: their sidecar can be read, and names as many bytes as the file has."""
     found = []
     for frame in frames:
         if frame.kind != "sidecar":
@@ -142,7 +143,7 @@ def sidecars(frames: list[Frame]) -> list[Stored]:
             sidecar = json.loads(text)
             whole = all(isinstance(sidecar[name], kind) for name, kind in SIDECAR.items()) and sidecar["bytes"] == int(size)
         except (ValueError, KeyError, TypeError):
-            continue  # torn, or somebody else's file
+            continue  # torn, or another kind of file
         if whole:
             found.append(Stored(path.removesuffix(".json") + ".sqsh", sidecar))
     return found
@@ -156,15 +157,15 @@ def _answer(frame: Frame, frames: list[Frame]) -> Answer:
 
 
 def _ask_here(answers: dict[Image, Answer], asked: list[Image]) -> None:
-    """Where the cluster cannot reach a registry, this machine may."""
+    """Ask from this machine what the cluster could not reach."""
     unheard = [image for image in asked if image not in answers or not answers[image].status]
     for image, answer in zip(unheard, registry.ask(unheard), strict=True):
         if answer.status == OK or image not in answers:
             answers[image] = answer
 
 
-def _judge(one: Wanted, answer: Answer, store: Store, whole: bool) -> bool:
-    """Fill in digests, or what is wrong; whether the index must be seen to tell."""
+def _judge(one: Lookup, answer: Answer, store: Store, whole: bool) -> bool:
+    """Fill in the digests, or what is wrong. Returns whether that needs the index itself."""
     image = one.image
     if answer.status != OK:
         one.trouble = trouble_of(image, answer)
@@ -176,11 +177,11 @@ def _judge(one: Wanted, answer: Answer, store: Store, whole: bool) -> bool:
         try:
             one.digest, has = references.pick(answer.index, store.platform)
         except (ValueError, KeyError, TypeError):
-            one.trouble = f"{image.registry} answers for {image.canonical} with what is no image index"
+            one.trouble = f"{image.registry} answers for {image.canonical} with an invalid image index"
             return False
         if one.digest is None:
             others = ", ".join(has) or "nothing"
-            one.fatal = f"{image.canonical} has {others}, and not {store.platform}, which the nodes are: name another image or tag"
+            one.fatal = f"{image.canonical} has {others}, but the nodes are {store.platform}: choose another image or tag"
         return False
     if answer.type == "known" or answer.is_index:  # some sidecar has it
         fits = [
@@ -194,32 +195,32 @@ def _judge(one: Wanted, answer: Answer, store: Store, whole: bool) -> bool:
 
 
 def trouble_of(image: Image, answer: Answer) -> str:
-    """Why a registry does not tell a digest, and the mend."""
+    """Why a registry gives no digest, and the fix."""
     name, host = image.canonical, image.registry.partition(":")[0]
     if answer.status in REFUSED:
         pairs = ((host, answer.host_line), (answer.realm, answer.realm_line))
         missing = dict.fromkeys(one for one, there in pairs if one and not there)
         lines = " and ".join(f"`machine {one} login … password …`" for one in missing)
         if answer.here:
-            mend = f"the cluster cannot ask it, and this machine is not let in: `docker login {image.registry}` here"
+            fix = f"the cluster cannot reach it, and it refuses this machine: `docker login {image.registry}` here"
         elif missing:
-            mend = f"add the lines {lines} to ~/.config/enroot/.credentials there"
+            fix = f"add the line{'s' if len(missing) > 1 else ''} {lines} to ~/.config/enroot/.credentials there"
         else:
-            mend = "its lines in ~/.config/enroot/.credentials there are refused: renew them"
-        return f"{image.registry} refuses {name} ({answer.status}); {mend}, or check the name: some registries refuse what does not exist"
+            fix = "it refuses the credentials in ~/.config/enroot/.credentials there: renew them"
+        return f"{image.registry} refuses {name} ({answer.status}); {fix}, or check the name: some registries refuse what does not exist"
     if answer.status == NOT_FOUND:
         return f"{image.registry} has no {name} (404): check the name and the tag"
     if answer.status == TOO_MANY:
         return (
-            f"{image.registry} answers no more for now (429, its rate limit): wait, or log in with a line in ~/.config/enroot/.credentials"
+            f"{image.registry} has reached its rate limit for you (429): wait, or log in with a line in ~/.config/enroot/.credentials there"
         )
     if answer.status:
         return f"{image.registry} answers {answer.status} for {name}"
-    return f"neither the cluster nor this machine could ask {image.registry} ({one_line(answer.words) or 'no words'})"
+    return f"neither the cluster nor this machine could reach {image.registry} ({one_line(answer.words) or 'it printed nothing'})"
 
 
-def _lookup(store: Store, one: Wanted) -> Stored | None:
-    """The image that a reference means: by its digest; where nobody could tell that, the newest import of the same reference."""
+def _lookup(store: Store, one: Lookup) -> Stored | None:
+    """The image that a reference means: by its digest; if that is unknown, the newest import of the same reference."""
     fits = [kept for kept in store.stored if kept.sidecar["platform"] == store.platform]
     if one.digest:
         same = [kept for kept in fits if kept.sidecar.get("digest") == one.digest]
@@ -231,6 +232,17 @@ def _lookup(store: Store, one: Wanted) -> Stored | None:
 
 
 def announce(store: Store) -> None:
-    """What is good to know about the cache, on stderr."""
+    """Print what is worth knowing about the cache, on stderr."""
     for text in store.notices:
         console.notice(text)
+
+
+def listing(cluster: Cluster, job_dir: str) -> list[Frame]:
+    """What clean.sh shows of the cache folders: sidecars, files, what failed imports left, and locks. Raises Unreachable."""
+    return scripts.run(cluster, scripts.script("images/clean.sh", JOBDIR=job_dir, REMOVE=[]), timeout=120)
+
+
+def remove(cluster: Cluster, job_dir: str, paths: Sequence[str]) -> list[str]:
+    """Remove these files from the cache folders; returns a line for each that could not be removed. Raises Unreachable."""
+    frames = scripts.run(cluster, scripts.script("images/clean.sh", JOBDIR=job_dir, REMOVE=paths), timeout=600)
+    return [frame.text for frame in frames if frame.kind == "kept"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from helpers.common.errors import BadInput
 from helpers.config import tasks
-from helpers.credentials import gathering
+from helpers.credentials import auto_export
 
 HUB, HUB_REGISTRY = "docker.io", "registry-1.docker.io"
 # The launcher's own, where the config names none: of the job that exports results, and of the proxy (its executors/slurm/executor.py).
@@ -169,7 +169,7 @@ def uses(config: Mapping[str, Any], wandb_mode: str = "online") -> Iterator[Use]
     # HAProxy stands before several instances, of the model or of an auxiliary deployment.
     if execution["type"] == "slurm" and any((one.get("num_instances") or 1) > 1 for one in [execution, *auxiliary.values()]):
         yield Use(str((execution.get("proxy") or {}).get("image") or PROXY_IMAGE), "proxy", ("execution", "proxy", "image"))
-    if execution["type"] == "slurm" and gathering.by_launcher(config, wandb_mode):
+    if execution["type"] == "slurm" and auto_export.by_launcher(config, wandb_mode, auto_export.WandbExport.ONE_JOB_A_TASK):
         export = execution["auto_export"]
         image = str((export.get("export_image") if isinstance(export, dict) else None) or EXPORT_IMAGE)
         yield Use(image, "auto-export", ("execution", "auto_export", "export_image"))

@@ -1,26 +1,25 @@
-"""Asking a containers registry for a digest from this machine, for clusters that cannot reach it (on_cluster/registry.sh)."""
+"""Asking a container registry for a digest from this machine, for clusters that cannot reach it (on_cluster/registry.sh)."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
 import hashlib
-import http.client
 import json
 import os
 import re
 import subprocess
-import urllib.error
-import urllib.parse
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlencode
 
+from helpers.common import http_client
 from helpers.images.references import HUB_REGISTRY, Image
 
 SECONDS = 15
+AT_ONCE = 8
 INDEXES = ("application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.oci.image.index.v1+json")
 ACCEPT = ", ".join(
     (*INDEXES, "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json"),
@@ -29,9 +28,11 @@ ACCEPT = ", ".join(
 
 @dataclass(frozen=True)
 class Answer:
-    """What a registry said of an image: its HTTP status (0: no answer), the digest of what the tag names, that content's type, the index
-    where it is one and was brought, and words of trouble. `realm`: the host that gives tokens; the lines: whether the credentials that were
-    read have one for the registry, and for the realm.
+    """A registry's answer about an image.
+
+    `status`: of HTTP, 0 for no answer; `digest` and `type`: of what the tag names; `index`: its text, where the tag names an index;
+    `realm`: the host that gives tokens; `host_line`, `realm_line`: whether the credentials that were read have a line for the registry
+    and for the realm; `words`: why there is no answer; `here`: whether this machine asked, instead of the cluster.
     """
 
     status: int
@@ -46,68 +47,58 @@ class Answer:
 
     @property
     def is_index(self) -> bool:
-        """Whether the digest is of an index, which has one image a platform."""
+        """Whether the digest is of an index, which has one image for each platform."""
         return "index" in self.type or "manifest.list" in self.type
 
 
 def ask(images: list[Image]) -> list[Answer]:
-    """What the registries say of these images, all asked at once, with the credentials of `docker login`."""
+    """The answers about these images, in their order: all asked at once, with the credentials of `docker login`."""
     if not images:
         return []
-    with ThreadPoolExecutor(min(8, len(images))) as pool:
+    with ThreadPoolExecutor(min(AT_ONCE, len(images))) as pool:
         return list(pool.map(_ask, images))
 
 
 def _ask(image: Image) -> Answer:
-    """HEAD first: a GET counts as a pull where pulls are counted."""
+    """HEAD first: registries that limit pulls count a GET as one."""
     url = f"https://{image.registry}/v2/{image.name}/manifests/{image.digest or image.tag}"
     headers = {"Accept": ACCEPT}
     try:
-        status, answer, _ = _call("HEAD", url, headers)
-        challenge = answer.get("www-authenticate", "")
-        if status == 401 and challenge:  # noqa: PLR2004  HTTP's word for: say who you are
-            headers |= _let_in(image, challenge)
-            status, answer, _ = _call("HEAD", url, headers)
-        digest, kind = answer.get("docker-content-digest", ""), answer.get("content-type", "").partition(";")[0]
+        answer = http_client.request("HEAD", url, SECONDS, follow_redirects=True, headers=headers)
+        challenge = answer.headers.get("WWW-Authenticate", "")
+        if answer.status_code == HTTPStatus.UNAUTHORIZED and challenge:
+            headers |= _authorization(image, challenge)
+            answer = http_client.request("HEAD", url, SECONDS, follow_redirects=True, headers=headers)
+        status, digest = answer.status_code, answer.headers.get("Docker-Content-Digest", "")
+        kind = answer.headers.get("Content-Type", "").partition(";")[0]
         index = None
-        if status == 200 and (not digest or kind in INDEXES):  # noqa: PLR2004  HTTP's OK
-            status, _, body = _call("GET", url, headers)
-            digest = digest or "sha256:" + hashlib.sha256(body).hexdigest()
-            index = body.decode("utf-8", "replace") if kind in INDEXES else None
+        if status == HTTPStatus.OK and (not digest or kind in INDEXES):
+            answer = http_client.request("GET", url, SECONDS, follow_redirects=True, headers=headers)
+            status, digest = answer.status_code, digest or "sha256:" + hashlib.sha256(answer.content).hexdigest()
+            index = answer.content.decode("utf-8", "replace") if kind in INDEXES else None
         return Answer(status, digest, kind, index=index, here=True)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return Answer(0, words=str(getattr(error, "reason", error)), here=True)
+    except (http_client.NoAnswer, ValueError) as error:
+        return Answer(0, words=str(error), here=True)
 
 
-def _call(method: str, url: str, headers: dict[str, str]) -> tuple[int, Any, bytes]:
-    request = urllib.request.Request(url, method=method)  # noqa: S310  https, or what an https answer named
-    for name, value in headers.items():
-        # urllib would show what lets us in to every host that it is sent on to.
-        (request.add_unredirected_header if name == "Authorization" else request.add_header)(name, value)
-    try:
-        with urllib.request.urlopen(request, timeout=SECONDS) as answer:  # noqa: S310
-            return answer.status, answer.headers, answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.headers, b""
-
-
-def _let_in(image: Image, challenge: str) -> dict[str, str]:
-    """The header that answers a 401: what `docker login` stored, or a token that the realm gives for it (or for nobody)."""
+def _authorization(image: Image, challenge: str) -> dict[str, str]:
+    """The header that answers a 401: what `docker login` stored, or a token that the realm gives for it (or to anybody)."""
     stored = _stored(image.host) or _stored(image.registry)
     basic = {"Authorization": f"Basic {stored}"} if stored else {}
     parts = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
     if challenge.lower().startswith("basic") or not parts.get("realm", "").startswith("https://"):
         return basic
-    query = urllib.parse.urlencode({name: parts[name] for name in ("service", "scope") if name in parts})
-    status, _, body = _call("GET", f"{parts['realm']}?{query}", basic)
-    if status != 200:  # noqa: PLR2004
+    query = urlencode({name: parts[name] for name in ("service", "scope") if name in parts})
+    joint = "&" if "?" in parts["realm"] else "?"
+    answer = http_client.request("GET", f"{parts['realm']}{joint}{query}", SECONDS, follow_redirects=True, headers=basic)
+    if answer.status_code != HTTPStatus.OK:
         return {}
-    told = json.loads(body)
-    return {"Authorization": f"Bearer {told.get('token') or told.get('access_token')}"}
+    given = answer.json()
+    return {"Authorization": f"Bearer {given.get('token') or given.get('access_token')}"}
 
 
 def _stored(host: str) -> str | None:
-    """user:password in base64, out of ~/.docker/config.json or the credential helper that it names; None where there is none."""
+    """user:password in base64, from ~/.docker/config.json or the credential helper it names; None when it has nothing for the host."""
     names = [host, f"https://{host}"] + (["https://index.docker.io/v1/"] if host in ("docker.io", HUB_REGISTRY) else [])
     path = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
     with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -116,15 +107,15 @@ def _stored(host: str) -> str | None:
             if auth := config.get("auths", {}).get(name, {}).get("auth"):
                 return str(auth)
             if helper := config.get("credHelpers", {}).get(name) or config.get("credsStore"):
-                got = _from_helper(str(helper), name)
-                if got:
-                    return got
+                from_helper = _from_helper(str(helper), name)
+                if from_helper:
+                    return from_helper
     return None
 
 
 def _from_helper(helper: str, name: str) -> str | None:
     with contextlib.suppress(OSError, ValueError, KeyError, subprocess.TimeoutExpired):
         done = subprocess.run([f"docker-credential-{helper}", "get"], input=name, capture_output=True, text=True, timeout=10, check=False)
-        told = json.loads(done.stdout)
-        return base64.b64encode(f"{told['Username']}:{told['Secret']}".encode()).decode()
+        given = json.loads(done.stdout)
+        return base64.b64encode(f"{given['Username']}:{given['Secret']}".encode()).decode()
     return None

@@ -1,7 +1,7 @@
-"""The one door to nemo-evaluator-launcher: imported here only (0.9 s), kept quiet, without telemetry, and with its catalogue read once.
+"""The one door to nemo-evaluator-launcher, which takes 0.9 s to import: quiet, without telemetry, and with its catalogue read once.
 
-Names replaced in launcher 0.2.6, each held by a test (tests/helpers/launcher): `load_tasks_mapping` in api.functional; and those
-of helpers/executors/slurm/submission.py.
+One name of launcher 0.2.6 is replaced here, `load_tasks_mapping` in api.functional (held by a test in tests/helpers/launcher); an executor
+may replace more while it submits.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
+from helpers.common import run_folder
 from helpers.common.errors import StepFailed, one_line
 from helpers.config import catalogue
-
-if TYPE_CHECKING:
-    from helpers.executors.slurm.submission import Submitting
 
 TELEMETRY = "NEMO_EVALUATOR_TELEMETRY_LEVEL"
 _LOG_LEVELS = ("NEMO_EVALUATOR_LOG_LEVEL", "LOG_LEVEL")
@@ -27,7 +25,7 @@ _persons: list[tuple[TextIO, TextIO]] = []  # stdout and stderr as they were
 
 
 def quiet_environment() -> None:
-    """Set what the launcher reads when it is imported: telemetry off unless the user set it, warnings only."""
+    """Set what the launcher reads when it is imported: no telemetry unless the user set it, and warnings only."""
     os.environ.setdefault(TELEMETRY, "0")
     for name in _LOG_LEVELS:
         if name not in os.environ:
@@ -36,13 +34,13 @@ def quiet_environment() -> None:
 
 
 def environment() -> dict[str, str]:
-    """Our environment for jobs: without telemetry, but with the log levels that the user set or did not set."""
+    """Our environment for jobs: without telemetry, and with the user's own log levels."""
     return {TELEMETRY: "0", **{name: value for name, value in os.environ.items() if name not in _quieted}}
 
 
 @contextlib.contextmanager
 def talking_to(log: Path | None) -> Iterator[None]:
-    """What the launcher prints goes to `log` (appended), or nowhere, and not between our own lines."""
+    """Send what the launcher prints to the end of `log`, or nowhere, so that it does not appear between our own lines."""
     target = log or Path(os.devnull)
     _persons.append((sys.stdout, sys.stderr))
     try:
@@ -54,14 +52,14 @@ def talking_to(log: Path | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def talking_to_the_person() -> Iterator[None]:
-    """Inside of talking_to: what we ourselves have to say, while the launcher calls us, goes to the person all the same."""
+    """Within talking_to: send our own output to the person all the same, while the launcher calls us."""
     stdout, stderr = _persons[-1] if _persons else (sys.stdout, sys.stderr)
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
         yield
 
 
-def run_eval(config: dict[str, Any], log: Path | None = None, submitting: Submitting | None = None) -> str:
-    """Hand a resolved config to the launcher; returns the invocation id (16 hex digits). On Slurm `submitting` says how and where.
+def run_eval(config: dict[str, Any], log: Path | None = None, within: contextlib.AbstractContextManager[object] | None = None) -> str:
+    """Hand a resolved config to the launcher; returns the invocation id (16 hex digits). `within`: what is entered for the call.
 
     Raises StepFailed with the launcher's own words, or the EvalmakeError of an executor of ours.
     """
@@ -70,17 +68,44 @@ def run_eval(config: dict[str, Any], log: Path | None = None, submitting: Submit
         from nemo_evaluator_launcher.api import functional
         from omegaconf import OmegaConf
 
-        from helpers.executors.process import executor  # noqa: F401  registers itself
-
         functional.load_tasks_mapping = task_mapping  # type: ignore[attr-defined]
         try:
-            with submitting.replacing() if submitting else contextlib.nullcontext():
+            with within or contextlib.nullcontext():
                 invocation = functional.run_eval(OmegaConf.create(config))  # type: ignore[arg-type]
         except (ValueError, RuntimeError, AttributeError, KeyError, OSError) as error:
             raise StepFailed(f"nemo-evaluator-launcher refused the evaluation: {one_line(error)}") from error
     if not invocation:
         raise StepFailed("nemo-evaluator-launcher gave no invocation id; see logs/launcher.log of the run")
     return str(invocation)
+
+
+def recorded_jobs(invocation_id: str, number: int) -> tuple[str, list[dict[str, Any]]]:
+    """When an invocation was submitted (UTC text), and its jobs as submission.json has them, both by the launcher's job database.
+
+    So a submission.json that is written a second time is the same. Raises StepFailed when the database lacks one of `number` jobs.
+    """
+    from nemo_evaluator_launcher.common.execdb import ExecutionDB
+
+    jobs, times = [], []
+    for job_id in (f"{invocation_id}.{index}" for index in range(number)):
+        job = ExecutionDB().get_job(job_id)
+        if job is None:
+            raise StepFailed(f"the launcher's job database has no {job_id}; give the same command again")
+        times.append(job.timestamp)
+        places = {"slurm_job_id": "slurm_job_id", "remote_dir": "remote_rundir_path", "job_dir": "output_dir"}
+        jobs.append({"job_id": job_id, **{ours: job.data.get(theirs) for ours, theirs in places.items()}})
+    return run_folder.as_text(min(times)), jobs
+
+
+def invocation_in(folder: Path) -> tuple[str, dict[str, Any]] | None:
+    """The last invocation in the launcher's job database whose jobs are in this folder, and the config it was given; None without one."""
+    from nemo_evaluator_launcher.common.execdb import ExecutionDB
+
+    found = None
+    for job in ExecutionDB().get_all_jobs().values():
+        if Path(str(job.data.get("output_dir"))).is_relative_to(folder):
+            found = job.invocation_id, job.config
+    return found
 
 
 def status(invocation_id: str) -> list[dict[str, Any]]:
@@ -108,7 +133,7 @@ def task_mapping(*_arguments: Any, **_options: Any) -> dict[tuple[str, str], dic
 
 
 def kill(invocation_id: str) -> int:
-    """Have the launcher stop an invocation; returns how many jobs it stopped. Raises StepFailed with its words."""
+    """Have the launcher stop an invocation; returns the number of jobs that it stopped. Raises StepFailed with its words."""
     quiet_environment()
     with talking_to(None):
         from nemo_evaluator_launcher.api import functional
@@ -121,7 +146,7 @@ def kill(invocation_id: str) -> int:
 
 
 def record_resumed(job_id: str, slurm_job_id: str) -> None:
-    """Note in the launcher's job database which Slurm job a task has now, as the launcher's own resume does."""
+    """Write the present Slurm job of a task to the launcher's job database, as the launcher's own resume does."""
     quiet_environment()
     with talking_to(None):
         from nemo_evaluator_launcher.common.execdb import ExecutionDB
@@ -130,29 +155,3 @@ def record_resumed(job_id: str, slurm_job_id: str) -> None:
         if job is not None and job.data.get("slurm_job_id") != slurm_job_id:
             job.data["slurm_job_id"], job.data["resumed_at"] = slurm_job_id, time.time()
             ExecutionDB().write_job(job)
-
-
-def sbatch_scripts(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """The sbatch script that the launcher would submit for each task of a resolved Slurm config; nothing is written or contacted.
-
-    Raises StepFailed with the launcher's own words.
-    """
-    quiet_environment()
-    with talking_to(None):
-        from nemo_evaluator_launcher.common.helpers import get_unique_task_name
-        from nemo_evaluator_launcher.executors.slurm.executor import _create_slurm_sbatch_script
-        from omegaconf import OmegaConf
-
-        cfg = OmegaConf.create(config)
-        mapping = {task.full_name: task for task in catalogue.load().values()}
-        scripts = []
-        for index, entry in enumerate(cfg.evaluation.tasks):
-            name = get_unique_task_name(entry.name, index)
-            image = entry.get("container") or (mapping.get(entry.name) or catalogue.find(entry.name)).container
-            folder = Path(cfg.execution.output_dir) / "INVOCATION" / name
-            try:
-                made = _create_slurm_sbatch_script(cfg, entry, image, folder, "INVOCATION", f"INVOCATION.{index}", index)
-            except (ValueError, RuntimeError, KeyError) as error:
-                raise StepFailed(f"nemo-evaluator-launcher cannot write the script of {entry.name}: {one_line(error)}") from error
-            scripts.append((name, made.cmd))
-    return scripts

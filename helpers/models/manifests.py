@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from helpers.cluster import connection
+from helpers.cluster import scripts
 from helpers.cluster.connection import Cluster
 from helpers.common import files
 from helpers.common.errors import BadInput, Unreachable, one_line
@@ -101,7 +101,7 @@ class Manifests:
         return self._look_there(self.cluster, name) if self.cluster else self._look_here(name)
 
     def _look_there(self, cluster: Cluster, name: str | None) -> Shelf:
-        frames = connection.run(cluster, connection.script("manifests", ROOT=self.root, NAME=name or ""))
+        frames = scripts.run(cluster, scripts.script("models/manifests.sh", ROOT=self.root, NAME=name or ""))
         shelf, names = Shelf(), {frame.key: frame.text for frame in frames if frame.kind == "name"}
         for one in names.values():
             shelf.versions[one] = []

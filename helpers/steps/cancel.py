@@ -1,133 +1,64 @@
-"""Stopping the jobs of a run, for every executor."""
+"""Stopping the jobs of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from helpers.common import console, files
-from helpers.common.errors import BadInput, Interrupted, StepFailed
-from helpers.config import clusters
-from helpers.config.tasks import labels as labels_of
-from helpers.executors.process import jobs as process_jobs
-from helpers.steps import follow, show, status
+from helpers.common.errors import BadInput, Interrupted, interruptible, uninterruptible
+from helpers.executors import registry, submissions
+from helpers.executors.base import Executor, Handover
+from helpers.steps import status
 
 
 def cancel(submission_path: Path, tasks: list[str] | None = None) -> None:
-    """Stop the jobs of the submission for good and say what was stopped; writes status.json beside it. On Slurm `tasks` picks some.
+    """Stop the jobs of the submission for good, or those of `tasks`, and write status.json beside it.
 
-    A run that was being submitted when it was killed has jobs and no submission.json: those are stopped too. Raises BadInput for a task
-    that the run does not have, Unreachable when the cluster could not be asked, StepFailed when something would not stop.
+    Jobs of a submission that was killed before submission.json was written are stopped too. Raises BadInput for a task that the run does
+    not have, Unreachable when the cluster does not answer, StepFailed when something would not stop.
     """
     run = submission_path.parent
-    if not submission_path.exists():
-        if jobs := jobs_of(run):
-            _say(process_jobs.cancel(jobs))
+    if not submission_path.exists() and (found := _unrecorded(run)):
+        executor, handover = found
+        if (stopped := executor.cancel_unrecorded(handover)) is not None:
+            _say(stopped)
             return
-        if cancel_unrecorded(run):
-            return
-    submission = show.submission_of(str(submission_path))
-    chosen = show.chosen_jobs(submission, tasks or [])
-    if submission["executor"] == "slurm":
-        cancel_on_cluster(submission, chosen)
-    elif tasks:
-        raise BadInput(f"TASKS: the tasks of a run on executor {submission['executor']} are stopped together; leave TASKS out")
-    elif submission["executor"] == "process":
-        _say(process_jobs.cancel(Path(submission["jobs"][0]["job_dir"]).parent))
-    else:
-        from helpers.launcher import api
-
-        _say(api.kill(submission["invocation_id"]))
-    seen = status.ask(submission)
-    files.write_json(submission_path.with_name("status.json"), seen, "status")
-    indices = {job["index"] for job in chosen}
-    if submission["executor"] == "slurm":
-        return  # squeue has confirmed it; a job may be COMPLETING for half a minute yet
-    if still := [job["task"] for job in seen["jobs"] if job["index"] in indices and job["state"] not in status.ENDED]:
-        raise StepFailed(f"{', '.join(still)}: some job is still there; `make status RUN={run.name}` shows which")
-
-
-def cancel_on_cluster(submission: dict[str, Any], chosen: list[dict[str, Any]]) -> None:
-    """Cancel the whole chain of each of these jobs, and say which Slurm jobs were cancelled."""
-    from helpers.common import run_folder
-    from helpers.executors.slurm import jobs as slurm_jobs
-    from helpers.executors.slurm import submission as slurm_executor
-
-    names, folders = [job["job_name"] for job in chosen], [job["remote_dir"] for job in chosen]
-    days = slurm_executor.days_since(run_folder.moment_of(submission["submitted_at"]))
-    cancelled = slurm_jobs.cancel(clusters.of_submission(submission), names, folders, days)
-    labels = labels_of(submission["jobs"])
-    for job in chosen:
-        if ids := cancelled.get(job["job_name"]):
-            console.done(f"{labels[job['index']]}: cancelled {', '.join(ids)}; nothing of it starts again")
-    if not cancelled:
-        console.done("nothing was running")
-
-
-def cancel_unrecorded(run: Path) -> bool:
-    """Cancel what a submission to Slurm queued that never came to its record; whether the run could have such jobs.
-
-    The run is as before it was submitted then: `make eval RUN=…` submits it.
-    """
-    from helpers.executors.slurm import jobs as slurm_jobs
-    from helpers.executors.slurm import submission as slurm_executor
-
-    try:
-        data, seal, _ = files.read_yaml(run / "launcher.yaml", "launcher")
-        config, _, _ = files.read_yaml(run / "config.yaml", "config")
-    except BadInput:
-        return False
-    if data["execution"]["type"] != "slurm":
-        return False
-    submitting = slurm_executor.Submitting(clusters.of_config(config), run, seal)
-    names, folders = submitting.expected(data)
-    cancelled = slurm_jobs.cancel(submitting.cluster, names, folders, submitting.days, take_back=True)
-    if not cancelled:
-        console.done(f"{run.name} was not submitted: no job of it is on {submitting.cluster}")
-    for name, ids in cancelled.items():
-        console.done(
-            f"{name.rpartition('.')[0].partition('.')[2]}: cancelled {', '.join(ids)}, which had been queued before the run was recorded"
-        )
-    return True
-
-
-def jobs_of(run: Path) -> Path | None:
-    """The folder with the jobs of a run on this machine: the one that its launcher.yaml names. None when there are no jobs."""
-    try:
-        execution = files.read_yaml(run / "launcher.yaml", "launcher")[0]["execution"]
-    except BadInput:
-        return None
-    jobs = Path(execution.get("output_dir") or run / "jobs")
-    return jobs if execution["type"] == "process" and (jobs / process_jobs.PLAN).exists() else None
+    submission = submissions.read(str(submission_path))
+    executor = registry.get(submission["executor"])
+    chosen = submissions.chosen(submission, tasks or [])
+    if tasks and not executor.picks_tasks:
+        raise BadInput(f"TASKS: executor {executor.description.name} stops the tasks of a run together; leave TASKS out")
+    _say(executor.cancel(submission, chosen))
+    files.write_json(submission_path.with_name("status.json"), status.ask(submission), "status")
 
 
 @contextmanager
 def leaving_nothing(run: Path | None) -> Iterator[None]:
-    """Whatever was started for the run is stopped when the block is interrupted (Ctrl-C, SIGTERM, SIGHUP); its tasks stay open."""
-    follow.listen_for_signals()
+    """When the block is interrupted (Ctrl-C, SIGTERM, SIGHUP), stop what it started for the run on this machine; its tasks stay open."""
+    interruptible()
     try:
         yield
     except (KeyboardInterrupt, Interrupted) as error:
-        follow.ignore_signals()
-        if run and (jobs := jobs_of(run)):
-            process_jobs.stop(jobs, process_jobs.INTERRUPTED_CODE)
-        if run and is_for_slurm(run):
-            raise Interrupted(
-                f"interrupted: jobs that Slurm has queued by now go on; `make eval RUN={run.name}` finds them and submits the others, "
-                f"`make cancel RUN={run.name}` cancels them"
-            ) from error
+        uninterruptible()
+        if run and (found := _unrecorded(run)):
+            executor, handover = found
+            if elsewhere := executor.abandon(handover):
+                raise Interrupted(elsewhere) from error
         raise
 
 
-def is_for_slurm(run: Path) -> bool:
-    """Whether what the run submits goes to Slurm, by its launcher.yaml."""
+def _unrecorded(run: Path) -> tuple[Executor, Handover] | None:
+    """What a submission of the run would hand to its executor; None before launcher.yaml was written."""
     try:
-        return bool(files.read_yaml(run / "launcher.yaml", "launcher")[0]["execution"]["type"] == "slurm")
+        data, seal, _ = files.read_yaml(run / "launcher.yaml", "launcher")
+        config, _, _ = files.read_yaml(run / "config.yaml", "config")
     except BadInput:
-        return False
+        return None
+    return registry.get(config["execution"]["type"]), Handover(config, data, seal, run)
 
 
-def _say(stopped: int) -> None:
-    console.done(f"{stopped} processes stopped; nothing is left running" if stopped else "nothing was running")
+def _say(stopped: list[str]) -> None:
+    for text in stopped or ["nothing was running"]:
+        console.done(text)

@@ -1,4 +1,4 @@
-"""The compile step: from request.json to config.yaml and origins.json, and what it shows."""
+"""The compile step: request.json into config.yaml and origins.json, shown on the screen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from helpers.common import console, files, run_folder
+from helpers.common import console, events, files, run_folder, step, yaml_files
 from helpers.common.errors import BadInput
 from helpers.common.files import ROOT, shown
 from helpers.config import compiling, config_files, profiles, tasks
@@ -19,17 +19,15 @@ MADE_BY = "compile_config.py"
 
 
 def for_run(request_path: str, out: str, origins: str | None) -> None:
-    """Compile what request.json asks for, unless config.yaml and origins.json were made from this very request already.
+    """Compile what request.json asks for, unless config.yaml and origins.json were already made from this request.
 
-    Raises BadInput when an input changed since the request was made, or the config is wrong.
+    Raises BadInput when an input changed after the request was made, or the config is wrong.
     """
     asked = files.seal_json(files.read_json(request_path, "request"))
     if _is_fresh(asked["seal"], out, origins):
         return
     for name in request.changed_inputs(asked, run_folder.run_of(out)):
-        raise BadInput(
-            f"cannot make {shown(out)}: {name} changed since this run was asked for; restore it, or leave RUN out to start a new run"
-        )
+        raise BadInput(f"cannot make {shown(out)}: {name} changed after this run was made; restore it, or leave RUN out to start a new run")
     try:
         compiled = compiled_for(asked)
     except BadInput:
@@ -40,13 +38,13 @@ def for_run(request_path: str, out: str, origins: str | None) -> None:
 
 
 def _remove_if_only_asked(run: Path | None) -> None:
-    """Bad input makes nothing: a run that holds its request and no more goes, since nothing could ever be made of it."""
-    if run and {path.name for path in run.iterdir()} <= {"request.json", "events.jsonl"}:
+    """Bad input leaves nothing: remove a run that has only its request, since nothing can ever be made from it."""
+    if run and {path.name for path in run.iterdir()} <= {"request.json", events.NAME, step.LOCK}:
         shutil.rmtree(run)
 
 
 def by_hand(asked: dict[str, Any], out: str, origins: str | None) -> None:
-    """Compile without a run: config.yaml to `out`, origins.json where asked for; notices on stderr."""
+    """Compile without a run: config.yaml into `out`, origins.json into `origins` if given, notices on stderr."""
     compiled = compiled_for(asked)
     _write(compiled, asked, out, origins)
     for text in compiled.notices:
@@ -54,12 +52,12 @@ def by_hand(asked: dict[str, Any], out: str, origins: str | None) -> None:
 
 
 def show(compiled: Compiled) -> None:
-    """The compiled configuration in a box a section on a terminal, as plain YAML in a pipe (on stderr); then the notices."""
+    """Show the compiled configuration and the notices on stderr: each section in a box on a terminal, plain YAML in a pipe."""
     fancy = console.is_fancy(sys.stderr)
     screen = console.rich_console(sys.stderr)
     screen.print("Compiled Configuration", style="bold")
     for name, section in compiled.config.items():
-        text = files.dump_yaml(section).rstrip()
+        text = yaml_files.dump(section).rstrip()
         if section in (None, {}, []):
             continue
         if fancy:
@@ -75,7 +73,7 @@ def show(compiled: Compiled) -> None:
 
 
 def compiled_for(asked: dict[str, Any]) -> Compiled:
-    """What a request asks for, compiled; nothing is written. Raises BadInput."""
+    """The compiled config of a request; writes nothing. Raises BadInput."""
     config = config_files.find(str(ROOT / asked["inputs"]["config"]["path"]))
     source = asked["inputs"]["env_file"]
     env = profiles.load(ROOT / source["path"]) if source else profiles.EnvFile()
@@ -86,8 +84,8 @@ def compiled_for(asked: dict[str, Any]) -> Compiled:
 
 def _write(compiled: Compiled, asked: dict[str, Any], out: str, origins: str | None) -> None:
     seals = {"request.json": files.seal_json(asked)["seal"]}
-    why = "a file that the config is composed of, or a package, changed since"
-    lineage.refuse_other(out, files.yaml_seal(compiled.config, MADE_BY, seals), why)
+    why = "a file that the config is composed of, or a package, has changed"
+    lineage.refuse_other(out, files.yaml_seal(compiled.config, seals), why)
     seal = files.write_yaml(out, compiled.config, "config", MADE_BY, seals)
     if not origins:
         return
@@ -121,5 +119,5 @@ def _is_fresh(seal: str, out: str, origins: str | None) -> bool:
     _, config_seal, made_from = files.read_yaml(out, "config")
     trace = files.read_json(origins, "origins")
     if made_from.get("request.json") != seal or trace["made_from"] != {"request.json": seal, "config.yaml": config_seal}:
-        raise BadInput(f"{shown(out)} was not made from this request.json; delete {shown(out)} and the same command makes it again")
+        raise BadInput(f"{shown(out)} was not made from this request.json; {files.MAKE_AGAIN}")
     return True

@@ -1,4 +1,4 @@
-"""What was asked of a run (request.json): made once, and held against whoever goes on with the run."""
+"""request.json: what a run was asked to do. Written once; a command that continues the run must ask for the same."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ import platform
 import shlex
 import shutil
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from helpers.common import files, run_folder
+from helpers.common import events, files, flags, run_folder, secrets, step
 from helpers.common.console import info, notice
 from helpers.common.errors import BadInput
 from helpers.common.files import ROOT, shown
-from helpers.config import config_files, profiles, tracing, translating
+from helpers.config import config_files, profiles, tracing
 from helpers.steps import lineage
 
 MADE_BY = "new_run.py"
-# A file or folder that is being made is there for milliseconds; what is older was left by a step that was killed.
+# A file that is being written is called .part for milliseconds; an older one was left by a step that was killed.
 LEFT_SECONDS = 60
 PACKAGES = ("nemo-evaluator-launcher", "nemo-evaluator", "nemo-run", "wandb")
-# How Make's variables are called in messages: people typed TASKS=, not --tasks.
+# Names for messages: people typed TASKS=, not --tasks.
 VARIABLES = {
     "config": "CONFIG",
     "profile": "PROFILE",
@@ -36,28 +35,32 @@ VARIABLES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say what to evaluate; the same for every script that takes them."""
-    parser.add_argument("--config", help="config: a name in configs/ or a path (local without --profile, default with one)")
-    parser.add_argument("--profile", help="profile of env.toml")
+    """Add the arguments that say what to evaluate, the same for every script that takes them."""
+    parser.add_argument("--config", help="config: a name in configs/, or a path (default: local, or with --profile: default)")
+    parser.add_argument("--profile", help="profile in env.toml")
     parser.add_argument("--tasks", help="tasks, separated by spaces")
-    parser.add_argument("--task", action="append", default=[], help="one task, can be repeated")
+    parser.add_argument("--task", action="append", default=[], help="one task; can be repeated")
     parser.add_argument("--overrides", help="overrides key=value, quoted as in a shell")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one override, taken as it is; can be repeated")
-    parser.add_argument("--model", help="model, the same as --set run.model=…")
-    parser.add_argument("--quick", help="samples a task, for a smoke run")
-    parser.add_argument("--force-squash", help="1: import container images anew")
-    parser.add_argument("--env-file", help="the env.toml to read (default: the first found from the config's folder upwards)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one override, not unquoted; can be repeated")
+    parser.add_argument("--model", help="model, short for --set run.model=…")
+    parser.add_argument("--quick", help="samples per task, for a smoke run")
+    parser.add_argument("--force-squash", metavar="1", help="import container images again")
+    parser.add_argument("--env-file", help="env.toml to read (default: the first one found from the config's folder upwards)")
 
 
 def asked(options: argparse.Namespace) -> dict[str, Any]:
-    """The values that were given, by their names in request.json; what was not given is absent.
+    """The given values by their names in request.json, without those that were not given.
 
-    Raises BadInput for an empty value, text that is not UTF-8, quotes in SET that do not close, and a QUICK that is no positive number.
+    Raises BadInput for an empty value, text that is not UTF-8, an unclosed quote in SET, a QUICK that is not a positive number, a
+    FORCE_SQUASH that is neither yes nor no, and a secret.
     """
     given: dict[str, Any] = {}
     for key, variable in VARIABLES.items():
         value = getattr(options, key)
         if value is None:
+            continue
+        if key == "force_squash":
+            given[key] = flags.is_yes(variable, value)
             continue
         if not value.strip():
             raise BadInput(f"{variable} is empty; give it a value or leave it out")
@@ -79,32 +82,32 @@ def asked(options: argparse.Namespace) -> dict[str, Any]:
     _refuse_secrets(given)
     if "quick" in given:
         if not given["quick"].isdecimal() or int(given["quick"]) < 1:
-            raise BadInput(f"QUICK={given['quick']}: a number of samples, 1 or more, was expected")
+            raise BadInput(f"QUICK={given['quick']}: expected a number of samples, 1 or more")
         given["quick"] = int(given["quick"])
-    if "force_squash" in given:
-        given["force_squash"] = given["force_squash"] not in {"0", "no", "false"}
     if options.env_file:
         given["env_file"] = options.env_file
     return given
 
 
 def _refuse_secrets(given: dict[str, Any]) -> None:
-    """Refuse a value that has the form of a key in use: it would stand in request.json. The value is in no message."""
+    """Refuse a value that looks like a secret, which would end up in request.json. The message does not show it."""
     for key, value in given.items():
         for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and translating.is_secret(text):
+            if isinstance(text, str) and secrets.is_secret(text):
                 name = text.partition("=")[0] if key == "overrides" and "=" in text else "its value"
                 raise BadInput(
-                    f"{VARIABLES.get(key, key)}: {name}: a secret is written out here; "
-                    "put it into the environment or .env, and name the variable (host:NAME in env_vars, target.api_endpoint.api_key_name)"
+                    f"{VARIABLES.get(key, key)}: {name}: this looks like a secret; "
+                    "put it into the environment or .env and name its variable (host:NAME in env_vars, target.api_endpoint.api_key_name)"
                 )
 
 
 def build(mode: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The whole request: what was given, the defaults for the rest, the inputs with their hashes, and the versions at work.
+    """The whole request: the given values, defaults for the rest, the input files with their hashes, and the versions of packages.
 
-    Raises BadInput when the config or env.toml cannot be found.
+    Raises BadInput when the config or env.toml does not exist.
     """
+    from importlib.metadata import version
+
     config_name = given.get("config", "default" if "profile" in given else "local")
     config = config_files.find(config_name)
     env = profiles.load(Path(given["env_file"])) if "env_file" in given else profiles.find(config.parent)
@@ -129,9 +132,9 @@ def build(mode: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def create(out: str, mode: str, given: dict[str, Any]) -> None:
-    """Make the run's folder with its request.json, whole or not at all (or print it, for `-`).
+    """Make the run's folder with its request.json, both or neither; `-` prints the request instead.
 
-    Raises BadInput when the folder is there already, or cannot be made.
+    Raises BadInput when the folder exists already or cannot be made.
     """
     data = build(mode, given)
     if out == "-":
@@ -139,16 +142,16 @@ def create(out: str, mode: str, given: dict[str, Any]) -> None:
         return
     folder = Path(out).resolve().parent
     beside = folder.with_name(f".{folder.name}.part")
-    exists = f"{shown(folder)} exists already; give the command again for another id, or RUN={folder.name} to go on"
-    with run_folder.step(folder, "new_run"):
+    exists = f"{shown(folder)} exists already; run the command again for a new id, or add RUN={folder.name} to continue that run"
+    with step.recorded(folder, "new_run"):
         try:
-            beside.mkdir(parents=True)  # not exist_ok: two runs of the same second never share a folder
+            beside.mkdir(parents=True)  # no exist_ok: two runs of the same second must not share a folder
         except FileExistsError:
             raise BadInput(exists) from None
         except OSError as error:
-            raise BadInput(f"cannot make {shown(folder)}: {error.strerror}; mend the permissions of {shown(folder.parent)}") from error
+            raise BadInput(f"cannot make {shown(folder)}: {error.strerror}; fix the permissions of {shown(folder.parent)}") from error
         try:
-            run_folder.record(beside, "new_run", event="start", pid=os.getpid())
+            events.append(beside, "new_run", event="start", pid=os.getpid())
             files.write_json(beside / Path(out).name, data, "request")
             beside.rename(folder)
         except OSError as error:
@@ -159,21 +162,22 @@ def create(out: str, mode: str, given: dict[str, Any]) -> None:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what steps that were killed left half-written in this folder."""
+    """Remove the half-written files that killed steps left in this folder."""
     for left in folder.glob(".*.part"):
         try:
             if time.time() - left.stat().st_mtime < LEFT_SECONDS:
                 continue
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         except OSError:
-            continue  # another step was faster, or may not
-        info(f"{shown(left)} removed: a step was killed while it wrote it")
+            continue  # another step removed it, or this user may not
+        info(f"{shown(left)} removed: left by a step that was killed")
 
 
 def go_on(path: Path, mode: str | None, given: dict[str, Any]) -> None:
-    """Check that a run can go on: the same is asked (`mode` None: only a file of it), its inputs are as they were, no file was edited.
+    """Check that a command may continue a run: it asks for the same, the inputs have not changed, and no file was edited.
 
-    A request.json that was deleted is restored from origins.json, which carries a copy. Raises BadInput.
+    `mode` is None when only a file of the run is wanted. A missing request.json is restored from origins.json, which holds a copy. Raises
+    BadInput.
     """
     folder = path.parent
     if not folder.is_dir():
@@ -185,7 +189,7 @@ def go_on(path: Path, mode: str | None, given: dict[str, Any]) -> None:
         if key in VARIABLES and request[key] != value:
             raise BadInput(
                 f"RUN={folder.name} was made with {VARIABLES[key]}={_typed(request[key])}, not {_typed(value)}; "
-                f"leave {VARIABLES[key]} out to go on with it, or RUN out to start a new run"
+                f"leave {VARIABLES[key]} out to continue it, or RUN out to start a new run"
             )
     if mode and (request["mode"] == "dry-run") != (mode == "dry-run"):
         raise BadInput(
@@ -195,23 +199,23 @@ def go_on(path: Path, mode: str | None, given: dict[str, Any]) -> None:
     lineage.check(folder)
     submitted = (folder / "submission.json").exists()
     for name in changed_inputs(request, folder):
-        text = f"{name} changed since this run was asked for"
+        text = f"{name} changed after this run was made"
         if not submitted:
             raise BadInput(f"{text}; restore it, or leave RUN out to start a new run")
-        notice(f"{text}; the run was submitted before, and is not affected")
+        notice(f"{text}; the run was submitted before that and is not affected")
     if submitted:
         for name in lineage.FILES[: lineage.FILES.index("submission.json")]:
             if not (folder / name).exists():
-                notice(f"{shown(folder / name)} is gone: it is made again")
+                notice(f"{shown(folder / name)} is missing and will be made again")
 
 
 def changed_inputs(request: dict[str, Any], folder: Path | None) -> list[str]:
-    """The inputs of a request that are gone or have another content now: the config, env.toml, and once compiled every file composed."""
+    """The inputs of a request that changed or are missing: the config, env.toml and, once compiled, every file that it is composed of."""
     asked = [source for source in request["inputs"].values() if source]
     changed = [source["path"] for source in asked if _is_changed(ROOT / source["path"], source["sha256"])]
     config = ROOT / request["inputs"]["config"]["path"]
     if request["inputs"]["env_file"] is None and (found := profiles.find(config.parent).path):
-        changed.append(rooted(found))  # it was not there
+        changed.append(rooted(found))  # it did not exist then
     if folder and (folder / "origins.json").exists():
         for name, seal in files.read_json(folder / "origins.json", "origins")["sources"].items():
             if name not in changed and _is_changed(tracing.source_path(name), seal):
@@ -224,7 +228,7 @@ def _is_changed(path: Path, sha256: str) -> bool:
 
 
 def rooted(path: Path) -> str:
-    """The path relative to the project where it lies inside, else absolute."""
+    """The path relative to the project if it lies inside, otherwise absolute."""
     try:
         return str(path.resolve().relative_to(ROOT))
     except ValueError:
@@ -234,18 +238,21 @@ def rooted(path: Path) -> str:
 def _restore(path: Path) -> None:
     origins = path.with_name("origins.json")
     if not origins.exists():
-        raise BadInput(f"{shown(path)} is gone, and so is its copy in origins.json: what was asked cannot be told; start a new run")
+        raise BadInput(f"{shown(path)} is missing, and so is origins.json with its copy; start a new run")
     files.write_json(path, files.read_json(origins, "origins")["request"], "request")
-    notice(f"{shown(path)} was gone: restored from its copy in origins.json")
+    notice(f"{shown(path)} was missing and has been restored from origins.json")
 
 
 def _refuse_bytes(name: str, value: str) -> None:
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise BadInput(f"{name}={value}: not UTF-8 text; give it in UTF-8")
+        raise BadInput(f"{name}={value}: not UTF-8 text; type it in UTF-8")
 
 
 def _typed(value: Any) -> str:
-    return " ".join(map(str, value)) or "nothing" if isinstance(value, list) else str(value) if value is not None else "nothing"
+    """A value of request.json as a person would type it."""
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "nothing"
+    return "nothing" if value is None else str(int(value)) if isinstance(value, bool) else str(value)
 
 
 def _git() -> dict[str, Any] | None:
@@ -256,12 +263,12 @@ def _git() -> dict[str, Any] | None:
         revision = str(git("rev-parse", "HEAD")).strip()
         dirty = bool(str(git("status", "--porcelain", "--untracked-files=no")).strip())
     except (sh.ErrorReturnCode, sh.CommandNotFound):
-        return None  # an unpacked archive is no git checkout
+        return None  # not a git checkout, such as an unpacked archive
     return {"revision": revision, "dirty": dirty}
 
 
 def env_folder(path: Path | str) -> Path:
-    """The folder where a .env counts for a file of a run: beside the env.toml that its request names, else the one found upwards."""
+    """The folder whose .env applies to a file: that of the run's env.toml; outside a run, that of the env.toml found upwards."""
     run = run_folder.run_of(path) if str(path) != "-" else None
     if run and (run / "request.json").exists():
         return env_folder_of(files.read_json(run / "request.json", "request"))
@@ -269,6 +276,6 @@ def env_folder(path: Path | str) -> Path:
 
 
 def env_folder_of(request: dict[str, Any]) -> Path:
-    """The folder where a .env counts for what was asked: beside its env.toml."""
+    """The folder whose .env applies to a request: that of its env.toml, or the project's."""
     source = request["inputs"]["env_file"]
     return (ROOT / source["path"]).parent if source else ROOT

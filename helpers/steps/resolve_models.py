@@ -10,9 +10,10 @@ from helpers.common import console, files
 from helpers.common.console import Cell
 from helpers.common.errors import BadInput
 from helpers.common.files import shown
-from helpers.config import clusters, model_references
+from helpers.config import model_references
 from helpers.config.model_references import ModelStore, Place
 from helpers.credentials import gathering
+from helpers.executors import registry as executors
 from helpers.steps import lineage, request
 
 MADE_BY = "resolve_model.py"
@@ -43,18 +44,18 @@ def resolve(config_path: str, out: str, environ: MutableMapping[str, str]) -> No
 
 def registry(config: Mapping[str, Any], place: Place, env_folder: Path, environ: MutableMapping[str, str]) -> ModelStore:
     """Where this config's artifacts are looked up, ready to be asked. Raises BadInput for credentials that are missing, and Unreachable."""
+    executor = executors.get(config["execution"]["type"])
     if place.backend == "wandb":
         from helpers.models import wandb_artifacts
 
-        found = gathering.gather(config, env_folder, environ)
+        found = gathering.gather(config, env_folder, environ, reads_local_files=executor.reads_local_files)
         found.require()
         found.apply(environ)
         return wandb_artifacts.WandbStore()
     from helpers.models import manifests
 
     assert place.root
-    on_cluster = config["execution"]["type"] == "slurm"
-    return manifests.Manifests(place.root, clusters.of_config(config) if on_cluster else None)
+    return manifests.Manifests(place.root, executor.cluster(config))
 
 
 def listing(config: Mapping[str, Any], match: str, env_folder: Path, environ: MutableMapping[str, str]) -> None:

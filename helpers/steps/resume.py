@@ -6,44 +6,34 @@ from pathlib import Path
 
 from helpers.common import console
 from helpers.common.errors import BadInput
-from helpers.config import tasks as tasks_of
-from helpers.executors.process import jobs as process_jobs
-from helpers.executors.slurm import jobs as slurm_jobs
-from helpers.steps import show, status
+from helpers.config import tasks as task_rules
+from helpers.executors import registry, states, submissions
+from helpers.steps import status
 
 
 def resume(submission_path: Path, tasks: list[str]) -> None:
-    """Start again each task (all, or those named) that ended without success; those with results stay as they are, those at work too.
+    """Run each task again (all, or those named) that ended without success; those with results or at work are left alone.
 
-    Raises BadInput for a task that the run does not have or an executor that cannot resume, Unreachable, StepFailed.
+    Raises BadInput for a task that the run does not have or an executor that cannot resume; Unreachable, StepFailed.
     """
-    submission = show.submission_of(str(submission_path))
-    chosen = {job["index"] for job in show.chosen_jobs(submission, tasks)}
-    if submission["executor"] not in ("slurm", "process"):
-        raise BadInput(f"executor {submission['executor']}: `nemo-evaluator-launcher resume {submission['invocation_id']}` does it")
-    seen = status.ask(submission)
-    again = [job for job in seen["jobs"] if job["index"] in chosen and job["state"] in status.ENDED and job["state"] != "SUCCEEDED"]
+    submission = submissions.read(str(submission_path))
+    executor = registry.get(submission["executor"])
+    chosen = {job["index"] for job in submissions.chosen(submission, tasks)}
+    if why := executor.resume_obstacle(submission):
+        raise BadInput(why)
+    rows = status.ask(submission)["jobs"]
+    again = [row["index"] for row in rows if row["index"] in chosen and states.has_failed(row)]
     run = submission_path.parent
-    # They were made when these tasks had failed. They go first: whatever becomes of this process, `make eval` looks at the tasks anew.
+    # They say that these tasks failed. They go first, so that `make eval` looks at the tasks again even when this step is killed.
     for name in ("results.json", "status.json") if again else ():
         (run / name).unlink(missing_ok=True)
-    if submission["executor"] == "slurm":
-        # One that was resumed a moment ago, by a command that was stopped, is found in the queue and not queued twice.
-        queued = slurm_jobs.resume(submission, [job["index"] for job in again]) if again else {}
-        slurm_jobs.record(
-            submission, {job["index"]: job["chain"][0] for job in seen["jobs"] if job["state"] not in status.ENDED and job["chain"]}
-        )
-    else:
-        for job in submission["jobs"]:
-            if job["index"] in {one["index"] for one in again}:
-                process_jobs.reopen(Path(job["job_dir"]))
-        queued = {job["index"]: "" for job in again}
+    queued = executor.resume(submission, rows, again)
     if not queued:
         console.done("nothing to run again: no task has ended without results")
         return
-    labels = tasks_of.labels(submission["jobs"])
+    labels = task_rules.labels(submission["jobs"])
     for job in submission["jobs"]:
         if job["index"] in queued:
             number = queued[job["index"]]
             console.done(f"{labels[job['index']]}: {f'queued as {number}' if number else 'open again'}")
-    console.say(f"`make eval RUN={run.name}` {'follows them' if submission['executor'] == 'slurm' else 'runs them'}")
+    console.say(f"`make eval RUN={run.name}` {'follows them' if any(queued.values()) else 'runs them'}")

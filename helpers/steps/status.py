@@ -1,146 +1,151 @@
-"""Where the jobs of a submission stand, for every executor, as rows of status.json."""
+"""Where the jobs of submissions stand: status.json and its table."""
 
 from __future__ import annotations
 
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import yaml
-
-from helpers.common import run_folder
-from helpers.common.errors import Unreachable
-from helpers.config import clusters
-from helpers.executors import endpoint_failures
-from helpers.executors.process import jobs
-from helpers.executors.scores import has_scores
-
-if TYPE_CHECKING:
-    from helpers.executors.slurm.asking import Question
+from helpers.common import console, files, run_folder
+from helpers.common.errors import Unreachable, one_line
+from helpers.config import tasks
+from helpers.executors import display, registry, states
+from helpers.executors.base import Answer
 
 MADE_BY = "status.py"
-# A job in one of these will not change any more.
-ENDED = {"SUCCEEDED", "FAILED", "CANCELLED", "TIMED_OUT", "OUT_OF_MEMORY", "NODE_FAILED", "PREEMPTED"}
-# Stopped before its end by Ctrl-C or a kill; `make eval RUN=…` goes on with it.
-INTERRUPTED = "INTERRUPTED"
-# The launcher's words (executors/base.py: ExecutionState) in ours.
-FROM_LAUNCHER = {"pending": "PENDING", "running": "RUNNING", "success": "SUCCEEDED", "failed": "FAILED", "killed": "CANCELLED"}
+# How often a watched status is asked for: local files cost nothing, a cluster's controller should not be asked too often.
+WATCH_SECONDS, WATCH_MOST = 2.0, 30.0
 
 
 def ask(submission: dict[str, Any]) -> dict[str, Any]:
-    """The status of a submission now: the content of status.json, unsealed. For `process` it reads a few small files a task.
-
-    Raises Unreachable when its cluster could not be asked.
-    """
-    if submission["executor"] == "slurm":
-        from helpers.executors.slurm import asking
-
-        return document_of(submission, asking.ask(clusters.of_submission(submission), [submission]), 0)
-    rows = []
-    if submission["executor"] == "process":
-        supervised = jobs.is_supervised(Path(submission["jobs"][0]["job_dir"]).parent)
-        for job in submission["jobs"]:
-            rows.append(_row(job, jobs.state(Path(job["job_dir"]), supervised)))
-    else:
-        from helpers.launcher import api
-
-        known = {answer["job_id"]: answer for answer in api.status(submission["invocation_id"])}
-        for job in submission["jobs"]:
-            rows.append(_row(job, _from_launcher(known.get(job["job_id"]), Path(job["job_dir"] or "."))))
-    return _document(submission, rows)
+    """The content of status.json now, unsealed. Raises Unreachable when the cluster does not answer."""
+    (found,), failures = ask_all([submission])
+    if failures:
+        raise failures[0]
+    return found
 
 
-def ask_all(submissions: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Unreachable]]:
-    """The status of each submission, in one round trip a cluster; and why a cluster could not be asked: its jobs are UNREACHABLE then."""
+def ask_all(submissions: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Unreachable]]:
+    """The status of each submission, and the error of each cluster that did not answer: its jobs are UNREACHABLE then."""
     documents: dict[int, dict[str, Any]] = {}
-    failures = []
-    by_cluster: dict[str, list[int]] = {}
+    failures: list[Unreachable] = []
+    by_executor: dict[str, list[int]] = {}
     for number, submission in enumerate(submissions):
-        if submission["executor"] == "slurm":
-            by_cluster.setdefault(repr(submission["cluster"]), []).append(number)
-        else:
-            documents[number] = ask(submission)
-    if by_cluster:
-        from helpers.executors.slurm import asking
-    for numbers in by_cluster.values():
-        asked = [submissions[number] for number in numbers]
-        try:
-            question = asking.ask(clusters.of_submission(asked[0]), asked)
-        except Unreachable as error:
-            failures.append(error)
-            for number in numbers:
-                documents[number] = _document(submissions[number], asking.unreachable_rows(submissions[number], str(error)))
-        else:
-            documents |= {number: document_of(submissions[number], question, place) for place, number in enumerate(numbers)}
+        by_executor.setdefault(submission["executor"], []).append(number)
+    for word, numbers in by_executor.items():
+        answers = registry.get(word).ask([submissions[number] for number in numbers])
+        for number, answer in zip(numbers, answers, strict=True):
+            documents[number] = document_of(submissions[number], answer)
+            if answer.error and not any(answer.error is one for one in failures):
+                failures.append(answer.error)
     return [documents[number] for number in range(len(submissions))], failures
 
 
-def document_of(submission: dict[str, Any], question: Question, number: int) -> dict[str, Any]:
-    """The status of the submission `number` of a question that was asked of its cluster."""
-    return _document(submission, question.rows(number), list(question.asked.problems))
-
-
-def _document(submission: dict[str, Any], rows: list[dict[str, Any]], not_asked: list[str] | None = None) -> dict[str, Any]:
+def document_of(submission: dict[str, Any], answer: Answer) -> dict[str, Any]:
+    """The content of status.json for an executor's answer, unsealed."""
     return {
         "made_by": MADE_BY,
         "made_from": {"submission.json": submission["seal"]},
         "asked_at": run_folder.now(),
         "invocation_id": submission["invocation_id"],
-        "jobs": rows,
-        **({"not_asked": not_asked} if not_asked else {}),
+        "jobs": answer.rows,
+        **({"not_asked": list(answer.problems)} if answer.problems else {}),
     }
 
 
-def is_over(status: dict[str, Any]) -> bool:
-    """Whether every job has ended."""
-    return all(job["state"] in ENDED for job in status["jobs"])
+def show_all(submissions: list[dict[str, Any]], paths: list[str], outs: list[str], as_json: bool) -> None:
+    """Ask once, show each submission, and write its status to `outs` where there are any (`-`: to stdout, instead of a table).
+
+    The jobs of a cluster that does not answer are shown as UNREACHABLE. Their status is not written, and Unreachable is raised at the end.
+    """
+    found, failures = ask_all(submissions)
+    _write(found, outs)
+    for seen, path in zip(found, paths, strict=True):
+        if as_json:
+            print(json.dumps(files.seal_json(seen), ensure_ascii=False))
+        elif outs != ["-"]:
+            print_table(seen, run_folder.run_of(path))
+    if failures:
+        raise failures[0]
 
 
-def is_lost(status: dict[str, Any]) -> bool:
-    """Whether some job has not ended and nobody runs it: killed, or interrupted. The same run goes on with it."""
-    return all(job["state"] in {*ENDED, INTERRUPTED} for job in status["jobs"]) and not is_over(status)
+def watch(submissions: list[dict[str, Any]], paths: list[str], outs: list[str]) -> None:
+    """Show the tables until all jobs have ended, in place on a terminal. A cluster that does not answer is asked again."""
+    from rich.console import Group
+    from rich.live import Live
+
+    seconds = WATCH_SECONDS
+    fancy = console.is_fancy(sys.stdout)
+    with Live(console=console.rich_console(sys.stdout), auto_refresh=False) if fancy else nullcontext() as live:
+        while True:
+            found, failures = ask_all(submissions)
+            _write(found, outs)
+            views = [_table(seen) for seen in found]
+            if live:
+                live.update(Group(*views, *(f"{one}; asking again" for one in failures)), refresh=True)
+            else:
+                for view in views:
+                    console.rich_console(sys.stdout).print(view)
+            if all(states.is_over(seen["jobs"]) or states.is_lost(seen["jobs"]) for seen in found):
+                break
+            time.sleep(seconds)
+            seconds = min(WATCH_MOST, seconds * 1.2)
+    for path, seen in zip(paths, found, strict=True):
+        run = run_folder.run_of(path)
+        console.say(f"`make results{f' RUN={run.name}' if run else ''}` shows the scores" if states.is_over(seen["jobs"]) else "")
 
 
-def _row(job: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    row = {"task": job["task"], "index": job["index"], "job_id": job["job_id"], "requests_total": None, **found}
-    if job["job_dir"]:
-        row["requests_total"] = samples_asked(Path(job["job_dir"]))
-        if row["state"] == "SUCCEEDED" and not has_scores(Path(job["job_dir"]) / "artifacts" / "results.yml"):
-            row["state"], row["reason"] = "FAILED", "results.yml holds no score"
-        if row["state"] == "FAILED":
-            row["reason"] = endpoint_failures.explain(row["reason"], Path(job["job_dir"]))
-    return row
+def print_table(seen: dict[str, Any], run: Path | None = None) -> None:
+    """Print a row for each job, the log and the last errors of failed ones, and what to do next."""
+    console.rich_console(sys.stdout).print(_table(seen))
+    rows = seen["jobs"]
+    for row in rows:
+        if states.has_failed(row) and row.get("slurm_job_id") and row["log"]:
+            print(f"{tasks.labels(rows)[row['index']]}: {row['log']}")
+            for line in row.get("errors", []):
+                print(f"  > {one_line(line)}")
+    for text in seen.get("not_asked", []):
+        console.notice(text)
+    of_run = f" RUN={run.name}" if run else ""
+    if _is_unreachable(seen):
+        return
+    if states.is_over(rows):
+        again = f", `make resume{of_run}` runs the failed tasks again" if any(map(states.has_failed, rows)) else ""
+        console.say(f"`make results{of_run}` shows the scores{again}")
+    elif not states.is_lost(rows):
+        console.say(f"`make logs{of_run}` shows the logs, `make cancel{of_run}` stops it")
 
 
-def samples_asked(job_dir: Path) -> int | None:
-    """How many samples the task asks: what the harness wrote into artifacts/total, or limit_samples; None when nobody says."""
-    if (total := jobs.number_in(job_dir / "artifacts" / "total")) is not None:
-        return total
-    try:
-        config = yaml.load((job_dir / "run_config.yml").read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        limit = config["config"]["params"]["limit_samples"]
-    except (OSError, KeyError, TypeError, yaml.YAMLError):
-        return None
-    return limit if isinstance(limit, int) else None
+def _write(found: list[dict[str, Any]], outs: list[str]) -> None:
+    for seen, out in zip(found, outs, strict=False):
+        if not _is_unreachable(seen):
+            files.write_json(out, seen, "status")
 
 
-def _from_launcher(answer: dict[str, Any] | None, job_dir: Path) -> dict[str, Any]:
-    """A row out of the launcher's own status, for the executors that it watches itself."""
-    if answer is None:
-        return {"state": "UNKNOWN", "reason": "the launcher's job database does not know it", **_nothing()}
-    name = FROM_LAUNCHER.get(str(answer.get("status")).lower(), "UNKNOWN")
-    progress = answer.get("progress")
-    done = progress.get("progress") if isinstance(progress, dict) else progress
-    reason = jobs.last_error(job_dir) if name == "FAILED" else ""
-    log = job_dir / "logs" / "client_stdout.log"
-    return {
-        **_nothing(),
-        "state": name,
-        "reason": reason,
-        "exit_code": jobs.exit_code(job_dir),
-        "requests_done": done if isinstance(done, int) else None,
-        "log": str(log) if log.exists() else None,
-    }
+def _is_unreachable(seen: dict[str, Any]) -> bool:
+    return any(row["state"] == states.UNREACHABLE for row in seen["jobs"])
 
 
-def _nothing() -> dict[str, Any]:
-    return {"exit_code": None, "requests_done": None, "seconds": None, "log": None}
+def _table(seen: dict[str, Any]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    on_cluster = any("chain" in row for row in seen["jobs"])
+    table = Table(title=f"Invocation {seen['invocation_id']}", title_justify="left")
+    for name in ("task", *(("job",) if on_cluster else ()), "state", "progress", "reason"):
+        table.add_column(name, overflow="fold")
+    labels = tasks.labels(seen["jobs"])
+    for row in seen["jobs"]:
+        cells = [Text(labels[row["index"]])]
+        if on_cluster:
+            more = len(row.get("chain", [])) - 1
+            cells.append(Text(f"{row.get('slurm_job_id') or '-'}{f' (+{more})' if more > 0 else ''}"))
+        reason = row["reason"]
+        if row.get("expected_start"):
+            reason += f"; expected start {row['expected_start']}"
+        table.add_row(*cells, Text(row["state"], style=display.STYLES.get(row["state"], "red")), Text(display.amount(row)), Text(reason))
+    return table

@@ -1,39 +1,34 @@
-"""From config.yaml to launcher.yaml to submission.json: what the launcher is handed, and submitting it exactly once."""
+"""From config.yaml to launcher.yaml to submission.json: what the launcher gets, and submitting it exactly once."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import shutil
-import subprocess
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from helpers.common import console, files, run_folder, stopping_points
-from helpers.common.errors import BadInput, StepFailed, Unreachable
+from helpers.common.errors import BadInput, StepFailed
 from helpers.common.files import shown
-from helpers.config import catalogue, clusters
-from helpers.credentials import gathering, wandb_server
-from helpers.executors.process import jobs as process_jobs
-from helpers.executors.slurm import job_values, submission
-from helpers.images import references
-from helpers.launcher import api, launcher_yaml
+from helpers.config import catalogue
+from helpers.credentials import auto_export, gathering, wandb_server
+from helpers.credentials.auto_export import WandbExport
+from helpers.executors import registry
+from helpers.executors.base import Handover
+from helpers.launcher import launcher_yaml
 from helpers.steps import lineage, request, squash_images
-from helpers.steps import plan as planning
 
 MADE_BY = "submit_eval.py"
-DOCKER_TIMEOUT = 20  # seconds; a daemon that answers does so in well under one
 
 
 def prepare(config_path: str, model_path: str | None, out: str) -> None:
-    """Write launcher.yaml: the compiled config without its run section, with the run's own output folder, ready for the launcher.
+    """Write launcher.yaml: the compiled config without its run section, ready for the launcher.
 
-    `model_path`: model.json, which says what each `${art:…}` is; None for a config that has none. Raises BadInput for an execution.type
-    that this project cannot run, and for a `${art:…}` that model.json does not have.
+    `model_path`: model.json, with the value of each `${art:…}`; None for a config that has none. Raises BadInput for an execution.type that
+    nothing can be submitted to, and for a `${art:…}` that model.json does not have.
     """
     config, seal, _ = files.read_yaml(config_path, "config")
     made_from, models = {"config.yaml": seal}, {}
@@ -46,23 +41,46 @@ def prepare(config_path: str, model_path: str | None, out: str) -> None:
         return
     run = run_folder.run_of(config_path)
     paths, wandb = squash_images.paths_of(config_path), gathering.recorded(config_path)
-    data = launcher_yaml.make(config, run, models=models, paths=paths, wandb=wandb)
+    data = launcher_config(config, run, models=models, paths=paths, wandb=wandb)
     why = "the project was moved, the W&B project of the environment is another, or evalmake changed since"
-    lineage.refuse_other(out, files.yaml_seal(data, MADE_BY, made_from), why)
+    lineage.refuse_other(out, files.yaml_seal(data, made_from), why)
     files.write_yaml(out, data, "launcher", MADE_BY, made_from)
 
 
-def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = False) -> None:
-    """Submit launcher.yaml, unless submission.json is there, and write submission.json. A submission that was made before is found again.
+def launcher_config(
+    config: dict[str, Any],
+    run: Path | None,
+    *,
+    models: Mapping[str, Mapping[str, Any]] | None = None,
+    paths: Mapping[str, str] | None = None,
+    wandb: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What the launcher gets for a compiled config of the run folder `run`.
 
-    `keep_partial`: on Slurm, when a task is refused, the jobs of the others stay. Raises BadInput when something is missing,
-    StepFailed when the launcher or Slurm refuses, Unreachable when Docker or the cluster does not answer.
+    `models`: the value of each `${art:…}`, as in model.json; `paths`: the .sqsh path of each image that has one; `wandb`: that section of
+    credentials.json. Raises BadInput for what cannot be submitted.
+    """
+    executor, paths, wandb = registry.get(config["execution"]["type"]), paths or {}, wandb or {}
+    mode = str(wandb.get("mode"))
+    data = launcher_yaml.make(config, models or {})
+    exported = auto_export.by_launcher(config, mode, executor.wandb_export)
+    launcher_yaml.complete_export(data, exported, wandb, in_jobs=executor.wandb_export is WandbExport.ONE_JOB_A_TASK)
+    launcher_yaml.put_paths(data, {use.key: paths[use.reference] for use in executor.images(config, mode) if use.reference in paths})
+    executor.complete(data, run)
+    return data
+
+
+def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = False, owner: int | None = None) -> None:
+    """Submit launcher.yaml and write submission.json, unless that exists. A submission whose record was lost is found again.
+
+    `keep_partial`: when one task is refused, the jobs of the others stay; `owner`: the pid whose end stops jobs of this machine. Raises
+    BadInput when something is missing, StepFailed when a job is refused, Unreachable when Docker or the cluster does not answer.
     """
     run = run_folder.run_of(out)
     with only_one(run):
         if out != "-" and Path(out).exists():
             files.read_json(out, "submission")
-            console.info(f"{shown(out)} is there: nothing is submitted again")
+            console.info(f"{shown(out)} exists: nothing is submitted again")
             return
         if run and (run / "request.json").exists() and files.read_json(run / "request.json", "request")["mode"] == "dry-run":
             raise BadInput(f"{run.name} is a dry run, which is never submitted; `make eval` with the same variables starts a run")
@@ -70,104 +88,48 @@ def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = 
         data, seal, made_from = files.read_yaml(launcher_path, "launcher")
         if made_from and made_from.get("config.yaml") != config_seal:
             raise BadInput(f"{shown(launcher_path)} was not made from {shown(config_path)}; delete it and the same command makes it again")
-        found = gathering.gather(config, request.env_folder(config_path), _environment())
+        executor = registry.get(config["execution"]["type"])
+        found = gathering.gather(config, request.env_folder(config_path), os.environ, reads_local_files=executor.reads_local_files)
         found.require()
-        found.apply(_environment())
-        before = submitted_before(data)
+        found.apply(os.environ)
+        before = executor.submitted_before(data)
         if before is None:
-            check_checkpoint(data)
+            executor.check(data)
             found.check(lenient=True)
-            check_executor(data)
         console.say("Starting evaluation...")
         log = run / "logs" / "launcher.log" if run else None
         if log:
             files.make_folder(log.parent)
-        submitting = None
-        if data["execution"]["type"] == "slurm":
-            cluster, named = clusters.of_config(config), list(references.users(data))
-            submitting = submission.Submitting(cluster, run, seal, keep_partial, named)
-            console.say(planning.cost(config))
-        # The process executor goes on with its own invocation: killed half-way, its jobs may not be running yet. On Slurm each job that is
-        # there is found on the cluster.
-        again = before is None or data["execution"]["type"] == "process"
-        invocation = api.run_eval(data, log, submitting) if again else str(before)
+        images = list(dict.fromkeys(use.reference for use in executor.images(data, str(gathering.recorded(config_path).get("mode")))))
+        submitted = executor.submit(Handover(config, data, seal, run, keep_partial, images, log, owner), before)
         stopping_points.here("before-submission")
         document = {
             "made_by": MADE_BY,
             "made_from": {"launcher.yaml": seal},
-            "invocation_id": invocation,
-            "executor": data["execution"]["type"],
-            **({"cluster": submitting.cluster.document()} if submitting else {}),
-            **_jobs(data, invocation, run, submitting),
+            "invocation_id": submitted.invocation_id,
+            "executor": executor.description.name,
+            **({"cluster": submitted.cluster} if submitted.cluster else {}),
+            "submitted_at": submitted.submitted_at,
+            "jobs": [_job(index, entry["name"], submitted.jobs[index]) for index, entry in enumerate(data["evaluation"]["tasks"])],
         }
         files.write_json(out, document, "submission")
     announce(document, run, before is not None)
-    if found.export and wandb_server.WANDB not in gathering.destinations(data):
+    if found.export and wandb_server.WANDB not in auto_export.destinations(data):
         of_run = f" RUN={run.name}" if run else ""
-        console.info(f"scores go to W&B from this machine when the tasks have ended: by `make eval{of_run}` or `make export{of_run}`")
+        console.info(f"this machine sends the scores to W&B when the tasks have ended: by `make eval{of_run}` or `make export{of_run}`")
 
 
 def announce(document: dict[str, Any], run: Path | None, before: bool) -> None:
-    """The lines that a person waits for: the invocation, and how to look at it."""
+    """Print the invocation, and how to ask for its status."""
     console.done(f"Evaluation {'found, submitted before' if before else 'submitted'}: {document['invocation_id']}")
     console.say(f"Check status: nemo-evaluator-launcher status {document['invocation_id']}")
     if run:
         console.say(f"          or: make status RUN={run.name}")
 
 
-def submitted_before(data: dict[str, Any]) -> str | None:
-    """The invocation whose jobs lie in this launcher config's folder, though submission.json is gone or was never written.
-
-    Raises BadInput when those jobs were made from another launcher config.
-    """
-    folder = Path(data["execution"]["output_dir"])
-    invocation: str | None = None
-    if data["execution"]["type"] == "process":
-        if (plan := process_jobs.read(folder / process_jobs.PLAN)) is None:
-            return None
-        invocation = str(plan["invocation_id"])
-        ran = yaml.load(files.read_text(folder / plan["tasks"][0]["dir"] / "run_config.yml"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        config = ran["metadata"]["launcher_resolved_config"]
-    elif folder.is_dir():
-        from nemo_evaluator_launcher.common.execdb import ExecutionDB
-
-        for job in ExecutionDB().get_all_jobs().values():
-            if Path(str(job.data.get("output_dir"))).is_relative_to(folder):
-                invocation, config = job.invocation_id, job.config
-    if invocation and config != data:
-        raise BadInput(
-            f"the jobs in {shown(folder)} were submitted with another launcher config; leave RUN out to start a new run "
-            "(`nemo-evaluator-launcher status " + invocation + "` shows them)"
-        )
-    return invocation
-
-
-def check_checkpoint(data: dict[str, Any]) -> None:
-    """Raise BadInput for a checkpoint that this machine is to serve and does not have. On a cluster on_cluster/prepare.sh looks."""
-    path = data["deployment"].get("checkpoint_path")
-    if data["execution"]["type"] in ("process", "local") and path and Path(path).is_absolute() and not Path(path).exists():
-        raise BadInput(f"deployment.checkpoint_path: {path} does not exist on this machine; check where the model is, or the PROFILE")
-
-
-def check_executor(data: dict[str, Any]) -> None:
-    """Raise Unreachable when Docker is asked for and does not answer."""
-    if data["execution"]["type"] != "local":
-        return
-    mend = "start Docker, or use CONFIG=local without a PROFILE, which needs no container"
-    if shutil.which("docker") is None:
-        raise Unreachable(f"executor docker: there is no docker command on this machine; {mend}")
-    try:
-        answer = subprocess.run(["docker", "info"], capture_output=True, text=True, timeout=DOCKER_TIMEOUT, check=False)
-    except subprocess.TimeoutExpired:
-        raise Unreachable(f"executor docker: the Docker daemon did not answer within {DOCKER_TIMEOUT} s; {mend}") from None
-    if answer.returncode:
-        reason = (answer.stderr.strip().splitlines() or [f"docker info: exit code {answer.returncode}"])[-1]
-        raise Unreachable(f"executor docker: no Docker daemon answers ({reason}); {mend}")
-
-
 @contextmanager
 def only_one(run: Path | None) -> Iterator[None]:
-    """Hold the run's lock: of two terminals on one run, one submits and the other waits and finds the submission."""
+    """Hold the run's lock: of two terminals with one run, one submits, and the other waits and finds the submission."""
     if run is None:
         yield
         return
@@ -177,7 +139,7 @@ def only_one(run: Path | None) -> Iterator[None]:
         handle = (run / ".lock").open("w")
     except OSError as error:
         raise StepFailed(
-            f"cannot write {shown(run / '.lock')}: {error.strerror}; mend the permissions, then give the same command"
+            f"cannot write {shown(run / '.lock')}: {error.strerror}; fix the permissions, then give the same command"
         ) from error
     with handle as lock:
         try:
@@ -188,41 +150,11 @@ def only_one(run: Path | None) -> Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
                 raise StepFailed(f"cannot lock {shown(run / '.lock')}: {error.strerror}; then give the same command") from error
-            # Some cluster filesystems are mounted without locks. On Slurm a lock on the cluster guards all the same.
-            console.notice(f"{shown(run.parent)} lies on a filesystem without locks: submit a run from one terminal at a time")
+            # Some cluster filesystems are mounted without locks. On Slurm there is a second lock, on the cluster.
+            console.notice(f"{shown(run.parent)} is on a filesystem without locks: submit a run from one terminal at a time")
         yield
 
 
-def _environment() -> Any:
-    import os
-
-    return os.environ
-
-
-def _jobs(data: dict[str, Any], invocation: str, run: Path | None, submitting: submission.Submitting | None) -> dict[str, Any]:
-    """submitted_at and jobs, as the launcher's database has them: a submission.json that is made again comes out the same."""
-    from nemo_evaluator_launcher.common.execdb import ExecutionDB
-
-    jobs, times = [], []
-    for index, entry in enumerate(data["evaluation"]["tasks"]):
-        name, job_id = entry["name"], f"{invocation}.{index}"
-        job = ExecutionDB().get_job(job_id)
-        if job is None:
-            raise StepFailed(f"the launcher's job database has no {job_id}; give the same command again")
-        times.append(job.timestamp)
-        document = {
-            "task": name,
-            "index": index,
-            "harness": catalogue.find(name).harness if catalogue.is_known(name) else "unlisted",
-            "job_id": job_id,
-            "slurm_job_id": job.data.get("slurm_job_id"),
-            "remote_dir": job.data.get("remote_rundir_path"),
-            "job_dir": job.data.get("output_dir"),
-        }
-        if submitting:
-            folder = submitting.folders[index].name
-            document["job_dir"] = str(run / "jobs" / folder) if run else None
-            document["job_name"] = submitting.names[index]
-            document["samples"] = job_values.samples(data, entry)
-        jobs.append(document)
-    return {"submitted_at": run_folder.as_text(min(times)), "jobs": jobs}
+def _job(index: int, task: str, job: dict[str, Any]) -> dict[str, Any]:
+    harness = catalogue.find(task).harness if catalogue.is_known(task) else "unlisted"
+    return {"task": task, "index": index, "harness": harness, "slurm_job_id": None, "remote_dir": None, "job_dir": None, **job}

@@ -60,6 +60,7 @@ def submitted(pipeline: Pipeline, run: Path) -> None:
 # ---- Killed ----------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.instants
 @pytest.mark.parametrize("place", ["before-prepare", "before-upload", "before-sbatch", "after-sbatch", "before-submission"])
 def test_killed_while_it_is_submitted_the_same_command_submits_each_task_once(pipeline: Pipeline, place: str) -> None:
     run = killed_at(pipeline, place)

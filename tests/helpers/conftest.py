@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,7 +53,6 @@ def registry(
     monkeypatch.setenv("no_proxy", "*")
     for name in ("DOCKER_CONFIG", "XDG_CONFIG_HOME", "ENROOT_CONFIG_PATH", "ENROOT_ALLOW_HTTP"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(urllib.request, "_opener", None)  # it keeps the certificates that were trusted when it was made
     return double
 
 

@@ -32,7 +32,7 @@ MISSING = {
     "list_profiles.py": ("--env-file", "{}/env.toml"),
     "new_config.py": ("--config", "a/path"),
     "list_tasks.py": ("--match", "no task has this"),
-    "read_variables.py": ("--run", "no-such-run"),
+    "read_variables.py": ("--value", "RUN=no-such-run"),
 }
 
 

@@ -183,7 +183,7 @@ def test_killed_half_way_the_same_command_completes_and_gives_back_what_was_ther
     assert "big" not in place.stamps()
     done = place.run("big")
     assert done.returncode == 0, done.stderr
-    assert "an earlier setup of it did not end" in done.stderr
+    assert "the last setup did not finish" in done.stderr
     assert ("waiting" in done.stderr) == pip_survives
     assert place.python("import tiny_a, tiny_build, tiny_big; print(tiny_big.__path__[0])") == str(place.site() / "tiny_big")
     assert len(list(place.site().glob("tiny_big/*.py"))) == 4000
@@ -196,7 +196,7 @@ def test_interrupted_it_stops_pip_and_the_same_command_completes(place: Place) -
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert said.endswith("error: interrupted; the same command goes on\n")
+    assert said.splitlines()[-1].startswith("error: interrupted; run the same command again")
     done = place.run("big")
     assert done.returncode == 0
     assert "waiting" not in done.stderr
@@ -256,8 +256,7 @@ def test_a_full_disk_is_named_and_with_more_room_the_same_command_goes_on(place:
         ' ls "$MOUNT/venv/installed"',
     )
     assert done.stdout.splitlines() == ["exit 1", "exit 0", "build", "dev"], done.stderr
-    assert "error: the disk is full" in done.stderr
-    assert "MB free in" in done.stderr
+    assert "the disk is full" in done.stderr
 
 
 def test_a_disk_without_room_for_the_venv_itself_is_named(place: Place) -> None:
@@ -268,7 +267,8 @@ def test_a_disk_without_room_for_the_venv_itself_is_named(place: Place) -> None:
 def test_a_read_only_folder_is_named(place: Place) -> None:
     done = in_own_mounts(place, 'mount -t tmpfs -o ro none "$MOUNT"; "$@"')
     line = error(done, 2)
-    assert "mount/venv.lock: Read-only file system" in line
+    assert "Read-only file system: " in line
+    assert "mount/venv.lock" in line
     assert "--venv" in line
 
 
@@ -320,7 +320,7 @@ def test_weights_are_put_beside_the_packages_once(place: Place) -> None:
     assert not (place.site() / "tiny_weights").exists()
     assert place.run("local", env=no_network()).stderr == ""
     shutil.rmtree(place.venv / "weights")
-    assert "fetching the model" in place.run("local").stderr
+    assert "downloading the model" in place.run("local").stderr
     assert (place.venv / "weights" / GGUF).exists()
 
 
@@ -353,5 +353,6 @@ def test_only_a_terminal_gets_a_line_that_is_rewritten(place: Place) -> None:
     with terminal() as (ours, theirs):
         subprocess.run(place.command("dev"), env=place.env, cwd=place.root, stderr=theirs, timeout=60, check=True)
         shown = os.read(ours, 65536).decode()
-    assert "\r\x1b[K[setup] dev: unpacking" in shown
-    assert shown.rstrip().split("\r\x1b[K")[-1].startswith("[setup] dev: 1 package installed")
+    rewritten = shown.rstrip().split("\r\x1b[K")
+    assert any("tiny_dev" in line for line in rewritten[1:-1])
+    assert rewritten[-1].startswith("[setup] dev: installed in ")

@@ -215,7 +215,7 @@ def double(desk: Desk) -> Iterator[WandbDouble]:
 def test_a_check_asks_the_configured_server_once_whether_the_key_may_write(desk: Desk, double: WandbDouble) -> None:
     done = desk.again("--check", WANDB_BASE_URL=double.url)
     assert done.returncode == 0, done.stderr
-    assert f"[info] W&B at {double.url}: the key is me's and may write to my-team/nemotron\n" in done.stderr
+    assert f"[info] W&B at {double.url}: the key belongs to me and may write to my-team/nemotron\n" in done.stderr
     assert [(call.key, call.operation) for call in double.calls] == [(KEY, "Check")]
     where = {"server": double.url, "entity": "my-team", "project": "nemotron"}
     assert files.read_json(desk.out, "credentials")["wandb"] == {"mode": "online", "export": True, **where}
@@ -238,7 +238,7 @@ def test_a_server_that_does_not_answer_is_exit_3_of_a_check_and_a_notice_of_a_pr
     done = desk.again("--preflight", WANDB_BASE_URL=double.url)
     assert done.returncode == 0
     assert "[notice] W&B at " in done.stderr
-    assert "the evaluation goes on, and its export is verified at the end" in done.stderr
+    assert "the evaluation continues, and its export is verified at the end" in done.stderr
     assert desk.out.exists()
 
 

@@ -1,202 +1,110 @@
-"""An executor for the launcher that runs an evaluation as processes of this machine: no container, no cluster.
-
-Registered as `process`; its jobs are written to the launcher's job database as those of its executor `local`, whose files they have, so
-that the stock `nemo-evaluator-launcher status|info|logs|export` read them.
-"""
+"""Runs an evaluation as processes of this machine: no container, no cluster. The launcher writes the jobs, a supervisor runs them."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import shlex
-import sys
-import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
-from nemo_evaluator_launcher.common.execdb import ExecutionDB, JobData, generate_invocation_id, generate_job_id
-from nemo_evaluator_launcher.common.helpers import get_eval_factory_config, get_unique_task_name
-from nemo_evaluator_launcher.executors.base import BaseExecutor, ExecutionStatus
-from nemo_evaluator_launcher.executors.local.executor import LocalExecutor
-from nemo_evaluator_launcher.executors.registry import register_executor
-from omegaconf import DictConfig, OmegaConf
-
-from helpers.common.errors import BadInput
-from helpers.common.files import ROOT, write_text
-from helpers.config import tasks
-from helpers.credentials import gathering
+from helpers.common import console, files, yaml_files
+from helpers.credentials.auto_export import WandbExport
+from helpers.executors import job_folder
+from helpers.executors.base import Document, Handover, Submitted
+from helpers.executors.local import LocalExecutor, refuse_other
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import start
-from helpers.launcher.api import TELEMETRY
-
-SHUTDOWN = "NEMO_EVALUATOR_SHUTDOWN_TIMEOUT_SECONDS"  # 30 of its own accord, which a person who pressed Ctrl-C waits for
-TRUST_PRE_CMD = "NEMO_EVALUATOR_TRUST_PRE_CMD"
-# With these the harness counts its requests into artifacts/progress, and a task that is run again asks only what it has no answer for.
-# Each count is also posted to a URL: to the supervisor's, since without one nemo-evaluator 0.2.8 posts to whatever listens on port 8000.
-ADAPTER = {"use_progress_tracking": True, "progress_tracking_url": f"${process_jobs.PROGRESS_URL}", "use_caching": True}
+from helpers.executors.process.description import DESCRIPTION
+from helpers.launcher import api
 
 
-@register_executor("process")
-class ProcessExecutor(BaseExecutor):  # type: ignore[misc]
-    """The launcher's executor interface over helpers/executors/process/jobs.py and helpers/executors/process/supervisor.py."""
+class Process(LocalExecutor):
+    """See helpers/executors/base.py; the jobs folder is that of helpers/executors/process/jobs.py."""
 
-    @staticmethod
-    def execute_eval(cfg: DictConfig, dry_run: bool = False) -> str:
-        """Start the evaluation in `execution.output_dir` (a folder of this run alone) and return its invocation id.
+    description = DESCRIPTION
+    jobs_outlive_us = False
+    wandb_export = WandbExport.ALWAYS
 
-        The plan is written first, then the job database, then the supervisor is started: killed in between, the same call goes on with the
-        same invocation. Raises BadInput, or StepFailed when the supervisor does not come up.
-        """
-        config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-        jobs = Path(config["execution"]["output_dir"])
-        plan = process_jobs.read(jobs / process_jobs.PLAN)
-        if plan is None:
-            plan = make_plan(cfg, config, generate_invocation_id())
-            if dry_run:
-                return str(plan["invocation_id"])
-            write_jobs(jobs, plan)
-        record_jobs(jobs, plan, config)
-        start.go_on(jobs, start.owner_of_this_step())
+    def submitted_before(self, data: Document) -> str | None:
+        """The invocation of the plan in the jobs folder."""
+        folder = _folder_of(data)
+        if (plan := job_folder.read(folder / process_jobs.PLAN)) is None:
+            return None
+        text = files.read_text(folder / plan["tasks"][0]["dir"] / "run_config.yml")
+        ran = yaml_files.load(text)
+        refuse_other(data, ran["metadata"]["launcher_resolved_config"], plan["invocation_id"])
         return str(plan["invocation_id"])
 
-    @staticmethod
-    def get_status(id: str) -> list[ExecutionStatus]:  # noqa: A002  the launcher's name
-        """The stock local executor reads our files."""
-        found: list[ExecutionStatus] = LocalExecutor.get_status(id)
-        return found
+    def submit(self, handover: Handover, _before: str | None) -> Submitted:
+        """Write the jobs and start their supervisor; after a kill half-way the same plan is continued."""
+        if handover.owner:
+            os.environ[process_jobs.OWNER] = str(handover.owner)
+        invocation = api.run_eval(handover.data, handover.log, _registered())
+        return Submitted(invocation, *api.recorded_jobs(invocation, len(handover.data["evaluation"]["tasks"])))
 
-    @staticmethod
-    def kill_job(job_id: str) -> None:
-        """Stop the invocation that the job belongs to: its tasks share one server and run one after another."""
-        job = ExecutionDB().get_job(job_id)
-        if job is None:
-            raise ValueError(f"Job {job_id} not found")
-        process_jobs.cancel(Path(job.data["output_dir"]).parent)
+    def abandon(self, handover: Handover) -> str:
+        """Stop what was started; the tasks stay open."""
+        process_jobs.stop(_folder_of(handover.data), process_jobs.INTERRUPTED_CODE)
+        return ""
 
+    def rows(self, submission: Document) -> list[Document]:
+        """A few small files for each task are read."""
+        supervised = process_jobs.is_supervised(_folder(submission))
+        return [self.row(job, process_jobs.state(Path(job["job_dir"]), supervised)) for job in submission["jobs"]]
 
-def make_plan(cfg: DictConfig, config: dict[str, Any], invocation_id: str) -> dict[str, Any]:
-    """What the supervisor is to do, as plan.json: names of variables and where they come from, never a secret value. Raises BadInput."""
-    deployment, execution = config["deployment"], config["execution"]
-    serving = deployment["type"] != "none"
-    everywhere = config.get("env_vars") or {}
-    server = None
-    if serving:
-        server = {
-            "command": deployment["command"],
-            "port": deployment.get("port") or 0,
-            "health": deployment["endpoints"]["health"],
-            "readiness_timeout": execution.get("endpoint_readiness_timeout") or 600,
-            "env": {**everywhere, **(deployment.get("env_vars") or {})},
-            "variables": {
-                "CHECKPOINT_PATH": str(deployment.get("checkpoint_path") or ""),
-                "SERVED_MODEL_NAME": str(deployment.get("served_model_name") or ""),
-            },
-        }
-    planned = []
-    for index, entry in enumerate(config["evaluation"]["tasks"]):
-        task = tasks.define(entry)
-        kind = tasks.endpoint_type(entry, task)
-        planned.append(
-            {
-                "name": entry["name"],
-                "job_id": generate_job_id(invocation_id, index),
-                "dir": get_unique_task_name(entry["name"], index),
-                "path": deployment["endpoints"][kind] if serving else None,
-                "env": {**everywhere, **(config["evaluation"].get("env_vars") or {}), **(entry.get("env_vars") or {})},
-                "variables": {"NEMO_EVALUATOR_DATASET_DIR": entry["dataset_dir"]} if entry.get("dataset_dir") else {},
-                "run_config": run_config(cfg, index, task.full_name, kind),
-                "script": script(entry, config["evaluation"]),
-            }
-        )
-    return {
-        "invocation_id": invocation_id,
-        "deployment": server,
-        "tasks": planned,
-        "export": {
-            "destinations": gathering.destinations(config),
-            "config": {"export": config.get("export") or {}},
-            "env": {**everywhere, **((config.get("export") or {}).get("env_vars") or {})},
-        },
-    }
+    def resumes_here(self, submission: Document) -> bool:
+        """Whether tasks are open and nobody runs them."""
+        jobs = _folder(submission)
+        return not process_jobs.is_supervised(jobs) and bool(process_jobs.open_tasks(jobs))
+
+    def begin(self, submission: Document) -> None:
+        """Start a supervisor for the open tasks, which stops when this process ends."""
+        if left := start.start_again(_folder(submission), os.getpid()):
+            console.info(f"resuming what was interrupted: {', '.join(task['name'] for task in left)}")
+
+    def finish(self, submission: Document) -> None:
+        """After the last task the supervisor still stops the model server, and exports."""
+        start.wait_until_it_ends(_folder(submission))
+
+    def stop(self, submission: Document) -> None:
+        """Stop everything; the tasks stay open."""
+        process_jobs.stop(_folder(submission), process_jobs.INTERRUPTED_CODE)
+
+    def cancel(self, submission: Document, _jobs: Sequence[Document]) -> list[str]:
+        """Stop everything: the tasks share one model server and run one after another."""
+        return _stopped(process_jobs.cancel(_folder(submission)))
+
+    def cancel_unrecorded(self, handover: Handover) -> list[str] | None:
+        """Stop the jobs of a plan that was written and not recorded."""
+        folder = _folder_of(handover.data)
+        return _stopped(process_jobs.cancel(folder)) if (folder / process_jobs.PLAN).exists() else None
+
+    def resume(self, submission: Document, _rows: Sequence[Document], again: Sequence[int]) -> dict[int, str]:
+        """Open the tasks again; `make eval` runs them."""
+        for job in submission["jobs"]:
+            if job["index"] in again:
+                process_jobs.reopen(Path(job["job_dir"]))
+        return dict.fromkeys(again, "")
 
 
-def run_config(cfg: DictConfig, index: int, full_name: str, kind: str) -> dict[str, Any]:
-    """nemo-evaluator's run config of one task: the config's nemo_evaluator_config, and what the launcher adds for a container.
+@contextlib.contextmanager
+def _registered() -> Iterator[None]:
+    """With our executor registered at the launcher, which takes 0.9 s to import."""
+    from helpers.executors.process import launcher_executor  # noqa: F401  registers itself
 
-    The URL of a deployed server is filled in when its port is known. launcher_resolved_config is what the launcher's exporters ask for.
-    """
-    merged: dict[str, Any] = get_eval_factory_config(cfg, cfg.evaluation.tasks[index]) or {}
-    endpoint = merged.setdefault("target", {}).setdefault("api_endpoint", {})
-    hosted: dict[str, Any] = {}
-    if cfg.deployment.type == "none":
-        hosted = OmegaConf.to_container(cfg.target.api_endpoint, resolve=True)  # type: ignore[assignment]
-        for key in ("url", "api_key_name", "stream"):
-            if hosted.get(key) is not None:
-                endpoint.setdefault(key, hosted[key])
-    endpoint.setdefault("model_id", str(hosted["model_id"] if hosted else cfg.deployment.served_model_name))
-    endpoint.setdefault("type", kind)
-    endpoint["adapter_config"] = {**ADAPTER, **(hosted.get("adapter_config") or {}), **(endpoint.get("adapter_config") or {})}
-    settings = merged.setdefault("config", {})
-    settings.setdefault("type", full_name)
-    settings["output_dir"] = "artifacts"
-    merged.setdefault("metadata", {})["launcher_resolved_config"] = OmegaConf.to_container(cfg, resolve=True)
-    return merged
+    yield
 
 
-def script(entry: dict[str, Any], evaluation: dict[str, Any]) -> str:
-    """The task's run.sh, which a person can read, and run again while a server is there. Raises BadInput for an untrusted pre_cmd."""
-    before = entry.get("pre_cmd") or evaluation.get("pre_cmd") or ""
-    after = entry.get("post_cmd") or evaluation.get("post_cmd") or ""
-    if (before or after) and os.environ.get(TRUST_PRE_CMD) != "1":
-        raise BadInput(f"task {entry['name']} has a pre_cmd or post_cmd; `export {TRUST_PRE_CMD}=1` if you trust it, or take it out")
-    lines = [
-        "#!/usr/bin/env bash",
-        f"# Task {shlex.quote(entry['name'])}: run by evalmake; its server's URL is in run_config.yml.",
-        'cd "$(dirname "$0")"',
-    ]
-    if after:
-        lines.append(f"trap {shlex.quote(after)} EXIT")
-    lines += [before] if before else []
-    lines.append(f"{shlex.quote(sys.executable)} -m nemo_evaluator.core.entrypoint run_eval --run_config run_config.yml")
-    return "\n".join(lines) + "\n"
+def _folder(submission: Document) -> Path:
+    return Path(submission["jobs"][0]["job_dir"]).parent
 
 
-def write_jobs(jobs: Path, plan: dict[str, Any]) -> None:
-    """Make the folder of each task and, last of all, plan.json: with it there, the jobs are there."""
-    for task in plan["tasks"]:
-        folder = jobs / task["dir"]
-        (folder / "logs").mkdir(parents=True, exist_ok=True)
-        (folder / "artifacts").mkdir(exist_ok=True)
-        write_text(folder / "run_config.yml", yaml.safe_dump(task.pop("run_config"), sort_keys=False, allow_unicode=True))
-        write_text(folder / "run.sh", task.pop("script"), mode=0o755)
-        if plan["deployment"]:
-            link = folder / "logs" / "server_stdout.log"
-            link.unlink(missing_ok=True)
-            link.symlink_to("../../server.log")
-        process_jobs.stage(folder, "pre-start")
-    if plan["export"]["destinations"]:
-        write_text(jobs / "export.yml", yaml.safe_dump(plan["export"].pop("config"), sort_keys=False))
-    plan["export"].pop("config", None)
-    command = f"exec {shlex.quote(sys.executable)} -m helpers.executors.process.supervisor ."
-    lines = [
-        "#!/usr/bin/env bash",
-        "# Runs the tasks of this folder that have not ended; `nemo-evaluator-launcher resume` calls it too.",
-        'cd "$(dirname "$0")"',
-        f"export {process_jobs.MARK}={plan['invocation_id']}",
-        f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
-        f"export {TELEMETRY}=${{{TELEMETRY}:-0}} {SHUTDOWN}=${{{SHUTDOWN}:-3}}",
-        command,
-    ]
-    write_text(jobs / "run_all.sequential.sh", "\n".join(lines) + "\n", mode=0o755)
-    write_text(jobs / process_jobs.PLAN, json.dumps(plan, indent=2))
+def _folder_of(data: Document) -> Path:
+    return Path(data["execution"]["output_dir"])
 
 
-def record_jobs(jobs: Path, plan: dict[str, Any], config: dict[str, Any]) -> None:
-    """Write the jobs that are not there yet to the launcher's job database, before anything is started."""
-    database = ExecutionDB()
-    for task in plan["tasks"]:
-        if database.get_job(task["job_id"]) is None:
-            # No container: the stock `kill` then refuses, instead of marking jobs as killed that go on.
-            data = {"output_dir": str(jobs / task["dir"]), "container": "", "eval_image": ""}
-            database.write_job(JobData(plan["invocation_id"], task["job_id"], time.time(), "local", data, config))
+def _stopped(number: int) -> list[str]:
+    return [f"{number} process{'es' if number > 1 else ''} stopped; nothing is left running"] if number else []
+
+
+EXECUTOR = Process()

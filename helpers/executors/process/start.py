@@ -1,4 +1,4 @@
-"""Starting the supervisor of a jobs folder: the first time, and again when it was interrupted or killed before its jobs had ended."""
+"""Starts the supervisor of a jobs folder: the first time, and again when it was interrupted or killed before its jobs had ended."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from typing import Any
 
 from helpers.common.errors import StepFailed
 from helpers.common.files import shown
+from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from helpers.launcher import api
 
-START_SECONDS = 30.0  # a few tenths are usual
+START_SECONDS = 30.0  # it usually takes some tenths of a second
 
 
 def start(jobs: Path, owner: int | None = None) -> None:
-    """Start the supervisor in a session of its own, and wait until it holds its folder. Raises StepFailed when it does not come up.
+    """Start the supervisor in a session of its own, and wait until it holds the lock. Raises StepFailed when it does not start.
 
-    With `owner`, a pid, the jobs end when that process does. Interrupted while it waits, it leaves nothing running, and the jobs open.
+    The jobs end when the process with the pid `owner` does. When the wait is interrupted, nothing is left running and the jobs stay open.
     """
-    plan = process_jobs.read(jobs / process_jobs.PLAN) or {}
+    plan = job_folder.read(jobs / process_jobs.PLAN) or {}
     variables = {process_jobs.MARK: plan["invocation_id"], **({process_jobs.OWNER: str(owner)} if owner else {})}
     try:
         with (jobs / "supervisor.log").open("ab") as log:
@@ -34,25 +35,25 @@ def start(jobs: Path, owner: int | None = None) -> None:
                 env={**api.environment(), **variables},
                 start_new_session=True,
             )
-        _wait_until_it_holds(jobs, process)
+        _wait_for_lock(jobs, process)
     except BaseException:
         process_jobs.stop(jobs, process_jobs.INTERRUPTED_CODE)
         raise
 
 
-def _wait_until_it_holds(jobs: Path, process: subprocess.Popen[bytes]) -> None:
+def _wait_for_lock(jobs: Path, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not process_jobs.is_supervised(jobs):
-        # One whose tasks all failed at once may have come and gone before it was looked at: then it left its pid.
-        if (process_jobs.read(jobs / process_jobs.SUPERVISOR) or {}).get("pid") == process.pid:
+        # A supervisor whose tasks all failed at once may have ended already; then it left its pid.
+        if (job_folder.read(jobs / process_jobs.SUPERVISOR) or {}).get("pid") == process.pid:
             return
         if process.poll() is not None or time.monotonic() > deadline:
             raise StepFailed(f"the supervisor did not start; see {shown(jobs / 'supervisor.log')}")
         time.sleep(0.02)
 
 
-def go_on(jobs: Path, owner: int | None = None) -> list[dict[str, Any]]:
-    """Start the supervisor again when it is gone and tasks are open; returns those tasks, an empty list when there is nothing to do."""
+def start_again(jobs: Path, owner: int | None = None) -> list[dict[str, Any]]:
+    """Start a supervisor when none is alive and tasks are open; returns those tasks, none when there is nothing to do."""
     if process_jobs.is_supervised(jobs):
         return []
     left = process_jobs.open_tasks(jobs)
@@ -61,7 +62,13 @@ def go_on(jobs: Path, owner: int | None = None) -> list[dict[str, Any]]:
     return left
 
 
+def wait_until_it_ends(jobs: Path) -> None:
+    """Return when no supervisor is alive."""
+    while process_jobs.is_supervised(jobs):
+        time.sleep(0.05)
+
+
 def owner_of_this_step() -> int | None:
-    """The process whose end is to end the jobs (EVALMAKE_OWNER), or None."""
+    """The pid of the process whose end stops the jobs (EVALMAKE_OWNER), or None."""
     value = os.environ.get(process_jobs.OWNER, "")
     return int(value) if value.isdigit() else None

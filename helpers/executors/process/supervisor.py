@@ -30,10 +30,11 @@ from typing import IO, Any
 import psutil
 import yaml
 
-from helpers.common import run_folder
+from helpers.common import run_folder, yaml_files
 from helpers.common.errors import BadInput, EvalmakeError, Interrupted, StepFailed
 from helpers.common.files import ROOT, write_text
 from helpers.credentials.wandb_server import WANDB
+from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import ports
 
@@ -94,7 +95,7 @@ class Server:
     def last_line(self) -> str:
         """The last line of the server's log, and where the log is."""
         try:
-            lines = process_jobs.tail(self.log, 4000)
+            lines = job_folder.tail(self.log, 4000)
         except OSError:
             lines = []
         log = self.log.relative_to(ROOT) if self.log.is_relative_to(ROOT) else self.log
@@ -116,7 +117,7 @@ def main(arguments: list[str]) -> None:
     if not take(os.open(jobs / process_jobs.LOCK, os.O_RDWR | os.O_CREAT, 0o644)):
         return
     write_text(jobs / process_jobs.SUPERVISOR, json.dumps(process_jobs.own_record()))
-    plan = process_jobs.read(jobs / process_jobs.PLAN) or {}
+    plan = job_folder.read(jobs / process_jobs.PLAN) or {}
     end_all(plan["invocation_id"])
     try:
         owner = os.environ.pop(process_jobs.OWNER, None)
@@ -199,7 +200,7 @@ def run(jobs: Path, plan: dict[str, Any]) -> None:
         raise
     except EvalmakeError as error:
         for folder in pending:
-            if process_jobs.exit_code(folder) is None:
+            if job_folder.exit_code(folder) is None:
                 _fail(folder, str(error))
     finally:
         if server:
@@ -216,7 +217,7 @@ def run_task(folder: Path, task: dict[str, Any], server: Server | None) -> None:
         url = f"http://127.0.0.1:{server.port}{task['path']}" if server else None
         with (folder / "logs" / "client_stdout.log").open("ab") as log:
             harness = start_harness(folder, task, url, adapter.number, log)
-            process_jobs.stage(folder, "running")
+            job_folder.stage(folder, "running")
             try:
                 code = _watch(harness, server)
             finally:
@@ -231,7 +232,7 @@ def run_task(folder: Path, task: dict[str, Any], server: Server | None) -> None:
     elif code == process_jobs.INTERRUPTED_CODE:
         _fail(folder, "the harness was interrupted from outside")
     else:
-        process_jobs.stage(folder, "exit", code)
+        job_folder.stage(folder, "exit", code)
 
 
 def _watch(harness: subprocess.Popen[bytes], server: Server | None) -> int | None:
@@ -252,7 +253,7 @@ def start_harness(folder: Path, task: dict[str, Any], url: str | None, adapter: 
     `adapter` is the port of nemo-evaluator's own proxy in front of the endpoint, which it reads from ADAPTER_PORT.
     """
     path = folder / "run_config.yml"
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = yaml_files.load(path.read_text(encoding="utf-8"))
     if url:
         config["target"]["api_endpoint"]["url"] = url
         write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
@@ -315,7 +316,7 @@ def export(jobs: Path, plan: dict[str, Any], is_owned: bool) -> None:
 
     W&B by our own exporter, unless an owner stays to the end and does it where a person sees it; others by the launcher's own command.
     """
-    done = [task["job_id"] for task in plan["tasks"] if process_jobs.exit_code(jobs / task["dir"]) == 0]
+    done = [task["job_id"] for task in plan["tasks"] if job_folder.exit_code(jobs / task["dir"]) == 0]
     for destination in plan["export"]["destinations"] if done else []:
         command = [sys.executable, "-m", "nemo_evaluator_launcher.cli.main", "export", *done, "--dest", destination]
         command += ["--config", str(jobs / "export.yml")]
@@ -387,7 +388,7 @@ def _fail(folder: Path, reason: str) -> None:
     (folder / "artifacts" / process_jobs.INTERRUPTED_MARKER).unlink(missing_ok=True)
     with (folder / "logs" / "client_stdout.log").open("a", encoding="utf-8") as log:
         log.write(f"error: {reason}\n")
-    process_jobs.stage(folder, "exit", 1)
+    job_folder.stage(folder, "exit", 1)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,21 @@
-"""Asking a cluster where tasks stand: any number of tasks and runs in one round trip, as rows of status.json."""
+"""Asking a cluster for the state of tasks: any number of tasks and runs in one round trip, as rows of status.json."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers.cluster import connection
-from helpers.cluster.connection import Cluster, Frame
+from helpers.cluster import scripts, slurm_words
+from helpers.cluster.connection import Cluster
+from helpers.cluster.scripts import Frame
 from helpers.common import run_folder
 from helpers.common.errors import one_line
-from helpers.executors import scores
-from helpers.executors.process import jobs as process_jobs
+from helpers.executors import job_folder, scores
 from helpers.executors.slurm import failures
-from helpers.executors.slurm import submission as slurm_executor
-from helpers.executors.slurm import verdict as slurm_verdict
-from helpers.executors.slurm.verdict import DISABLED, Asked, Job, Seen
+from helpers.executors.slurm import verdict as verdicts
+from helpers.executors.slurm.submission import days_since
+from helpers.executors.slurm.verdict import Job, Seen, Sources
 
 ASK_SECONDS = 90  # squeue and sacct are given 25 each
 
@@ -28,10 +27,10 @@ class Question:
     cluster: Cluster
     submissions: list[dict[str, Any]]
     seen: dict[str, Seen] = field(default_factory=dict)
-    asked: Asked = field(default_factory=lambda: Asked(False, False, False))
+    sources: Sources = field(default_factory=lambda: Sources(False, False, False))
 
     def jobs(self) -> dict[str, dict[str, Any]]:
-        """The jobs of all submissions by their keys, `RUN.TASK` in numbers."""
+        """The jobs of all submissions by their keys: `RUN.TASK`, both as numbers."""
         return {f"{number}.{job['index']}": job for number, one in enumerate(self.submissions) for job in one["jobs"]}
 
     def values(self) -> dict[str, Any]:
@@ -43,61 +42,52 @@ class Question:
             "NAMES": [job["job_name"] for job in jobs.values()],
             "DIRS": [job["remote_dir"] for job in jobs.values()],
             "FIRSTS": [job["slurm_job_id"] for job in jobs.values()],
-            "DAYS": slurm_executor.days_since(oldest),
+            "DAYS": days_since(oldest),
         }
 
     def take(self, frames: list[Frame]) -> None:
-        """Take in the frames of one asking."""
+        """Take in the frames of one answer."""
         by_kind = {frame.kind: frame for frame in frames if frame.kind in ("squeue", "sacct")}
         controller = {int(frame.key): frame.text for frame in frames if frame.kind == "scontrol"}
         queue, account = by_kind["squeue"], by_kind["sacct"]
-        self.asked = _asked(queue, account)
+        self.sources = _sources(queue, account)
         jobs = self.jobs()
-        shown = slurm_verdict.jobs_of(queue.text, account.text, controller, {job["job_name"] for job in jobs.values()})
+        shown = verdicts.jobs_of(queue.text, account.text, controller, {job["job_name"] for job in jobs.values()})
         for key, job in jobs.items():
             seen = self.seen.setdefault(key, Seen())
             _take_files(seen, key, frames)
             if seen.first is None and job["slurm_job_id"]:
                 seen.first = int(job["slurm_job_id"])
-            _take_jobs(seen, job, shown.get(job["job_name"], {}), self.asked)
+            _take_jobs(seen, job, shown.get(job["job_name"], {}), self.sources)
 
     def rows(self, number: int) -> list[dict[str, Any]]:
-        """The rows of status.json of the submission `number`."""
-        return [_row(job, self.seen[f"{number}.{job['index']}"], self.asked) for job in self.submissions[number]["jobs"]]
+        """The rows of status.json for the submission with this number."""
+        return [_row(job, self.seen[f"{number}.{job['index']}"], self.sources) for job in self.submissions[number]["jobs"]]
 
 
 def ask(cluster: Cluster, submissions: list[dict[str, Any]], interactive: bool = True) -> Question:
     """Ask once, in one round trip. Raises Unreachable."""
     question = Question(cluster, submissions)
-    question.take(connection.run(cluster, connection.script("ask", **question.values()), ASK_SECONDS, interactive))
+    question.take(scripts.run(cluster, scripts.script("executors/slurm/ask.sh", **question.values()), ASK_SECONDS, interactive))
     return question
 
 
-def unreachable_rows(submission: Mapping[str, Any], why: str) -> list[dict[str, Any]]:
-    """The rows of a submission whose cluster could not be asked."""
-    empty = {"exit_code": None, "requests_done": None, "requests_total": None, "seconds": None, "log": None}
-    return [
-        {"task": job["task"], "index": job["index"], "job_id": job["job_id"], "state": "UNREACHABLE", "reason": why, **empty}
-        for job in submission["jobs"]
-    ]
-
-
-def _asked(queue: Frame, account: Frame) -> Asked:
-    disabled = bool(DISABLED.search(account.text))
+def _sources(queue: Frame, account: Frame) -> Sources:
+    disabled = bool(slurm_words.DISABLED.search(account.text))
     problems = []
     if queue.key != "0":
-        problems.append(f"squeue could not be asked ({_said(queue)})")
+        problems.append(f"squeue did not answer ({_said(queue)})")
     if disabled:
-        problems.append("accounting is disabled on this cluster: of jobs that the controller has forgotten, only their files tell")
+        problems.append("accounting is disabled on this cluster: once the controller has forgotten a job, only the job's files are left")
     elif account.key != "0":
-        problems.append(f"accounting could not be asked ({_said(account)})")
-    return Asked(queue.key == "0", account.key == "0" and not disabled, disabled, tuple(problems))
+        problems.append(f"accounting did not answer ({_said(account)})")
+    return Sources(queue.key == "0", account.key == "0" and not disabled, disabled, tuple(problems))
 
 
 def _said(frame: Frame) -> str:
-    """What a command of Slurm said that failed: its last line; 124 and 137 are the codes of one that was stopped by `timeout`."""
-    if frame.key in ("124", "137"):
-        return "it did not answer within 25 s"
+    """The last line of a Slurm command that failed."""
+    if frame.key in slurm_words.STOPPED_BY_TIMEOUT:
+        return "no answer within 25 s"
     lines = [line for line in frame.text.splitlines() if line.strip() and "|" not in line]
     return one_line(lines[-1] if lines else f"exit code {frame.key}")
 
@@ -107,16 +97,16 @@ def _take_files(seen: Seen, key: str, frames: list[Frame]) -> None:
         if frame.key != key:
             continue
         if frame.kind == "task":
-            told = dict(line.partition(" ")[::2] for line in frame.text.splitlines())
-            seen.folder_gone = "gone" in told
-            if seen.folder_gone:
+            found = dict(line.partition(" ")[::2] for line in frame.text.splitlines())
+            seen.folder_missing = "missing" in found
+            if seen.folder_missing:
                 continue
-            seen.folder = told.get("folder")
-            seen.first = int(told["first"]) if told.get("first", "").isdecimal() else None
-            seen.ids = [int(word) for word in told.get("list", "").split() if word.isdecimal()]
-            seen.progress = int(told["progress"]) if told.get("progress", "").isdecimal() else None
-            seen.has_results, seen.late, seen.cancelled = "results" in told, "late" in told, "cancelled" in told
-            seen.logs = {kind: told[kind] for kind in ("client", "server", "slurm") if kind in told}
+            seen.folder = found.get("folder")
+            seen.first = int(found["first"]) if found.get("first", "").isdecimal() else None
+            seen.ids = [int(word) for word in found.get("list", "").split() if word.isdecimal()]
+            seen.progress = int(found["progress"]) if found.get("progress", "").isdecimal() else None
+            seen.has_results, seen.late, seen.cancelled = "results" in found, "late" in found, "cancelled" in found
+            seen.logs = {kind: found[kind] for kind in ("client", "server", "slurm") if kind in found}
             seen.scores = None
         elif frame.kind == "results":
             seen.scores = scores.count(scores.rows_of(scores.parse(frame.data)))
@@ -124,23 +114,22 @@ def _take_files(seen: Seen, key: str, frames: list[Frame]) -> None:
             seen.tails[frame.kind.removeprefix("tail-")] = [line.strip() for line in frame.text.splitlines() if line.strip()]
 
 
-def _take_jobs(seen: Seen, job: dict[str, Any], shown: dict[int, tuple[Job, str]], asked: Asked) -> None:
-    """The jobs of a task: those of its name that lie in its folder. What could not be asked now stays as it was seen."""
+def _take_jobs(seen: Seen, job: dict[str, Any], shown: dict[int, tuple[Job, str]], sources: Sources) -> None:
+    """Take in the jobs with the task's name that lie in its folder. What did not answer this time stays as it was seen before."""
     fresh = {}
     for number, (one, folder) in shown.items():
-        # Accounting may never have heard of the end of a job: what runs is in the queue.
-        if one.from_accounting and asked.queue and one.state in slurm_verdict.AT_WORK:
+        # Accounting may never have heard that a job ended: a job that runs is in the queue.
+        if one.from_accounting and sources.queue and one.state in slurm_words.AT_WORK:
             continue
         if not folder or folder in (seen.folder, job["remote_dir"]) or seen.folder is None:
             fresh[number] = one
-    kept = (
-        {} if asked.queue and asked.accounting else {number: one for number, one in seen.jobs.items() if one.state in slurm_verdict.ENDED}
-    )
+    complete = sources.queue and sources.accounting
+    kept = {} if complete else {number: one for number, one in seen.jobs.items() if one.state in slurm_words.ENDED}
     seen.jobs = {**kept, **fresh}
 
 
-def _row(job: dict[str, Any], seen: Seen, asked: Asked) -> dict[str, Any]:
-    verdict = slurm_verdict.judge(seen, asked)
+def _row(job: dict[str, Any], seen: Seen, sources: Sources) -> dict[str, Any]:
+    verdict = verdicts.judge(seen, sources)
     state, reason, errors, which = verdict.state, verdict.reason, [], "client"
     if state not in ("SUCCEEDED", "PENDING", "RUNNING", "RESUMING", "UNKNOWN"):
         explained = failures.explain(verdict, seen)
@@ -148,9 +137,8 @@ def _row(job: dict[str, Any], seen: Seen, asked: Asked) -> dict[str, Any]:
     log = seen.logs.get(which) or seen.logs.get("client") or seen.logs.get("server") or seen.logs.get("slurm")
     slurm_job = verdict.job
     total = job.get("samples")
-    local = Path(job["job_dir"]) if job["job_dir"] else None
-    if local and total is None:
-        total = process_jobs.number_in(local / "artifacts" / "total")
+    if total is None and job["job_dir"]:
+        total = job_folder.number_in(Path(job["job_dir"]) / "artifacts" / "total")
     return {
         "task": job["task"],
         "index": job["index"],
@@ -160,8 +148,8 @@ def _row(job: dict[str, Any], seen: Seen, asked: Asked) -> dict[str, Any]:
         "exit_code": slurm_job.exit_code if slurm_job else None,
         "requests_done": seen.progress,
         "requests_total": total,
-        "seconds": slurm_job.seconds if slurm_job and slurm_job.state not in slurm_verdict.WAITING else None,
+        "seconds": slurm_job.seconds if slurm_job and slurm_job.state not in slurm_words.WAITING else None,
         "log": f"{job['remote_dir']}/{log}" if log else None,
-        **slurm_verdict.document_fields(verdict, seen),
+        **verdicts.document_fields(verdict, seen),
         "errors": errors,
     }

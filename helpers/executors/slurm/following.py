@@ -1,34 +1,36 @@
-"""Staying with a run on a cluster until its tasks have ended: states, logs, and results brought home as they finish."""
+"""Following a run on a cluster until its tasks have ended: states, logs, and results that are copied here as tasks finish."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from threading import Thread
 from typing import Any
 
-from helpers.common import console, files
+from helpers.common import console
 from helpers.common.errors import EvalmakeError
 from helpers.config import clusters, tasks
+from helpers.executors import states
+from helpers.executors.base import Answer
+from helpers.executors.display import Display, Fancy, Plain, harmless
 from helpers.executors.slurm import jobs as slurm_jobs
 from helpers.executors.slurm.asking import Question
 from helpers.executors.slurm.watching import LogPiece, Watch
-from helpers.steps import follow as following
-from helpers.steps import status
-from helpers.steps.follow import Display, Fancy, Plain, harmless
 
-# More bars than this would fill the screen, and logs come between them.
+# More bars than this would fill the screen, and logs are printed between them.
 MOST_BARS = 8
 COLOURS = (36, 35, 34, 32, 33, 96, 95, 94)
+# The harness posts its request counts to a URL that nobody answers (job_values.ADAPTER), and says so each time.
+PROGRESS_COMPLAINT = b"progress tracking server"
 
 
-def follow(submission: dict[str, Any], with_logs: bool, out: str) -> dict[str, Any]:
-    """Show states and logs until every job has ended, bring results home as they come; returns the last status.
+def follow(submission: dict[str, Any], with_logs: bool, record: Callable[[Answer], None]) -> Answer:
+    """Show states and logs until every job has ended, and copy results here as tasks finish. Returns the last answer.
 
-    Each status is written to `out` (`-`: none is). Raises Unreachable when the cluster cannot be reached to begin with; a connection that
-    is lost later is made anew.
+    Each answer goes to `record` if its rows differ from those before. Raises Unreachable if the cluster cannot be reached at first; a
+    connection that is lost later is opened again.
     """
     question = Question(clusters.of_submission(submission), [submission])
     watch = Watch(question, "client" if with_logs else None)
@@ -36,77 +38,76 @@ def follow(submission: dict[str, Any], with_logs: bool, out: str) -> dict[str, A
     view: Display = Fancy() if fancy else Plain()
     names = {f"0.{index}": label for index, label in tasks.labels(submission["jobs"]).items()}
     lines = Lines(names, view.say, console.is_fancy(sys.stderr))
-    bringing = Bringing(submission)
-    seen: dict[str, Any] = {}
+    bringing, answer = Bringing(submission), Answer([])
     with view, contextlib.closing(watch.events()) as events:
         for event in events:
             if isinstance(event, LogPiece):
                 lines.take(event)
                 continue
-            seen = status.document_of(submission, question, 0)
-            if out != "-":
-                files.write_json(out, seen, "status")
-            view.update(seen["jobs"])
-            bringing.take(seen)
-            if status.is_over(seen):
+            before, answer = answer, Answer(question.rows(0), question.sources.problems)
+            if answer != before:
+                record(answer)
+            view.update(answer.rows)
+            bringing.take(answer.rows)
+            if states.is_over(answer.rows):
                 watch.stop()
         lines.finish()
         bringing.finish()
-    slurm_jobs.tidy(submission, seen["jobs"])
-    return seen
+    slurm_jobs.tidy(submission, answer.rows)
+    return answer
 
 
 class Bringing:
-    """Brings the results of tasks home as they end, beside the watching, which must not wait for it.
+    """Copies the results of tasks here as they end, in threads beside the watching, which must not wait.
 
-    Its threads end with the process, so that a person who detaches does not wait either. What fails here is done once more when the
-    results are gathered, and then it counts.
+    The threads end with the process, so a person who detaches does not wait either. If a copy fails here, it is made again when the results
+    are gathered; only then a failure is reported.
     """
 
     def __init__(self, submission: dict[str, Any]) -> None:
-        """Nothing is home yet."""
+        """Start with nothing copied."""
         self.submission = submission
         self.begun: set[int] = set()
         self.threads: list[Thread] = []
 
-    def take(self, seen: dict[str, Any]) -> None:
-        """Begin to bring the tasks that have ended since the last status, after those before them."""
-        ended = [job for job in seen["jobs"] if job["state"] in status.ENDED and job["index"] not in self.begun]
+    def take(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Begin to copy the tasks that have ended since the last call, after those before them."""
+        ended = [row for row in rows if row["state"] in states.ENDED and row["index"] not in self.begun]
         if ended:
-            self.begun.update(job["index"] for job in ended)
+            self.begun.update(row["index"] for row in ended)
             thread = Thread(target=self._bring, args=(ended, self.threads[-1] if self.threads else None), daemon=True)
             thread.start()
             self.threads.append(thread)
 
     def finish(self) -> None:
-        """Wait until what was begun is done."""
+        """Wait until every copy that was begun is done."""
         for thread in self.threads:
             thread.join()
 
-    def _bring(self, ended: list[dict[str, Any]], before: Thread | None) -> None:
+    def _bring(self, ended: Sequence[Mapping[str, Any]], before: Thread | None) -> None:
         if before:
             before.join()
         with contextlib.suppress(EvalmakeError):
             slurm_jobs.fetch(self.submission, ended, interactive=False)
 
 
-def show_logs(submission: dict[str, Any], jobs: list[dict[str, Any]], which: str, to_the_end: bool) -> None:
-    """The logs of some jobs of a submission on stdout, each line behind its task's name. Raises Unreachable.
+def show_logs(submission: dict[str, Any], jobs: Sequence[dict[str, Any]], which: str, to_the_end: bool) -> None:
+    """Print the logs of some jobs of a submission on stdout, each line after its task's name. Raises Unreachable.
 
-    With `to_the_end` as they grow, until the tasks have ended.
+    With `to_the_end` the logs are printed as they grow, until these tasks have ended.
     """
     question = Question(clusters.of_submission(submission), [submission])
     labels = tasks.labels(submission["jobs"])
     names = {f"0.{job['index']}": labels[job["index"]] for job in jobs}
     watch = Watch(question, which, asks=to_the_end, keys=list(names))
     if to_the_end and len(jobs) < len(submission["jobs"]):
-        question.submissions = [{**submission, "jobs": jobs}]
+        question.submissions = [{**submission, "jobs": list(jobs)}]
     lines = Lines(names, lambda text: print(text, flush=to_the_end), console.is_fancy(sys.stdout))
     with contextlib.closing(watch.events()) as events:
         for event in events:
             if isinstance(event, LogPiece):
                 lines.take(event)
-            elif status.is_over(status.document_of(question.submissions[0], question, 0)):
+            elif states.is_over(question.rows(0)):
                 watch.stop()
     lines.finish()
     for key, task in names.items():
@@ -115,10 +116,10 @@ def show_logs(submission: dict[str, Any], jobs: list[dict[str, Any]], which: str
 
 
 class Lines:
-    """Pieces of logs put together to lines, each behind its task's name."""
+    """Puts pieces of logs together to lines, each after its task's name."""
 
     def __init__(self, names: dict[str, str], out: Callable[[str], None], coloured: bool) -> None:
-        """`names`: the tasks by key; `out` is given each line."""
+        """`names`: the tasks by key; `out` takes each line."""
         self.names, self.out, self.coloured = names, out, coloured
         self.rest: dict[str, bytes] = {}
         self.began: set[str] = set()
@@ -126,15 +127,14 @@ class Lines:
         self.prefix = {key: self._prefix(task, width) for key, task in names.items()}
 
     def take(self, piece: LogPiece) -> None:
-        """Print the whole lines that a piece completes."""
+        """Print the lines that a piece completes."""
         name = f"{piece.key}/{piece.file}"
         if piece.begins and piece.key in self.began:
-            self.out(f"{self.prefix[piece.key]}── goes on in {piece.file}")
+            self.out(f"{self.prefix[piece.key]}── continues in {piece.file}")
         self.began.add(piece.key)
         *lines, self.rest[name] = (self.rest.get(name, b"") + piece.data).split(b"\n")
         for line in lines:
-            # The harness is given a URL that nobody answers, so that it counts its requests (slurm_config.ADAPTER): no news.
-            if b"progress tracking server" not in line:
+            if PROGRESS_COMPLAINT not in line:
                 self.out(self.prefix[piece.key] + harmless(line))
 
     def finish(self) -> None:
@@ -148,4 +148,4 @@ class Lines:
         if not self.coloured:
             return f"{task} | "
         colour = COLOURS[zlib.crc32(task.encode()) % len(COLOURS)]
-        return f"\x1b[{colour}m{following.harmless(task.encode()):<{width}} |\x1b[0m "
+        return f"\x1b[{colour}m{harmless(task.encode()):<{width}} |\x1b[0m "

@@ -1,4 +1,4 @@
-"""What a config becomes for the launcher's Slurm executor beside what the config says; and what that executor's job scripts cannot hold."""
+"""What the launcher's Slurm executor gets beside the config's own values, and which values its job scripts cannot hold."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 from helpers.common.errors import BadInput
 
-# The launcher's default, which says nothing: the run's id takes its place in the names of the jobs.
+# The launcher's default, which says nothing: the run's id replaces it in the names of the jobs.
 STOCK_SUBPROJECT = "nemo-evaluator-launcher"
-# The harness counts its requests into artifacts/progress. nemo-evaluator 0.2.8 posts each count to a URL too, and without one to port 8000
-# of the node, where the model may be: port 9 (discard) refuses at once. Every tenth, since each refusal is a line in the client's log.
+# The harness counts its requests in artifacts/progress. nemo-evaluator 0.2.8 also posts each count to a URL, by default to port 8000 of the
+# node, where the model may be. Port 9 (discard) refuses at once. Only every tenth count: each refusal is a line in the client's log.
 ADAPTER = {"use_progress_tracking": True, "progress_tracking_url": "http://127.0.0.1:9", "progress_tracking_interval": 10}
-# The launcher writes these values into its job scripts as they are: the shell or sbatch would split or expand them.
+# The launcher writes these values into its job scripts unquoted: the shell or sbatch would split or expand them.
 UNQUOTED = re.compile(r"""[\s"'$`;&|<>()*?!\\{}\[\]]""")
 
 
 def complete(data: dict[str, Any], run: Path | None) -> None:
-    """Put into a launcher config what a run on Slurm needs: the run's id in the job names, and progress.
+    """Put the run's id into the job names of a launcher config, and have the harness report its progress.
 
     Raises BadInput for a value that the launcher's job scripts cannot hold.
     """
@@ -38,12 +38,12 @@ def complete(data: dict[str, Any], run: Path | None) -> None:
 
 
 def refuse_unquoted(data: dict[str, Any]) -> None:
-    """Raise BadInput for a value that would break a job script, or change what it does."""
+    """Raise BadInput for a value that would break a job script or change what it does."""
     for key, value in _pasted(data):
         if found := UNQUOTED.search(value):
             character = "a space" if found[0].isspace() else found[0]
             raise BadInput(
-                f"{key}: {value!r} holds {character}, which the launcher's job scripts cannot quote; use a name or a path without it"
+                f"{key}: {value!r} contains {character}, which the launcher's job scripts cannot quote; use a name or a path without it"
             )
 
 
@@ -79,7 +79,7 @@ def _pasted(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def samples(data: dict[str, Any], entry: dict[str, Any]) -> int | None:
-    """How many samples a task asks by its limit_samples, the task's own before the one for all; None where there is none."""
+    """The number of samples that a task evaluates, by its own limit_samples, else by the common one; None if neither is set."""
     for holder in (entry, data["evaluation"]):
         node: Any = holder
         for key in ("nemo_evaluator_config", "config", "params", "limit_samples"):

@@ -1,8 +1,9 @@
-"""What the jobs of a task on Slurm amount to: one state, with the reason in a sentence. Pure: nothing is asked here.
+"""What the jobs of a task on Slurm amount to: one state, with the reason in a sentence. Pure: contacts nothing.
 
-A task on Slurm is a chain of jobs of one name. Each, as soon as it starts, queues its successor with `afternotok` (the launcher's
-executors/slurm/executor.py, _generate_autoresume_handler). The successor of a job that ended TIMEOUT, PREEMPTED or NODE_FAIL goes on with
-the task; that of any other starts, sees that, and exits. It sees it in accounting: without accounting no job is ever resumed.
+A task on Slurm is a chain of jobs of one name. As soon as a job starts, it queues its successor with `afternotok` (the launcher's
+executors/slurm/executor.py, _generate_autoresume_handler). After a job that ended TIMEOUT, PREEMPTED or NODE_FAIL, the successor resumes
+the task. After any other end the successor starts, sees how its predecessor ended, and exits. It looks that up in accounting: without
+accounting no job is ever resumed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-# Slurm's words (squeue's man page, JOB STATE CODES) for jobs that will not change any more, in ours.
+from helpers.cluster.slurm_words import AT_WORK, DEPENDENCY, NEVER, REASONS, WAITING, exit_code_of, pending_reason, seconds_of
+
+# Slurm's words for jobs that will not change any more (slurm_words.ENDED), in the words of executors/states.py.
 ENDED = {
     "COMPLETED": "SUCCEEDED",
     "FAILED": "FAILED",
@@ -24,56 +27,8 @@ ENDED = {
     "BOOT_FAIL": "NODE_FAILED",
     "PREEMPTED": "PREEMPTED",
 }
-WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
-AT_WORK = {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING", "STAGE_OUT"}
-# A successor goes on after these alone.
-RESUMED = {"TIMEOUT", "PREEMPTED", "NODE_FAIL"}
-# Accounting is switched off, which is an answer and no failure to answer.
-DISABLED = re.compile(r"accounting storage is disabled", re.IGNORECASE)
-
-# Why a job waits: Slurm's word (squeue's man page, JOB REASON CODES), and a sentence for people.
-REASONS = {
-    "Priority": "waiting for resources: other jobs come first",
-    "Resources": "insufficient available nodes: waiting until enough are free",
-    "QOSMaxJobsPerUserLimit": "user job limit reached: it starts when another job of yours ends",
-    "QOSMaxSubmitJobPerUserLimit": "the QOS lets a user submit no more jobs",
-    "QOSMaxCpuPerUserLimit": "the QOS lets a user hold no more CPUs at once",
-    "QOSMaxGRESPerUser": "the QOS lets a user hold no more GPUs at once: it starts when a job of yours ends",
-    "QOSGrpGRES": "the QOS has no more GPUs to give: it starts when jobs in it end",
-    "QOSGrpNodeLimit": "the QOS has no more nodes to give: it starts when jobs in it end",
-    "QOSMaxWallDurationPerJobLimit": "its walltime is over the QOS's limit: it will not start; lower time",
-    "AssocGrpGRES": "your account holds as many GPUs as it may: it starts when jobs of the account end",
-    "AssocGrpGRESMinutes": "your account has used up its GPU hours: ask who manages it",
-    "AssocGrpCPUMinutesLimit": "your account has used up its CPU hours: ask who manages it",
-    "AssocGrpCpuLimit": "your account holds as many CPUs as it may: it starts when jobs of the account end",
-    "AssocGrpNodeLimit": "your account holds as many nodes as it may: it starts when jobs of the account end",
-    "AssocMaxJobsLimit": "your account lets you run no more jobs at once: it starts when another one ends",
-    "AssocGrpBillingMinutes": "your account has used up its budget: ask who manages it",
-    "MaxJobsPerAccount": "the account runs as many jobs as it may: it starts when another one ends",
-    "ReqNodeNotAvail": "nodes that it needs are down, drained or reserved",
-    "Nodes required for job are DOWN": "nodes that it needs are down, drained or reserved",
-    "Reservation": "waiting for its reservation to begin",
-    "PartitionDown": "the partition is down: choose another, or wait",
-    "PartitionInactive": "the partition takes no jobs now: choose another, or wait",
-    "PartitionTimeLimit": "its walltime is over the partition's limit: it will not start; `make cancel` it and lower time",
-    "PartitionNodeLimit": "it asks for more nodes than the partition has: it will not start; `make cancel` it and lower nodes",
-    "PartitionConfig": "it asks for what the partition does not give: it will not start; `make cancel` it and choose another",
-    "AccountNotAllowed": "the partition is not open to the account: it will not start; `make cancel` it and choose another",
-    "BadConstraints": "no node has what it asks for: it will not start; `make cancel` it",
-    "BeginTime": "its earliest start has not come yet: Slurm holds a requeued job back for some minutes",
-    "Dependency": "waiting for the job before it to end",
-    "DependencyNeverSatisfied": "the job that it waits for ended otherwise: it will never start",
-    "JobHeldUser": "held by a user: `scontrol release` it",
-    "JobHeldAdmin": "held by an administrator: ask them",
-    "Licenses": "waiting for a licence",
-    "NodeDown": "a node that it needs is down",
-    "Cleaning": "an earlier attempt at it is being cleaned up",
-    "Prolog": "its nodes are being prepared",
-    "InvalidAccount": "the account is not valid any more: it will not start",
-    "InvalidQOS": "the QOS is not valid any more: it will not start",
-    "launch failed requeued held": "its node could not start it, and Slurm holds it: `scontrol release` it, or ask the administrators",
-    "None": "just queued: Slurm has not looked at it yet",
-}
+# A successor resumes the task after these only.
+RESUMED = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL"})
 
 
 @dataclass
@@ -93,7 +48,7 @@ class Job:
 
 @dataclass
 class Seen:
-    """All that was seen of one task: its jobs, and what its folder held. `tails`: the last lines of the newest log of each kind."""
+    """Everything that was seen of one task: its jobs, and what its folder held. `tails`: the last lines of the newest log of each kind."""
 
     first: int | None = None
     jobs: dict[int, Job] = field(default_factory=dict)
@@ -103,15 +58,15 @@ class Seen:
     progress: int | None = None
     logs: dict[str, str] = field(default_factory=dict)
     tails: dict[str, list[str]] = field(default_factory=dict)
-    late: bool = False  # the job may have ended so lately that its last files do not show yet
-    folder_gone: bool = False
-    cancelled: bool = False  # by us, as the task's folder has it
+    late: bool = False  # the job may have ended so recently that its last files are not visible yet
+    folder_missing: bool = False
+    cancelled: bool = False  # by us, according to the task's folder
     folder: str | None = None
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What Slurm said when it was asked: squeue answered; accounting answered, is disabled, or neither; the problems, a sentence each."""
+class Sources:
+    """Which parts of Slurm answered: squeue; accounting; or accounting is disabled. `problems`: a sentence for each that did not."""
 
     queue: bool
     accounting: bool
@@ -121,7 +76,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Where a task stands."""
+    """The state of a task."""
 
     state: str
     reason: str
@@ -130,47 +85,47 @@ class Verdict:
     chain: tuple[int, ...]
 
 
-def judge(seen: Seen, asked: Asked) -> Verdict:
-    """The verdict over one task."""
+def judge(seen: Seen, sources: Sources) -> Verdict:
+    """The state of one task."""
     jobs = [job for number, job in sorted(seen.jobs.items()) if seen.first is None or number >= seen.first]
     walk = [job for job in jobs if not _is_waiting(job) and not _never_began(job, seen)]
     if not walk:
         waiting = [job for job in jobs if _is_waiting(job)]
-        state, reason = _unseen(seen, asked, waiting=any(job.reason != "DependencyNeverSatisfied" for job in waiting))
+        state, reason = _unseen(seen, sources, waiting=any(job.reason != NEVER for job in waiting))
         return Verdict(state, reason, waiting[-1] if waiting else None, 1, tuple(seen.ids))
     active, attempt = walk[0], 1
     for job in walk[1:]:
-        if active.state not in RESUMED or asked.disabled:
+        if active.state not in RESUMED or sources.disabled:
             break
         active, attempt = job, attempt + 1
     later = [job for job in jobs if job.id > active.id and job.state not in ENDED]
-    state, reason = _of(active, attempt, bool(later), seen, asked)
+    state, reason = _of(active, attempt, bool(later), seen, sources)
     return Verdict(state, reason, active, attempt, tuple(job.id for job in walk[:attempt]))
 
 
 def _is_waiting(job: Job) -> bool:
-    """Whether a job is a successor that waits for the one before it."""
-    return job.state == "PENDING" and (job.waits_for_another or job.reason.startswith("Dependency"))
+    """Whether a job is a successor that waits for its predecessor."""
+    return job.state == "PENDING" and (job.waits_for_another or job.reason.startswith(DEPENDENCY))
 
 
 def _never_began(job: Job, seen: Seen) -> bool:
-    """Whether a job is a successor that left the queue unused, and is shown longer than the job that it waited for."""
+    """Whether a job is a successor that left the queue unused, and Slurm remembers it longer than its predecessor."""
     return job.state == "CANCELLED" and not job.seconds and seen.first not in {None, job.id, *seen.jobs} and job.id not in seen.ids
 
 
-def _of(job: Job, attempt: int, has_successor: bool, seen: Seen, asked: Asked) -> tuple[str, str]:
+def _of(job: Job, attempt: int, has_successor: bool, seen: Seen, sources: Sources) -> tuple[str, str]:
     if job.state in WAITING:
-        return ("RESUMING" if attempt > 1 else "PENDING"), reason_of(job)
+        return ("RESUMING" if attempt > 1 else "PENDING"), pending_reason(job.reason)
     if job.state == "COMPLETING" and seen.cancelled:
         return "CANCELLED", ""  # its processes may take half a minute to end
     if job.state in AT_WORK:
         return "RUNNING", {"SUSPENDED": "suspended by Slurm", "STOPPED": "stopped by a signal"}.get(job.state, phase(seen))
     if job.state not in ENDED:
-        return "UNKNOWN", f"Slurm says {job.state} of job {job.id}"
-    return _of_ended(job, has_successor, seen, asked)
+        return "UNKNOWN", f"Slurm reports job {job.id} as {job.state}"
+    return _of_ended(job, has_successor, seen, sources)
 
 
-def _of_ended(job: Job, has_successor: bool, seen: Seen, asked: Asked) -> tuple[str, str]:
+def _of_ended(job: Job, has_successor: bool, seen: Seen, sources: Sources) -> tuple[str, str]:
     state = ENDED[job.state]
     if state == "SUCCEEDED":
         if seen.scores:
@@ -180,68 +135,43 @@ def _of_ended(job: Job, has_successor: bool, seen: Seen, asked: Asked) -> tuple[
         return "FAILED", "results.yml holds no score" if seen.has_results else "the job ended without results.yml"
     if state == "FAILED" and job.ran_out_of_memory:
         return "OUT_OF_MEMORY", "a step of the job used more memory than it had"
-    if job.state in RESUMED and has_successor and not asked.disabled:
-        return "RESUMING", f"job {job.id} ended {job.state}; its successor goes on"
-    if job.state in RESUMED and not seen.scores and not asked.accounting and not asked.disabled:
-        return "UNKNOWN", f"job {job.id} ended {job.state}; whether its successor went on, only accounting knows"
+    if job.state in RESUMED and has_successor and not sources.disabled:
+        return "RESUMING", f"job {job.id} ended {job.state}; its successor resumes the task"
+    if job.state in RESUMED and not seen.scores and not sources.accounting and not sources.disabled:
+        return "UNKNOWN", f"job {job.id} ended {job.state}; only accounting, which does not answer, knows whether its successor resumed"
     return state, ""
 
 
-def _unseen(seen: Seen, asked: Asked, waiting: bool) -> tuple[str, str]:
-    """The verdict over a task of which Slurm shows no job any more."""
+def _unseen(seen: Seen, sources: Sources, waiting: bool) -> tuple[str, str]:
+    """The state of a task of which Slurm shows no job any more."""
     number = max(seen.ids, default=seen.first)
     if seen.scores:
         return "SUCCEEDED", ""
-    if not asked.queue:
-        return "UNKNOWN", "squeue could not be asked"
+    if not sources.queue:
+        return "UNKNOWN", "squeue did not answer"
     if waiting:
-        return "PENDING", REASONS["Dependency"]
+        return "PENDING", REASONS[DEPENDENCY]
     if seen.cancelled:
         return "CANCELLED", ""
-    if not asked.accounting and not asked.disabled:
-        return "UNKNOWN", f"squeue has no job {number} any more, and accounting could not be asked"
-    if seen.folder_gone:
-        return "FAILED", f"Slurm knows no job {number} any more, and its folder on the cluster is gone"
-    why = "accounting is disabled" if asked.disabled else "accounting does not have it"
-    return "FAILED", f"Slurm knows no job {number} any more ({why}), and it left no results"
-
-
-def reason_of(job: Job) -> str:
-    """`Priority: waiting for resources: …`: Slurm's word for why a job waits, and a sentence."""
-    word = job.reason.strip("()").replace("_", " ") or "None"  # newer Slurms write a reason of several words with underscores
-    known = REASONS.get(word) or REASONS.get(word.partition(",")[0])
-    return f"{word}: {known}" if known else word
+    if not sources.accounting and not sources.disabled:
+        return "UNKNOWN", f"squeue no longer shows job {number}, and accounting did not answer"
+    if seen.folder_missing:
+        return "FAILED", f"Slurm no longer knows job {number}, and its folder on the cluster was removed"
+    why = "accounting is disabled" if sources.disabled else "accounting does not have it"
+    return "FAILED", f"Slurm no longer knows job {number} ({why}), and it left no results"
 
 
 def phase(seen: Seen) -> str:
-    """How far a running job is, by which logs it has."""
+    """How far a running job has come, judged by the logs that it has."""
     if "client" in seen.logs:
         return ""
     return "waiting for the model server" if "server" in seen.logs else "starting"
 
 
-def seconds_of(text: str) -> float | None:
-    """Slurm's elapsed time, `1-02:03:04`, `02:03:04` or `03:04`, in seconds; None for anything else."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
-    if not found:
-        return None
-    days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
-
-
-def exit_code_of(text: str) -> int | None:
-    """Slurm's `CODE:SIGNAL` as a shell would say it: the code, or 128 and the signal."""
-    found = re.fullmatch(r"(\d+):(\d+)", text.strip())
-    if not found:
-        return None
-    code, signal = int(found[1]), int(found[2])
-    return code or (128 + signal if signal else 0)
-
-
 def jobs_of(queue: str, account: str, controller: dict[int, str], wanted: set[str]) -> dict[str, dict[int, tuple[Job, str]]]:
     """The jobs that squeue, sacct and scontrol showed, by name and id, each with its working directory.
 
-    For a job in both, squeue's word counts while it is alive, and accounting's when it has ended there: it has the exit code.
+    If both know a job, squeue counts while the job is alive, and accounting once it has ended there, since it has the exit code.
     """
     found: dict[str, dict[int, tuple[Job, str]]] = {}
     for line in queue.splitlines():
@@ -250,8 +180,8 @@ def jobs_of(queue: str, account: str, controller: dict[int, str], wanted: set[st
             continue
         job = Job(int(parts[0]), parts[1], parts[7], _time(parts[2]), seconds_of(parts[3]))
         job.waits_for_another = parts[4] not in ("", "(null)", "None")
-        if told := controller.get(job.id):
-            code = re.search(r"\bExitCode=(\d+:\d+)", told)
+        if shown := controller.get(job.id):
+            code = re.search(r"\bExitCode=(\d+:\d+)", shown)
             job.exit_code = exit_code_of(code[1]) if code else None
         found.setdefault(parts[6], {})[job.id] = (job, parts[5])
     steps: dict[int, bool] = {}
@@ -266,12 +196,12 @@ def jobs_of(queue: str, account: str, controller: dict[int, str], wanted: set[st
             continue
         job = Job(int(parts[0]), parts[1].partition(" ")[0], "", _time(parts[4]), _number(parts[3]), exit_code_of(parts[2]))
         job.from_accounting = True
-        held = found.setdefault(parts[6], {})
-        if job.id not in held or (held[job.id][0].state in ENDED and job.state in ENDED):
-            held[job.id] = (job, parts[5] or (held[job.id][1] if job.id in held else ""))
+        known = found.setdefault(parts[6], {})
+        if job.id not in known or (known[job.id][0].state in ENDED and job.state in ENDED):
+            known[job.id] = (job, parts[5] or (known[job.id][1] if job.id in known else ""))
     for jobs in found.values():
-        for known in jobs.keys() & steps.keys():
-            jobs[known][0].ran_out_of_memory = True
+        for killed in jobs.keys() & steps.keys():
+            jobs[killed][0].ran_out_of_memory = True
     return found
 
 
@@ -284,7 +214,7 @@ def _number(text: str) -> float | None:
 
 
 def document_fields(verdict: Verdict, seen: Seen) -> dict[str, Any]:
-    """What a row of status.json says of the jobs themselves."""
+    """The fields of a row of status.json that describe the Slurm jobs."""
     job = verdict.job
     return {
         "slurm_job_id": str(job.id) if job else None,

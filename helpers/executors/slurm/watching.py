@@ -1,4 +1,4 @@
-"""Staying with tasks on a cluster in one ssh session: their logs as they grow, and where they stand; over lost connections too."""
+"""Watching tasks on a cluster in one ssh session: their logs as they grow and their states, even across lost connections."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from helpers.cluster import connection
-from helpers.cluster.connection import ConnectionLost, Frame
+from helpers.cluster import connection, scripts
+from helpers.cluster.connection import Cluster, SessionRefused
+from helpers.cluster.scripts import Frame
 from helpers.common import console
 from helpers.common.errors import Unreachable
 from helpers.executors.slurm.asking import Question
 
-# on_cluster/watch.sh says that it is there every 5 seconds, and squeue and sacct may take 25 each.
+# watch.sh sends a beat every 5 seconds, and squeue and sacct may take 25 each.
 SILENT_SECONDS = 75.0
 ASK_SECONDS, ASK_MOST = 3, 30
 WAIT_SECONDS, WAIT_MOST = 1.0, 30.0  # between attempts to connect again
+REMIND_SECONDS = 60  # how often a connection that stays lost is mentioned
 PATTERNS = {"client": "logs/client-*.log", "server": "logs/*server-*.log", "slurm": "logs/slurm-*.log"}
 
 
 @dataclass(frozen=True)
 class LogPiece:
-    """What came to a log of the task `key`; `begins`: the first of this file."""
+    """New bytes in a log of the task `key`. `begins`: the first piece of this file."""
 
     key: str
     file: str
@@ -35,45 +37,44 @@ class LogPiece:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Slurm was asked: the question that was watched knows the answer."""
+class StatesKnown:
+    """Slurm has answered: the question that is watched holds the new states."""
 
 
 @dataclass
 class Watch:
-    """One watch over the tasks of a question. `which`: client, server or slurm logs; None: none."""
+    """One watch over the tasks of a question. `which`: client, server or slurm logs; None: no logs."""
 
     question: Question
     which: str | None
     asks: bool = True
-    keys: list[str] | None = None  # of the tasks whose logs are wanted; None: all
+    keys: list[str] | None = None  # the tasks whose logs are wanted; None: all
     sizes: dict[str, int] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = None
     _stopped: bool = False
 
-    def events(self) -> Generator[LogPiece | Asked, None, None]:
-        """What happens, until `stop`. A connection that is lost is made anew, and no byte of a log is missed or shown twice.
+    def events(self) -> Generator[LogPiece | StatesKnown, None, None]:
+        """What happens, until `stop`. After a lost connection it connects again; no byte of a log is missed or shown twice.
 
-        Raises Unreachable when the first connection cannot be made.
+        Raises Unreachable if the first connection cannot be made.
         """
         connected, wait, told, began = False, WAIT_SECONDS, 0.0, time.monotonic()
         while True:
             try:
                 for event in self._session(interactive=not connected):
-                    if not connected or told:
-                        if told:
-                            console.notice(f"connected to {self.question.cluster} again")
-                        connected, wait, told = True, WAIT_SECONDS, 0.0
+                    if told:
+                        console.notice(f"connected to {self.question.cluster} again")
+                    connected, wait, told = True, WAIT_SECONDS, 0.0
                     yield event
             except Unreachable as error:
-                if not connected and connection.REFUSED in str(error) and time.monotonic() - began < connection.REFUSED_SECONDS:
-                    time.sleep(WAIT_SECONDS / 2)
-                    continue
                 if not connected:
+                    if isinstance(error, SessionRefused) and time.monotonic() - began < connection.REFUSED_SECONDS:
+                        time.sleep(WAIT_SECONDS / 2)
+                        continue
                     raise
-                if not told or time.monotonic() - told > 60:  # noqa: PLR2004  seconds: once a minute is enough
+                if not told or time.monotonic() - told > REMIND_SECONDS:
                     told = time.monotonic()
-                    console.notice(f"{error.args[0]}; the jobs go on, connecting again")
+                    console.notice(f"{error}; the jobs keep running, connecting again")
                 time.sleep(wait)
                 wait = min(WAIT_MOST, wait * 2)
             else:
@@ -82,7 +83,7 @@ class Watch:
                 self._end()
 
     def stop(self) -> None:
-        """Let the watch end, after what is in the logs by now."""
+        """End the watch once everything that is in the logs by now was sent."""
         self._stopped = True
         self._say("stop")
 
@@ -92,15 +93,15 @@ class Watch:
                 self._process.stdin.write(f"{word}\n".encode())
                 self._process.stdin.flush()
             except OSError:
-                return  # the reader finds out
+                return  # the reader notices
 
     def _script(self) -> str:
         values: dict[str, Any] = self.question.values()
         if self.keys is not None:
             chosen = [index for index, key in enumerate(values["KEYS"]) if key in self.keys]
             values |= {name: [values[name][index] for index in chosen] for name in ("KEYS", "NAMES", "DIRS", "FIRSTS")}
-        return connection.script(
-            "watch",
+        return scripts.script(
+            "executors/slurm/watch.sh",
             **values,
             PATTERN=PATTERNS[self.which] if self.which else "",
             SEEN=[f"{name}={size}" for name, size in self.sizes.items()],
@@ -108,7 +109,7 @@ class Watch:
             ASK_MOST=ASK_MOST,
         )
 
-    def _session(self, interactive: bool) -> Iterator[LogPiece | Asked]:
+    def _session(self, interactive: bool) -> Iterator[LogPiece | StatesKnown]:
         cluster, token = self.question.cluster, secrets.token_hex(8)
         argv = connection.command(cluster, interactive)
         pipe, env = subprocess.PIPE, connection.environment(cluster)
@@ -116,12 +117,12 @@ class Watch:
         self._say(f"TOKEN={token}\n{self._script()}")
         if self._stopped or not self.asks:
             self._say("stop")
-        asked: list[Frame] = []
+        answer: list[Frame] = []
         for frame in _frames(process, token, cluster):
             if frame.kind == "end":
                 return
             if frame.kind == "no-slurm":
-                connection.refuse_no_slurm(cluster, frame)
+                scripts.refuse_no_slurm(cluster, frame)
             if frame.kind == "log":
                 name, _, offset = frame.key.rpartition("/")
                 key, _, file = name.partition("/")
@@ -129,11 +130,11 @@ class Watch:
                 self.sizes[name] = int(offset) + len(frame.data)
                 yield LogPiece(key, file, frame.data, begins)
             elif frame.kind == "asked":
-                self.question.take(asked)
-                asked = []
-                yield Asked()
+                self.question.take(answer)
+                answer = []
+                yield StatesKnown()
             elif frame.kind != "beat":
-                asked.append(frame)
+                answer.append(frame)
 
     def _end(self) -> None:
         process, self._process = self._process, None
@@ -149,8 +150,8 @@ class Watch:
         process.wait()
 
 
-def _frames(process: subprocess.Popen[bytes], token: str, cluster: connection.Cluster) -> Iterator[Frame]:
-    """The frames of a session as they come. Raises ConnectionLost when it ends, or is silent, before its last."""
+def _frames(process: subprocess.Popen[bytes], token: str, cluster: Cluster) -> Iterator[Frame]:
+    """The frames of a session as they come. Raises ConnectionLost if it ends, or falls silent, before its last frame."""
     assert process.stdout
     assert process.stderr
     mark, begun, data = f"@@{token}\n".encode(), False, b""
@@ -161,15 +162,14 @@ def _frames(process: subprocess.Popen[bytes], token: str, cluster: connection.Cl
         if not piece:
             process.kill()
             said = process.stderr.read().decode("utf-8", "replace")
-            reason = connection.last_line(said) or ("it closed" if ready else f"silent for {SILENT_SECONDS:.0f} s")
             if not ready:
                 connection.close(cluster)
-            raise ConnectionLost(f"the connection to {cluster} was lost ({reason})")
+            raise connection.lost(cluster, said, "it closed" if ready else f"silent for {SILENT_SECONDS:.0f} s")
         data += piece
         if not begun:
             _, found, rest = data.partition(mark)
             if not found:
                 continue
             begun, data = True, rest
-        whole, data = connection.split_frames(data)
+        whole, data = scripts.split_frames(data)
         yield from whole

@@ -46,7 +46,7 @@ def test_another_name_or_none_stops_nothing(clean_env: dict[str, str], name: str
 
 def test_make_takes_the_variable_for_one_that_it_knows() -> None:
     assert stopping_points.VARIABLE.removeprefix(variables.PREFIX) in variables.OTHER_ENVIRONMENT
-    variables.check_names([], {stopping_points.VARIABLE: "before-sbatch"})
+    variables.check([], {}, {stopping_points.VARIABLE: "before-sbatch"})
 
 
 def test_each_stop_of_a_submission_has_a_name_of_its_own() -> None:

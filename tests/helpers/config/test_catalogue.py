@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from helpers.common.errors import BadInput
@@ -62,3 +67,59 @@ def test_the_nearest_name_is_the_catalogues_before_the_callers(monkeypatch: pyte
 
 def test_descriptions_are_one_line() -> None:
     assert not any("\n" in task.description for task in catalogue.load().values())
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache of the catalogue for this test alone, not made yet."""
+    monkeypatch.setattr(catalogue, "CACHE", tmp_path / "cache" / "tasks.json")
+    yield catalogue.CACHE
+    catalogue.load.cache_clear()
+
+
+def read_again() -> dict[tuple[str, str], Task]:
+    catalogue.load.cache_clear()
+    return catalogue.load()
+
+
+def test_what_is_cached_is_what_was_read(cache: Path) -> None:
+    first = read_again()
+    assert cache.is_file()
+    assert read_again() == first
+    assert [task.name for task in first.values()] == [task.name for task in read_again().values()]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"tasks": []}', "\xff"])
+def test_a_cache_that_is_torn_or_of_another_catalogue_is_made_again(text: str, cache: Path) -> None:
+    first = read_again()
+    good = cache.read_text()
+    cache.write_text(text, encoding="latin-1")
+    assert read_again() == first
+    assert cache.read_text() == good
+    cache.write_text(json.dumps({**json.loads(good), "made_from": "sha256:0", "tasks": []}))
+    assert read_again() == first
+    assert cache.read_text() == good
+
+
+def test_the_cache_is_used(cache: Path) -> None:
+    read_again()
+    kept = json.loads(cache.read_text())
+    cache.write_text(json.dumps({**kept, "tasks": kept["tasks"][:1]}))
+    assert sum(not task.installed for task in read_again().values()) == 1
+    cache.unlink()
+    assert len(read_again()) > 1
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(cache: Path) -> None:
+    cache.parent.write_text("a file where the folder should be")
+    assert read_again()
+
+
+def test_many_at_once_write_one_whole_cache(cache: Path) -> None:
+    threads = [threading.Thread(target=lambda: list(catalogue._catalogue())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert json.loads(cache.read_text())["tasks"]
+    assert [path.name for path in cache.parent.iterdir()] == ["tasks.json"]

@@ -143,7 +143,9 @@ def test_what_a_profile_says_does_not_overrule_a_config_that_this_one_is_built_u
     assert any("nodes has no effect" in text and "base.yaml" in text for text in done.notices)
 
 
-@pytest.mark.parametrize("name", ["with space", "quote's", 'double"quote', "a,b", "k=v", "ünïcode ☃", "do$llar", "back\\slash", "[x]{y}"])
+@pytest.mark.parametrize(
+    "name", ["with space", "quote's", 'double"quote', "a,b", "k=v", "ünïcode ☃", "do$llar", "in${ter}polated", "back\\slash", "[x]{y}"]
+)
 def test_the_path_of_a_config_may_hold_anything(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     (folder / "deployment").mkdir(parents=True)

@@ -56,15 +56,17 @@ def test_an_expired_and_an_unknown_key_are_refused_with_the_mend(double: WandbDo
     for key in (KEY, "f" * 40):
         double.expired = {KEY}
         told = refused(double, key)
-        assert f"W&B at {double.url} refuses the key from environment: it has expired, was revoked, or is another server's" in told
+        assert f"W&B at {double.url} refuses the key from environment: it has expired, was revoked, or belongs to another server" in told
         assert f"`wandb login --relogin --host={double.url}`" in told
     assert "`wandb login --relogin`, or" in str(Server(wandb_server.CLOUD, KEY, "netrc")._refused())
 
 
 def test_a_project_that_may_only_be_read_or_not_be_seen_is_refused(double: WandbDouble) -> None:
     double.read_only = {f"{ENTITY}/{PROJECT}"}
-    assert f"me, whose key this is, may read {ENTITY}/{PROJECT} but not write to it" in refused(double)
-    assert "there is no entity other-team, or me is not in it (me can write to me, my-team)" in refused(double, entity="other-team")
+    assert f"me, who owns this key, may read {ENTITY}/{PROJECT} but not write to it" in refused(double)
+    assert "there is no entity other-team, or me is not a member of it (me can write to me, my-team)" in refused(
+        double, entity="other-team"
+    )
 
 
 @pytest.mark.parametrize("status", [400, 429, 500, 503])
@@ -134,4 +136,4 @@ def test_an_id_is_the_same_each_time_and_one_that_wandb_takes() -> None:
     assert run_id("480d3c89bfe4a55c", "lm-evaluation-harness.hellaswag.0") == "480d3c89bfe4a55c-lm-evaluation-harness.hellaswag.0"
     assert run_id("480d3c89bfe4a55c") == "480d3c89bfe4a55c"
     assert run_id("i", "a b/c:d.0") == "i-a-b-c-d.0"
-    assert len(run_id("i" * 16, "t" * 300)) == wandb_server.ID_MOST
+    assert len(run_id("i" * 16, "t" * 300)) == wandb_server.MAX_ID_LENGTH

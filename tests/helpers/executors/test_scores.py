@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from helpers.common import files
-from helpers.executors import scores
-from helpers.executors.process import jobs as process_jobs
-from helpers.steps import show, status
+from helpers.executors import job_folder, scores
+from helpers.steps import results, status
 
 SCORE = "{value: 0.5, stats: {count: 4, stderr: 0.25}}"
 
@@ -110,9 +109,9 @@ def submitted(tmp_path: Path, codes: dict[str, int | None]) -> dict[str, Any]:
         folder = tmp_path / "jobs" / f"{name}.{index}"
         for part in ("logs", "artifacts"):
             (folder / part).mkdir(parents=True)
-        process_jobs.stage(folder, "running")
+        job_folder.stage(folder, "running")
         if code is not None:
-            process_jobs.stage(folder, "exit", code)
+            job_folder.stage(folder, "exit", code)
         if code == 0:
             (folder / "artifacts/results.yml").write_text(one(SCORE))
             (folder / "artifacts/samples.json").write_text('{"asked": 10, "failed": 6}')
@@ -127,7 +126,7 @@ def test_only_tasks_that_succeeded_have_rows_and_failed_samples_are_told(tmp_pat
     assert [row["task"] for row in found["rows"]] == ["good"]
     assert [entry["state"] for entry in found["tasks"]] == ["SUCCEEDED", "FAILED"]
     assert scores.notices(found) == ["good: 6 of 10 samples failed and are in no score"]
-    show._print_results(found)
+    results._print(found)
     told = capsys.readouterr()
     assert "0.500 ± 0.250 (4)" in told.out
     assert "6 of 10 samples failed and are in no score" in told.err
@@ -141,5 +140,5 @@ def test_a_success_without_a_number_is_a_failure(tmp_path: Path) -> None:
 
 def test_rich_markup_and_escapes_in_names_do_nothing_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     submission = submitted(tmp_path, {"[red]x": 0})
-    show._print_results(scores.collect(submission, status.ask(submission)))
+    results._print(scores.collect(submission, status.ask(submission)))
     assert "[red]x" in capsys.readouterr().out

@@ -17,16 +17,15 @@ from nemo_evaluator.adapters.interceptors.progress_tracking_interceptor import P
 from nemo_evaluator.core import evaluate
 from nemo_evaluator_launcher.api import functional
 from nemo_evaluator_launcher.common import execdb, helpers, mapping
-from nemo_evaluator_launcher.executors.base import ExecutionState
 from nemo_evaluator_launcher.executors.local import executor as local
 from nemo_evaluator_launcher.executors.registry import get_executor
 from omegaconf import OmegaConf
 
 from helpers.common.errors import BadInput, StepFailed
-from helpers.executors.process import executor as process_executor
+from helpers.executors import job_folder
 from helpers.executors.process import jobs
+from helpers.executors.process import launcher_executor as process_executor
 from helpers.launcher import api
-from helpers.steps import status
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +79,6 @@ def test_our_mapping_has_the_form_of_the_launcher_s() -> None:
 def test_our_executor_is_registered_and_has_what_the_interface_asks() -> None:
     assert get_executor("process") is process_executor.ProcessExecutor
     assert not getattr(process_executor.ProcessExecutor, "__abstractmethods__", None)
-    assert {state.value for state in ExecutionState} == set(status.FROM_LAUNCHER)
 
 
 def test_the_stock_status_reads_the_stage_files_that_we_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,13 +91,13 @@ def test_the_stock_status_reads_the_stage_files_that_we_write(tmp_path: Path, mo
     def stock() -> str:
         return str(local.LocalExecutor.get_status("i.0")[0].state.value)
 
-    jobs.stage(folder, "pre-start")
+    job_folder.stage(folder, "pre-start")
     assert stock() == "pending"
-    jobs.stage(folder, "running")
+    job_folder.stage(folder, "running")
     assert stock() == "running"
-    jobs.stage(folder, "exit", 1)
+    job_folder.stage(folder, "exit", 1)
     assert stock() == "failed"
-    jobs.stage(folder, "exit", 0)
+    job_folder.stage(folder, "exit", 0)
     assert stock() == "success"
     (folder / "artifacts" / "progress").write_text("7")
     assert local.LocalExecutor.get_status("i.0")[0].progress == {"progress": 7}

@@ -1,79 +1,21 @@
-"""What a person sees while jobs run."""
+"""helpers/steps/follow.py: nothing runs on unseen."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from helpers.executors import display, local
 from helpers.executors.process import start
-from helpers.steps import follow, status
+from helpers.steps import follow
 from local_jobs import LONG, left, make_jobs, plan_of, states, until
-
-
-@pytest.mark.parametrize(
-    ("line", "shown"),
-    [
-        (b"plain \xc3\xa9\n", "plain é"),
-        (b"\x1b[31mred\x1b[0m and \x1b[2J\x1b[Hhome", "red and home"),
-        (b"\x1b]0;title\x07text \x1b]8;;http://x\x1b\\link", "text link"),
-        (b"\x1b]52;c;cHduZWQ=\x07copied", "copied"),
-        (b"bell\x07 null\x00 back\x08 c1\xc2\x9b2J", "bell null back c12J"),
-        (b"10%\r50%\r100%\n", "100%"),
-        (b"dos line\r\n", "dos line"),
-        (b"\xff\xfe not text", "\ufffd\ufffd not text"),
-        (b"a\tb", "a\tb"),
-        ("right-to-left \u202e trick".encode(), "right-to-left  trick"),
-    ],
-)
-def test_a_log_line_cannot_move_the_cursor_or_change_the_terminal(line: bytes, shown: str) -> None:
-    assert follow.harmless(line) == shown
-
-
-def test_a_growing_log_is_shown_in_whole_lines_behind_the_task_s_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "logs").mkdir()
-    log = tmp_path / "logs" / "client_stdout.log"
-    tail = follow.Tail({"task": "mmlu", "job_dir": str(tmp_path)})
-    tail.show()
-    log.write_bytes(b"one\ntw")
-    tail.show()
-    with log.open("ab") as handle:
-        handle.write(b"o\n\xc3")
-    tail.show()
-    with log.open("ab") as handle:
-        handle.write(b"\xa9")
-    tail.finish()
-    assert capsys.readouterr().err == "mmlu | one\nmmlu | two\nmmlu | é\n"
-
-
-def row(state: str, done: int | None = None, total: int | None = None) -> dict[str, Any]:
-    return {
-        "job_id": "i.0",
-        "task": "mmlu",
-        "index": 0,
-        "state": state,
-        "requests_done": done,
-        "requests_total": total,
-        "seconds": 2.0,
-        "reason": "",
-    }
-
-
-def test_in_a_pipe_a_line_is_printed_when_a_task_changes(capsys: pytest.CaptureFixture[str]) -> None:
-    view = follow.Plain()
-    for seen in (row("PENDING"), row("RUNNING", 1, 8), row("RUNNING", 2, 8), row("SUCCEEDED", 8, 8)):
-        view.update([seen])
-    assert [line.split() for line in capsys.readouterr().err.splitlines()] == [
-        ["mmlu", "RUNNING", "1/8", "requests,", "2.0", "s"],
-        ["mmlu", "SUCCEEDED", "8/8", "requests,", "2.0", "s"],
-    ]
 
 
 def test_when_the_one_who_looks_fails_the_jobs_do_not_go_on_unseen(
     tmp_path: Path, clean_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_terminal(_status: dict[str, Any]) -> bool:
+    def no_terminal(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
     jobs = make_jobs(tmp_path / "jobs", {"a": LONG})
@@ -85,9 +27,9 @@ def test_when_the_one_who_looks_fails_the_jobs_do_not_go_on_unseen(
         "seal": "",
         "jobs": [{"task": "a", "index": 0, "job_id": "i.0", "job_dir": str(jobs / "a.0")}],
     }
-    monkeypatch.setattr(status, "is_over", no_terminal)
-    monkeypatch.setattr(follow, "listen_for_signals", lambda: None)  # handlers are the whole process's
-    monkeypatch.setattr(follow, "ignore_signals", lambda: None)
+    monkeypatch.setattr(display.Plain, "update", no_terminal)
+    monkeypatch.setattr(follow, "interruptible", lambda: None)  # handlers are the whole process's
+    monkeypatch.setattr(local, "uninterruptible", lambda: None)
     with pytest.raises(OSError, match="Input/output"):
         follow.follow(submission, str(tmp_path / "submission.json"), str(tmp_path / "status.json"), False)
     assert left(jobs) == []

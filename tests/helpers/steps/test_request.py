@@ -38,7 +38,7 @@ def test_what_was_not_given_is_absent() -> None:
 def test_each_variable_and_its_repeatable_form_add_up() -> None:
     found = given("--tasks", " a  b\n", "--task", "c d", "--overrides", "a='x y' b=\"1\" c=", "--set", "d=e f", "--quick", "10")
     assert found == {"tasks": ["a", "b", "c d"], "overrides": ["a=x y", "b=1", "c=", "d=e f"], "quick": 10}
-    assert [given("--force-squash", text)["force_squash"] for text in ("1", "yes", "0", "no", "false")] == [True, True, False, False, False]
+    assert [given("--force-squash", text)["force_squash"] for text in ("1", "ON", "0", "off", "")] == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,7 @@ def test_each_variable_and_its_repeatable_form_add_up() -> None:
         (("--quick", "-1"), "QUICK=-1"),
         (("--quick", "1.5"), "QUICK=1.5"),
         (("--quick", "²"), "QUICK=²"),
+        (("--force-squash", "maybe"), "FORCE_SQUASH=maybe: expected 1, y, yes"),
         (("--overrides", "a='b"), "SET: No closing quotation"),
         (("--tasks", "a\udcff"), "TASKS=.*not UTF-8"),
         (("--task", "a\udcff"), "--task=.*not UTF-8"),
@@ -121,12 +122,12 @@ def test_an_env_file_that_appears_is_a_changed_input(tmp_path: Path, clean_env: 
     path = tmp_path / "runs" / RUN / "request.json"
     request.create(str(path), "eval", given("--config", str(config)))
     (tmp_path / "env.toml").write_text("")
-    with pytest.raises(BadInput, match=r"env\.toml changed since"):
+    with pytest.raises(BadInput, match=r"env\.toml changed after this run was made"):
         request.go_on(path, "eval", {})
 
 
 def test_a_secret_in_an_override_is_refused_before_it_is_written_and_is_in_no_message() -> None:
-    with pytest.raises(BadInput, match="a secret is written out here") as caught:
+    with pytest.raises(BadInput, match="looks like a secret") as caught:
         given("--set", "+deployment.env_vars.HF_TOKEN=lit:hf_ABCDEFGHIJKLMNOPQRSTUVWX")
     assert "ABCDEFGH" not in str(caught.value)
     assert "deployment.env_vars.HF_TOKEN" in str(caught.value)

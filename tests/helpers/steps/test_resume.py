@@ -8,6 +8,7 @@ import pytest
 
 from helpers.common import files
 from helpers.common.errors import BadInput
+from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from helpers.steps import resume, status
 from local_jobs import SCORES, make_jobs, plan_of
@@ -21,8 +22,8 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / RUN
     jobs = make_jobs(folder / "jobs", {"good": "true", "bad": "false"})
     (jobs / "good.0/artifacts/results.yml").write_text(SCORES)
-    process_jobs.stage(jobs / "good.0", "exit", 0)
-    process_jobs.stage(jobs / "bad.1", "exit", 1)
+    job_folder.stage(jobs / "good.0", "exit", 0)
+    job_folder.stage(jobs / "bad.1", "exit", 1)
     entries = [
         {
             "task": task, "index": index, "harness": "h", "job_id": f"i.{index}", "slurm_job_id": None, "remote_dir": None,
@@ -90,11 +91,11 @@ def test_stopped_half_way_it_leaves_no_results_that_were_made_before(run: Path, 
 def test_an_executor_of_the_launcher_s_own_is_resumed_by_the_launcher(run: Path) -> None:
     document = {**files.read_json(run / "submission.json", "submission"), "executor": "local"}
     files.write_json(run / "submission.json", document, "submission")
-    with pytest.raises(BadInput, match=f"executor local: `nemo-evaluator-launcher resume {document['invocation_id']}` does it"):
+    with pytest.raises(BadInput, match=f"executor docker: `nemo-evaluator-launcher resume {document['invocation_id']}` resumes its tasks"):
         resume.resume(run / "submission.json", [])
 
 
 def test_a_run_that_was_not_submitted_has_nothing_to_resume(run: Path) -> None:
     (run / "submission.json").unlink()
-    with pytest.raises(BadInput, match=f"{RUN} was not submitted; `make eval RUN={RUN}` goes on with it"):
+    with pytest.raises(BadInput, match=f"{RUN} was not submitted; `make eval RUN={RUN}` submits it"):
         resume.resume(run / "submission.json", [])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers.common import run_folder
-from helpers.common.errors import BadInput
+from checkout import ROOT
+from helpers.common import step
+from helpers.common.errors import BadInput, Unreachable
+from helpers.common.step import Exit
 from helpers.steps import sweep
 
 
@@ -55,7 +58,7 @@ def test_the_cap_is_a_number_of_jobs() -> None:
     assert sweep.cap(None) is None
     assert sweep.cap("4") == 4
     for text in ("0", "-1", "many", "1.5", ""):
-        with pytest.raises(BadInput, match="a number of jobs, 1 or more, was expected"):
+        with pytest.raises(BadInput, match="expected a number of jobs, 1 or more"):
             sweep.cap(text)
 
 
@@ -65,18 +68,48 @@ def test_the_make_of_a_run_is_a_person_s_and_is_told_nothing_of_the_sweep_s(tmp_
     make.chmod(0o755)
     for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "EVALMAKE_TASKS", "EVALMAKE_MODELS", "EVALMAKE_ENV_FILE", "HF_TOKEN"):
         monkeypatch.setenv(name, "x")
-    code, said = sweep._make([str(make)], ["eval", "RUN=1"], quiet=True)
+    code, said = sweep._run([str(make)], ["eval", "RUN=1"], quiet=True)
     words, *names = said.splitlines()
     assert (code, words) == (7, "--no-print-directory eval RUN=1")
     assert {"EVALMAKE_ENV_FILE", "HF_TOKEN", "PATH"} <= set(names)
     assert not [name for name in names if name.startswith(("MAKE", "MFLAGS", "EVALMAKE_TASKS", "EVALMAKE_MODELS"))]
 
 
-def test_what_a_run_s_last_step_said_is_found_and_a_run_without_a_record_says_so(tmp_path: Path) -> None:
+@pytest.fixture
+def one(tmp_path: Path) -> sweep.One:
     run = tmp_path / "20261122T013512Z-mine-7f3a"
-    assert "says nothing" in sweep._last_error(run)
     run.mkdir()
-    with pytest.raises(BadInput), run_folder.step(run, "resolve_model"):
-        raise BadInput("no such model")
-    assert sweep._step_code(run) == 2
-    assert sweep._last_error(run) == f"no such model (runs/{run.name})"
+    (run / "events.jsonl").write_text('{"torn')
+    return sweep.One("sft:v1", run)
+
+
+def failing(tmp_path: Path, body: str, code: int = 2) -> list[str]:
+    """A Make that does this and fails."""
+    make = tmp_path / "make"
+    make.write_text(f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n{body}\nsys.exit({code})\n")
+    make.chmod(0o755)
+    return [str(make)]
+
+
+def test_how_a_run_s_step_ended_is_its_exit_and_not_make_s_2(tmp_path: Path, one: sweep.One) -> None:
+    body = "\n".join(
+        [
+            "import contextlib, pathlib",
+            "from helpers.common import step",
+            "from helpers.common.errors import Unreachable",
+            f"with contextlib.suppress(Unreachable), step.recorded(pathlib.Path({str(one.run)!r}), 'resolve_model'):",
+            "    raise Unreachable('no answer')",
+        ]
+    )
+    assert sweep._make(one, failing(tmp_path, body), ["eval"]) == Exit("resolve_model", 3, "no answer")
+    assert sweep._make(one, failing(tmp_path, "", code=0), ["eval"]) is None
+
+
+def test_the_exit_of_an_earlier_step_is_not_taken_for_that_of_a_step_that_was_killed(tmp_path: Path, one: sweep.One) -> None:
+    with pytest.raises(Unreachable), step.recorded(one.run, "submit_eval"):
+        raise Unreachable("before")
+    failed = sweep._make(one, failing(tmp_path, "print('no rule', file=sys.stderr)"), ["eval"], quiet=True)
+    assert failed == Exit("make", 1, "no rule")
+    killed = sweep._make(one, failing(tmp_path, ""), ["eval"], quiet=True)
+    assert killed
+    assert (killed.code, "killed" in killed.error) == (1, True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.common import run_folder
+from helpers.common import flags, run_folder
 from helpers.common.errors import BadInput
 from helpers.steps import variables
 
@@ -31,14 +31,22 @@ def test_the_documented_targets_and_variables_are_read_in_order(tmp_path: Path) 
 @pytest.mark.parametrize(("typed", "near"), [("TASK", "TASKS"), ("tasks", "TASKS"), ("PROFIL", "PROFILE"), ("FORCESQUASH", "FORCE_SQUASH")])
 def test_an_unknown_name_is_refused_with_the_nearest(typed: str, near: str) -> None:
     with pytest.raises(BadInput, match=re.escape(f"{typed} (did you mean {near}?)")):
-        variables.check_names(["CONFIG", typed], {})
+        variables.check(["CONFIG", typed], {}, {})
     with pytest.raises(BadInput, match=re.escape(f"EVALMAKE_{typed} in the environment (did you mean EVALMAKE_{near}?)")):
-        variables.check_names([], {f"EVALMAKE_{typed}": "x"})
+        variables.check([], {}, {f"EVALMAKE_{typed}": "x"})
 
 
 def test_known_names_and_those_that_are_none_of_ours_pass() -> None:
     known = [entry.name for entry in variables.variables()]
-    variables.check_names(known, {f"EVALMAKE_{name}": "" for name in [*known, *variables.OTHER_ENVIRONMENT]} | {"TASK": "x", "RUN": "y"})
+    variables.check(known, {}, {f"EVALMAKE_{name}": "" for name in [*known, *variables.OTHER_ENVIRONMENT]} | {"TASK": "x", "RUN": "y"})
+
+
+def test_an_on_off_variable_that_is_neither_yes_nor_no_is_refused_while_the_makefile_is_read() -> None:
+    for name in flags.NAMES:
+        for value in ("", "1", "off"):
+            variables.check([name], {name: value}, {})
+        with pytest.raises(BadInput, match=f"^{name}=maybe: expected 1, y, yes"):
+            variables.check([name], {name: "maybe"}, {})
 
 
 @pytest.mark.parametrize(
@@ -80,9 +88,9 @@ def test_else_it_means_a_new_run_named_after_the_config(runs: Path, goals: list[
         (None, ["runs/20200101T000000Z-x-0000/config.yaml"], "no such run"),
         (None, ["runs/../config.yaml"], "no such run"),
         (None, ["batch", "dry-run"], "one of them at a time"),
-        (f"{OLD} {NEW}", ["eval"], "names no run"),
-        (f"{OLD} {NEW}", ["status", "logs"], "names no run"),
-        (f"{OLD} 2031", ["status"], "RUN=2031 names no run"),
+        (f"{OLD} {NEW}", ["eval"], "no such run"),
+        (f"{OLD} {NEW}", ["status", "logs"], "no such run"),
+        (f"{OLD} 2031", ["status"], "RUN=2031: no such run"),
         ("20261", ["cancel"], "is the start of 2 runs"),
     ],
 )
@@ -94,3 +102,7 @@ def test_opposites_and_runs_that_are_not_there_are_refused(runs: Path, run: str 
 def test_the_page_shows_values_that_could_move_the_cursor_as_text() -> None:
     assert "[now '\\x1b[2J']" in variables.page({"EVALMAKE_TASKS": "\x1b[2J"})
     assert "[now 'default']" in variables.page({"EVALMAKE_PROFILE": "p"})
+
+
+def test_the_page_fits_a_hundred_columns() -> None:
+    assert [line for line in variables.page({}).splitlines() if len(line) > 100] == []

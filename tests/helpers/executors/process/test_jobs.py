@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from helpers.common.errors import StepFailed
+from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import start
 from local_jobs import DONE, LONG, left, make_jobs, states, until
@@ -27,9 +27,9 @@ def job(tmp_path: Path) -> Path:
     [
         (False, None, [], True, "PENDING", ""),
         (True, None, [], True, "RUNNING", ""),
-        (False, None, [], False, "INTERRUPTED", "gone"),
-        (True, None, [], False, "INTERRUPTED", "gone"),
-        (True, 130, [process_jobs.INTERRUPTED_MARKER], False, "INTERRUPTED", "goes on with it"),
+        (False, None, [], False, "INTERRUPTED", "the process that ran it was killed"),
+        (True, None, [], False, "INTERRUPTED", "the process that ran it was killed"),
+        (True, 130, [process_jobs.INTERRUPTED_MARKER], False, "INTERRUPTED", "resumes it"),
         (True, 130, [process_jobs.INTERRUPTED_MARKER], True, "PENDING", ""),
         (True, 143, [process_jobs.INTERRUPTED_MARKER], False, "CANCELLED", ""),
         (True, 0, ["results.yml"], False, "SUCCEEDED", ""),
@@ -42,9 +42,9 @@ def test_the_state_of_a_job(
     job: Path, running: bool, code: int | None, files: list[str], supervised: bool, state: str, reason: str
 ) -> None:
     if running:
-        process_jobs.stage(job, "running")
+        job_folder.stage(job, "running")
     if code is not None:
-        process_jobs.stage(job, "exit", code)
+        job_folder.stage(job, "exit", code)
     for name in files:
         (job / "artifacts" / name).touch()
     found = process_jobs.state(job, supervised)
@@ -55,7 +55,7 @@ def test_the_state_of_a_job(
 
 def test_seconds_are_never_negative_though_the_clock_was_set_back(job: Path) -> None:
     (job / "logs" / "stage.running").write_text("2100-01-01T00:00:00.000Z\n")
-    process_jobs.stage(job, "exit", 0)
+    job_folder.stage(job, "exit", 0)
     assert process_jobs.state(job, True)["seconds"] == 0
 
 
@@ -63,33 +63,6 @@ def test_seconds_are_never_negative_though_the_clock_was_set_back(job: Path) -> 
 def test_a_torn_stage_file_is_no_end(job: Path, text: str) -> None:
     (job / "logs" / "stage.exit").write_text(text)
     assert process_jobs.state(job, True)["state"] == "PENDING"
-
-
-@pytest.mark.parametrize(
-    ("log", "line"),
-    [
-        ("error: the port is taken\nTraceback\nValueError: x\nbye\n", "the port is taken"),
-        (
-            "0 errors so far\nTraceback (most recent call last):\nrequests.exceptions.HTTPError: 401\ndone, with errors\n",
-            "requests.exceptions.HTTPError: 401",
-        ),
-        ("connecting\nconnection refused\nbye\n", "connection refused"),
-        ("one\ntwo\n\n", "two"),
-        ("", "its logs are empty"),
-    ],
-)
-def test_the_line_that_says_best_why_a_job_failed(job: Path, log: str, line: str) -> None:
-    (job / "logs" / "client_stdout.log").write_text(log)
-    assert process_jobs.last_error(job) == line
-
-
-def test_of_a_huge_log_only_the_end_is_read(job: Path) -> None:
-    path = job / "logs" / "client_stdout.log"
-    with path.open("wb") as handle:
-        handle.truncate(20 << 30)  # sparse: 20 GB that take no room
-        handle.seek(0, os.SEEK_END)
-        handle.write(b"\nerror: at the end\n")
-    assert process_jobs.last_error(job) == "at the end"
 
 
 def test_a_reused_pid_is_neither_alive_nor_signalled(tmp_path: Path) -> None:
@@ -129,7 +102,7 @@ def test_interrupted_jobs_are_open_and_cancelled_ones_are_not(tmp_path: Path, cl
     assert process_jobs.cancel(jobs) == 0
     assert states(jobs) == ["SUCCEEDED", "CANCELLED"]
     assert process_jobs.open_tasks(jobs) == []
-    assert start.go_on(jobs) == []
+    assert start.start_again(jobs) == []
 
 
 def test_a_folder_without_a_plan_has_nothing_to_stop(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_of_two_supervisors_on_one_folder_only_one_runs(jobs: Path) -> None:
     assert second.returncode == 0
     assert supervisor_pid(jobs) == first
     assert (jobs / "a.0/artifacts/runs").read_text().split() == ["run"]
-    assert start.go_on(jobs) == []
+    assert start.start_again(jobs) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -127,12 +127,12 @@ def test_a_killed_supervisor_is_told_and_gone_on_with(jobs: Path) -> None:
     os.kill(supervisor_pid(jobs), signal.SIGKILL)
     until(lambda: ended(jobs))
     assert states(jobs) == ["SUCCEEDED", "INTERRUPTED"]
-    assert "gone" in reasons(jobs)[1]
+    assert "killed" in reasons(jobs)[1]
     orphans = process_jobs.processes(invocation)
     assert orphans
 
     (jobs / "again").touch()
-    assert [task["name"] for task in start.go_on(jobs)] == ["b"]
+    assert [task["name"] for task in start.start_again(jobs)] == ["b"]
     until(lambda: ended(jobs))
     assert states(jobs) == ["SUCCEEDED", "SUCCEEDED"]
     assert (jobs / "a.runs").read_text().split() == ["run"], "a task that had ended is not run again"
@@ -147,7 +147,7 @@ def test_what_an_earlier_attempt_left_is_not_taken_for_a_result(jobs: Path) -> N
     process_jobs.stop(jobs, process_jobs.INTERRUPTED_CODE)
     assert states(jobs) == ["INTERRUPTED"]
     (jobs / "again").touch()
-    start.go_on(jobs)
+    start.start_again(jobs)
     until(lambda: ended(jobs))
     assert states(jobs) == ["FAILED"]
     assert reasons(jobs) == ["the harness ended without results.yml"]

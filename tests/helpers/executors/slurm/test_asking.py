@@ -8,6 +8,7 @@ import pytest
 
 from helpers.common import files
 from helpers.common.errors import Unreachable
+from helpers.executors import states, submissions
 from helpers.executors.slurm import asking
 from helpers.steps import status
 from local_jobs import SCORES
@@ -81,12 +82,12 @@ def test_a_cluster_that_cannot_be_reached_leaves_its_jobs_unreachable_and_the_ot
     found, failures = status.ask_all([away, here])
     assert [seen["jobs"][0]["state"] for seen in found] == ["UNREACHABLE", "RUNNING"]
     assert [str(one) for one in failures] == ["not there"]
-    assert not status.is_over(found[0])
+    assert not states.is_over(found[0]["jobs"])
 
 
 def test_rows_of_a_cluster_that_could_not_be_asked_fit_the_schema_and_know_nothing(tmp_path: Path) -> None:
     one = submission(tmp_path, "a", "b")
-    rows = asking.unreachable_rows(one, "no route")
+    rows = submissions.unreachable_rows(one, "no route")
     assert [(row["state"], row["reason"], row["task"]) for row in rows] == [
         ("UNREACHABLE", "no route", "a"),
         ("UNREACHABLE", "no route", "b"),

@@ -7,7 +7,7 @@ import pytest
 from helpers.executors.slurm import failures
 from helpers.executors.slurm.failures import CAUSES, Explained, explain, telling_lines
 from helpers.executors.slurm.verdict import Job, Seen, Verdict
-from helpers.steps import status
+from helpers.executors.states import ENDED
 
 # What a job's own log begins with, when it runs with `set -x`.
 XTRACE = """\
@@ -196,7 +196,7 @@ def test_a_state_tells_its_own_story_where_no_log_does(state: str, words: str) -
     assert found.state == state
     for part in words.split(".*"):
         assert part in found.reason
-    assert set(failures.BY_STATE) == status.ENDED - {"SUCCEEDED", "FAILED"}
+    assert set(failures.BY_STATE) == ENDED - {"SUCCEEDED", "FAILED"}
 
 
 def test_of_a_cancelled_task_the_logs_do_not_count() -> None:

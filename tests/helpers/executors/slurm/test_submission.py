@@ -26,12 +26,13 @@ from nemo_evaluator_launcher.executors.slurm import executor
 
 from helpers.cluster import connection
 from helpers.cluster.connection import Cluster, Frame
-from helpers.common import run_folder, stopping_points
+from helpers.common import stopping_points
 from helpers.common.errors import StepFailed, Unreachable
 from helpers.credentials.wandb_server import run_id
 from helpers.executors.slurm import submission
 from helpers.executors.slurm.submission import Submitting, refuse_problems
-from helpers.launcher import api, launcher_yaml
+from helpers.launcher import api
+from helpers.steps.submit import launcher_config
 from wandb_double import ENTITY, KEY, PROJECT, WandbDouble
 
 CLUSTER = Cluster("login.example", "ann")
@@ -122,7 +123,7 @@ def submit(run: Path | None, monkeypatch: pytest.MonkeyPatch, seal: str = SEAL, 
     monkeypatch.setenv("MY_TOKEN", "hf_$ecret")
     monkeypatch.setenv("MY_WORD", NASTY)
     submitting = Submitting(CLUSTER, run, seal, **options)
-    return api.run_eval(config(), None, submitting), submitting
+    return api.run_eval(config(), None, submitting.replacing()), submitting
 
 
 # ---- The names that are replaced -----------------------------------------------------------------------------------------------------
@@ -215,7 +216,7 @@ def test_the_launcher_s_database_has_each_job_with_its_slurm_id_and_folder(
         assert job is not None
         assert (job.data["slurm_job_id"], job.data["remote_rundir_path"]) == (str(101 + index), folder)
         assert job.executor == "slurm"
-    events = [json.loads(line) for line in (run / run_folder.EVENTS).read_text().splitlines()]
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     assert [event["jobs"] for event in events] == [{"hellaswag.0": "101", "adlr_mmlu.1": "102", "hellaswag.2": "103"}]
 
 
@@ -294,7 +295,7 @@ def test_a_container_of_a_task_s_own_needs_no_registry(cluster: ClusterDouble, r
     monkeypatch.setenv("MY_WORD", "x")
     given = config()
     given["evaluation"]["tasks"][1]["container"] = "/images/own.sqsh"
-    api.run_eval(given, None, Submitting(CLUSTER, run, SEAL))
+    api.run_eval(given, None, Submitting(CLUSTER, run, SEAL).replacing())
     assert b"--container-image /images/own.sqsh " in cluster.sent["adlr_mmlu.1/run.sub"]
     assert b"--container-image /images/own.sqsh " not in cluster.sent["hellaswag.0/run.sub"]
 
@@ -582,9 +583,9 @@ def test_an_export_job_and_we_write_to_the_same_wandb_run_with_the_key_out_of_th
         for name, value in {**values, "MY_TOKEN": "hf_$ecret", "MY_WORD": NASTY}.items():
             monkeypatch.setenv(name, value)
         wandb = {"mode": "online", "server": double.url, "entity": ENTITY, "project": PROJECT}
-        data = launcher_yaml.make({**sections, "run": {}}, run, wandb=wandb)
+        data = launcher_config({**sections, "run": {}}, run, wandb=wandb)
         submitting = Submitting(CLUSTER, run, SEAL)
-        invocation = api.run_eval(data, None, submitting)
+        invocation = api.run_eval(data, None, submitting.replacing())
         name = "hellaswag.2"
         there = Path(submitting.remote_dir) / name
         for file, content in cluster.sent.items():

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from helpers.executors import states
 from helpers.executors.slurm import verdict as slurm_verdict
 from helpers.executors.slurm.verdict import AT_WORK, ENDED, WAITING, Asked, Job, Seen, jobs_of, judge
-from helpers.steps import status
 
 ALL = Asked(queue=True, accounting=True, disabled=False)
 DISABLED = Asked(queue=True, accounting=False, disabled=True)
@@ -72,7 +72,7 @@ def test_each_state_of_slurm_has_one_of_ours(slurms: str, ours: str) -> None:
 def test_the_states_are_all_of_slurm_s_and_each_is_in_one_set() -> None:
     assert set(STATES) == {*ENDED, *WAITING, *AT_WORK}
     assert len(STATES) == len(ENDED) + len(WAITING) + len(AT_WORK)
-    assert set(ENDED.values()) == status.ENDED
+    assert set(ENDED.values()) == states.ENDED
 
 
 def test_a_state_that_nobody_knows_is_no_end() -> None:

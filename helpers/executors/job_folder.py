@@ -1,0 +1,115 @@
+"""The folder of a job on this machine, in the layout of the launcher's local executor.
+
+    TASK.N/logs/stage.pre-start, stage.running, stage.exit ("TIME CODE"), client_stdout.log, server_stdout.log
+    TASK.N/artifacts/            what the harness writes; `progress` holds the number of answered requests, `total` that of all samples
+    TASK.N/run_config.yml        nemo-evaluator's config
+
+So the stock `nemo-evaluator-launcher status|info|logs|export` read it. Nothing heavy is imported here: each status call pays for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from helpers.common import yaml_files
+
+# Which line of a log says best why a job failed, best first: our own error, the last line of a traceback, a line about trouble.
+TELLING = [
+    re.compile(r"^error: "),
+    re.compile(r"^[\w.]*(Error|Exception|Exit)\b.*: "),
+    re.compile(r"error|exception|refused|denied|not found|no such|failed|killed", re.IGNORECASE),
+]
+
+
+def stage(job_dir: Path, name: str, code: int | None = None) -> None:
+    """Write a stage file (`pre-start`, `running`, `exit`): the UTC time, and for `exit` the exit code."""
+    path = job_dir / "logs" / f"stage.{name}"
+    time = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    temporary = path.with_name(f".stage.{name}.{os.getpid()}.part")
+    temporary.write_text(time + ("" if code is None else f" {code}") + "\n")
+    temporary.replace(path)
+
+
+def stage_time(job_dir: Path, name: str) -> float | None:
+    """When a stage was reached, in seconds since 1970; None when it was not."""
+    try:
+        text = (job_dir / "logs" / f"stage.{name}").read_text().split()[0]
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def exit_code(job_dir: Path) -> int | None:
+    """The exit code of a job; None while it has not ended."""
+    try:
+        return int((job_dir / "logs" / "stage.exit").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def requests_done(job_dir: Path, finished: bool) -> int | None:
+    """How many requests were answered. Two threads write the running count, which may end too low; the final count is exact."""
+    if finished:
+        stats = (read(job_dir / "artifacts" / "eval_factory_metrics.json") or {}).get("response_stats")
+        if isinstance(stats, dict) and isinstance(stats.get("successful_count"), int):
+            return int(stats["successful_count"])
+    return number_in(job_dir / "artifacts" / "progress")
+
+
+def samples_asked(job_dir: Path) -> int | None:
+    """How many samples the task asks: by the harness's artifacts/total, else by limit_samples; None when neither says so."""
+    if (total := number_in(job_dir / "artifacts" / "total")) is not None:
+        return total
+    try:
+        config = yaml_files.load((job_dir / "run_config.yml").read_text(encoding="utf-8"))
+        limit = config["config"]["params"]["limit_samples"]
+    except (OSError, KeyError, TypeError, yaml.YAMLError):
+        return None
+    return limit if isinstance(limit, int) else None
+
+
+def last_error(job_dir: Path) -> str:
+    """The line of the job's logs that says best why it failed (the last one of its kind, see TELLING), else the last line."""
+    for name in ("client_stdout.log", "server_stdout.log"):
+        try:
+            lines = tail(job_dir / "logs" / name)
+        except OSError:
+            continue
+        for telling in TELLING:
+            if found := [line for line in lines if telling.search(line)]:
+                return found[-1].removeprefix("error: ")[:300]
+        if lines:
+            return lines[-1][:300]
+    return "its logs are empty"
+
+
+def tail(path: Path, size: int = 20_000) -> list[str]:
+    """The last lines of a log that are not empty, out of its last `size` bytes. Raises OSError."""
+    with path.open("rb") as handle:
+        handle.seek(max(0, path.stat().st_size - size))
+        text = handle.read().decode("utf-8", "replace")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def number_in(path: Path) -> int | None:
+    """The whole number in a file, or None."""
+    try:
+        return int(path.read_text().strip())
+    except (OSError, ValueError):
+        return None
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """The content of a JSON file, or None when it is missing or torn."""
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return data

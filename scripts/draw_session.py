@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""Draw docs/session.svg, the terminal session in README.md, from its recording docs/session.txt.
+
+    scripts/draw_session.py             # draw the recording
+    scripts/draw_session.py --record    # first record `make eval` again (about a minute; the local model must be installed)
+    scripts/draw_session.py --check     # write nothing; fail when the picture is not the recording's
+
+Exit codes: 0 written, or up to date; 1 the command that was recorded failed, or with --check the picture is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers.common import files
+from helpers.common.errors import StepFailed, run_main
+from helpers.dev import session
+
+
+def main(arguments: list[str]) -> None:
+    """Record, draw or compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--record", action="store_true", help="record the session again")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when docs/session.svg is out of date")
+    options = parser.parse_args(arguments)
+    if options.record:
+        files.write_text(session.RECORDING, session.record(["make", "eval"]))
+    picture = session.drawn(files.read_text(session.RECORDING))
+    if not options.check:
+        files.write_text(session.PICTURE, picture)
+    elif files.read_text(session.PICTURE) != picture:
+        raise StepFailed("docs/session.svg does not show docs/session.txt; run scripts/draw_session.py")
+
+
+if __name__ == "__main__":
+    run_main(main)
