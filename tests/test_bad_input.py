@@ -1,4 +1,4 @@
-"""Bad input: one line that says what, where and the mend; exit 2; nothing made."""
+"""Bad input: one line that says what, where and the fix; exit 2; nothing made."""
 
 # ruff: noqa: E501  a case a line: the table is read down its columns
 from __future__ import annotations
@@ -186,7 +186,7 @@ def prepare(folder: Path, case: Case) -> list[str]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_one_line_that_says_what_where_and_the_mend_and_nothing_is_made(
+def test_bad_input_is_one_line_that_says_what_where_and_the_fix_and_nothing_is_made(
     name: str, tmp_path: Path, clean_env: dict[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     case = CASES[name]
