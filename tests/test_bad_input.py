@@ -1,4 +1,4 @@
-"""Bad input: one line that says what, where and the mend; exit 2; nothing made."""
+"""Bad input: one line that says what, where and the fix; exit 2; nothing made."""
 
 # ruff: noqa: E501  a case a line: the table is read down its columns
 from __future__ import annotations
@@ -110,7 +110,7 @@ CASES: dict[str, Case] = {
     "variable within a text": Case(r"\S*mine\.yaml:5: env_vars\.A: \$\{oc\.…\} inside a text cannot be translated; write host:NAME, .*", HOSTED + "env_vars: {A: 'x ${oc.env:HOME}'}\n"),
     "secret in the config": Case(r"\S*mine\.yaml:5: env_vars\.HF_TOKEN: this is a secret; .* write host:HF_TOKEN", HOSTED + f"env_vars: {{HF_TOKEN: {SECRET}}}\n"),
     "secret in the profile": on_slurm(r"\S*env\.toml:13 \[C\]: hf_token looks like a secret, .*", env=PROFILE + f'hf_token = "{SECRET}"\n'),
-    "secret in SET": Case(r"SET: env_vars\.HF_TOKEN: .*secret.*", arguments=["--set", f"env_vars.HF_TOKEN={SECRET}"]),
+    "secret in SET": Case(r"SET: env_vars\.HF_TOKEN: this looks like a secret; .*", arguments=["--set", f"env_vars.HF_TOKEN={SECRET}"]),
     # tasks
     "task typo in the config": Case(r"\S*mine\.yaml:4: there is no task 'capitls' \(did you mean capitals\?\); `make tasks .*", tasks("[{name: capitls}]")),
     "task typo in TASKS": Case(r"TASKS: there is no task 'capitls' \(did you mean capitals\?\); `make tasks .*", arguments=["--tasks", "capitls"]),
@@ -186,7 +186,7 @@ def prepare(folder: Path, case: Case) -> list[str]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_one_line_that_says_what_where_and_the_mend_and_nothing_is_made(
+def test_bad_input_is_one_line_that_says_what_where_and_the_fix_and_nothing_is_made(
     name: str, tmp_path: Path, clean_env: dict[str, str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     case = CASES[name]

@@ -88,7 +88,7 @@ def test_an_empty_file_is_an_empty_config(tmp_path: Path) -> None:
     ],
     ids=range(17),
 )
-def test_a_mistake_of_yaml_is_told_with_its_line_and_mend(text: str, message: str, tmp_path: Path) -> None:
+def test_a_mistake_of_yaml_is_reported_with_its_line_and_fix(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(BadInput, match=rf"c\.yaml.*{message}" if message[0] != ":" else rf"c\.yaml{message}"):
         config_files.load_yaml(tmp_path / "c.yaml")

@@ -46,7 +46,7 @@ def check(folder, text, profile=""):
         ("account = 'x'", r"account: expected a section \[account\]"),
     ],
 )
-def test_a_mistake_is_named_with_its_line_and_mend(tmp_path, text, message):
+def test_a_mistake_is_named_with_its_line_and_fix(tmp_path, text, message):
     with pytest.raises(BadInput, match=message):
         check(tmp_path, text)
 
