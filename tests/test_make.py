@@ -363,6 +363,18 @@ def test_dry_run_and_eval_are_not_asked_at_once(desk: Desk) -> None:
     assert desk.ids() == before
 
 
+# What takes 0.03 to 1 s to import, and no step of a dry run has a use for.
+HEAVY = {"jsonschema", "httpx", "requests", "rich", "wandb", "nemo_run", "nemo_evaluator", "nemo_evaluator_launcher", "psutil"}
+
+
+def test_a_dry_run_imports_nothing_heavy(desk: Desk) -> None:
+    done = desk.make("dry-run", *SMALL, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert done.returncode == 0
+    imported = re.findall(r"^import time: .*\| +(\S+)$", done.stderr, re.MULTILINE)
+    assert {"helpers.steps.plan", "helpers.steps.compile", "hydra"} <= set(imported)
+    assert not HEAVY & set(imported)
+
+
 # ---- the whole chain -----------------------------------------------------------------------------------------------------------------
 
 
