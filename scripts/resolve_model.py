@@ -4,9 +4,9 @@
     scripts/resolve_model.py --config runs/ID/config.yaml --out runs/ID/model.json
     scripts/resolve_model.py --config config.yaml --out -
 
-A config without ${art:…} names none, and nothing is contacted. With model.json there already, nothing is looked up again.
+For a config without ${art:…} nothing is contacted. If model.json exists, nothing is looked up again.
 
-Exit codes: 0 written or unchanged, 2 no such artifact or version (with those that there are), 3 W&B or the cluster could not be asked.
+Exit codes: 0 written or unchanged, 2 no such artifact or version (the message lists those that exist), 3 W&B or the cluster did not answer.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Have every container image of a run as a .sqsh file on the cluster, and write images.json: where each lies, and how it came there.
+"""Get every container image of a run onto the cluster as a .sqsh file, and write images.json: where each is, and how it got there.
 
     scripts/squash_image.py --config runs/ID/config.yaml --out runs/ID/images.json
     scripts/squash_image.py --reference docker://nvcr.io/nvidia/nemo:25.11 --profile MY-CLUSTER
 
-Exit codes: 0 all are there (or left as they are, said by name), 1 an import failed, 2 a reference or profile is wrong, 3 the cluster does
-not answer, 130 interrupted: imports that were begun go on, and the same command finds them.
+Exit codes: 0 all are there (or left as they are, with the reason), 1 an import failed, 2 a reference or profile is wrong, 3 the cluster
+does not answer, 130 interrupted: imports that have begun keep running, and the same command finds them.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--profile", help="with --reference: the cluster, a profile of env.toml")
     parser.add_argument("--out", default="-", help="images.json to write, or - for stdout")
     parser.add_argument(
-        "--force", default="0", metavar="1", help="import anew what is there; the old file stays until the new one is whole"
+        "--force", default="0", metavar="1", help="import images again that are there; the old file stays until the new one is complete"
     )
     parser.add_argument("--imports", default=str(squash_images.AT_ONCE), metavar="N", help="how many imports at a time (%(default)s)")
     options = parser.parse_args(arguments)
     if bool(options.config) == bool(options.reference):
-        raise BadInput("one of --config and --reference says which images are meant")
+        raise BadInput("give either --config or --reference")
     if not options.imports.isdecimal() or int(options.imports) < 1:
-        raise BadInput(f"IMPORTS={options.imports}: a number, 1 or more, was expected")
+        raise BadInput(f"IMPORTS={options.imports}: expected a number, 1 or more")
     interruptible()
     force, at_once = flags.is_yes("FORCE_SQUASH", options.force), int(options.imports)
     with step.recorded(run_folder.run_of(options.out), squash_images.STEP):

@@ -31,6 +31,7 @@ ALIVE_SECONDS, ALIVE_COUNT = 15, 3
 # What ssh says when the server opens no more sessions on a connection (MaxSessions, 10 by default), and how long we try again.
 REFUSED, REFUSED_SECONDS = "Session open refused by peer", 30
 LOST = 255  # ssh's own exit code
+AGAIN = "; run the same command again"
 # If the master has disappeared, a command must fail instead of quietly making a connection of its own: this one leads nowhere.
 ONLY_THROUGH_MASTER = ("-o", "ControlMaster=no", "-o", "ProxyCommand=false", "-T", "-o", "RemoteCommand=none")
 # What a command on the login node itself gets of our environment: as little as over ssh, so that none of our secrets reaches a job.
@@ -69,9 +70,9 @@ class Cluster:
         return asdict(self)
 
 
-def lost(cluster: Cluster, said: str, otherwise: str = "it closed", after: str = "") -> ConnectionLost:
-    """The error for a broken connection, with ssh's last line. `otherwise` is the reason if ssh said nothing; `after` ends the message."""
-    text = f"the connection to {cluster} was lost ({last_line(said) or otherwise}){after}"
+def lost(cluster: Cluster, said: str, otherwise: str = "it closed", doing: str = "", fix: str = AGAIN) -> ConnectionLost:
+    """The error for a broken connection, with ssh's last line, or `otherwise` if it printed nothing; `doing`: what we did meanwhile."""
+    text = f"the connection to {cluster} was lost{doing} ({last_line(said) or otherwise}){fix}"
     return SessionRefused(text) if REFUSED in said else ConnectionLost(text)
 
 

@@ -66,7 +66,7 @@ def _rsync(cluster: Cluster, words: list[str], timeout: float, options: list[str
             continue
         _refuse(cluster, code, said)
         if attempt > 1:
-            raise lost(cluster, said, after=" while copying; run the same command again")
+            raise lost(cluster, said, doing=" while copying")
         console.info(f"the connection to {cluster} was lost while copying: trying once more")
 
 

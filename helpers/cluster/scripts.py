@@ -125,7 +125,7 @@ def answer(cluster: Cluster, stdout: bytes, stderr: str, code: int, token: str) 
     if whole:
         return frames
     if code == LOST or code < 0 or (mark and not code):
-        raise connection.lost(cluster, stderr, after="; run the same command again")
+        raise connection.lost(cluster, stderr)
     raise StepFailed(f"bash on {cluster} ended with code {code}: {connection.last_line(stderr) or 'it printed nothing'}")
 
 

@@ -211,9 +211,8 @@ def trouble_of(image: Image, answer: Answer) -> str:
     if answer.status == NOT_FOUND:
         return f"{image.registry} has no {name} (404): check the name and the tag"
     if answer.status == TOO_MANY:
-        return (
-            f"{image.registry} has reached its rate limit for you (429): wait, or log in with a line in ~/.config/enroot/.credentials there"
-        )
+        line = "a line in ~/.config/enroot/.credentials there"
+        return f"{image.registry} refuses more requests for now (429, its rate limit): wait, or log in with {line}"
     if answer.status:
         return f"{image.registry} answers {answer.status} for {name}"
     return f"neither the cluster nor this machine could reach {image.registry} ({one_line(answer.words) or 'it printed nothing'})"

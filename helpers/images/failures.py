@@ -35,7 +35,7 @@ WORDS = [
     ),
     (
         r"toomanyrequests|\b429\b|rate limit",
-        "{registry} has reached its rate limit for you: wait, or log in with a line in " + CREDENTIALS + " there",
+        "{registry} refuses more requests for now (its rate limit): wait, or log in with a line in " + CREDENTIALS + " there",
     ),
     (
         r"\b40[13]\b|unauthorized|authentication required|access to the resource is denied",

@@ -1,22 +1,16 @@
-"""Container images: which ones a run uses and for what, how a reference is read, and what its .sqsh file is called. Pure: asks nothing."""
+"""References to container images: reading them, and naming their .sqsh files. Contacts nothing."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from helpers.common.errors import BadInput
-from helpers.config import tasks
-from helpers.credentials import auto_export
 
 HUB, HUB_REGISTRY = "docker.io", "registry-1.docker.io"
-# The launcher's own, where the config names none: of the job that exports results, and of the proxy (its executors/slurm/executor.py).
-EXPORT_IMAGE, PROXY_IMAGE = "python:3.12.7-slim", "haproxy:latest"
-# `uname -m` and Slurm's Arch, in the words of container images.
+# What `uname -m` and Slurm call an architecture, and what container images call it.
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 DAEMONS = ("dockerd", "podman")
 ARCHIVES = ("docker-archive", "oci-archive")
@@ -31,7 +25,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Image:
-    """A reference, read. `kind`: registry, dockerd, podman, docker-archive, oci-archive, or file (a path: nothing to be done)."""
+    """A reference in its parts. `kind`: registry, dockerd, podman, docker-archive, oci-archive, or file (a path, used as it is)."""
 
     reference: str
     kind: str
@@ -43,30 +37,30 @@ class Image:
 
     @property
     def canonical(self) -> str:
-        """One text for all ways to write the same reference: `nvcr.io/nvidia/nemo:25.11`, `docker.io/library/python:3.12`."""
+        """The same text for every way to write a reference: `nvcr.io/nvidia/nemo:25.11`, `docker.io/library/python:3.12`."""
         if self.kind == "registry":
             return f"{self.host}/{self.name}" + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
         return f"{self.kind}:{self.name}" + (f":{self.tag}" if self.tag else "")
 
     @property
     def registry(self) -> str:
-        """The host, and port, that answers for a registry image."""
+        """The host, and port, that serves a registry image."""
         return HUB_REGISTRY if self.host == HUB else self.host
 
     @property
     def readable(self) -> str:
-        """What a person recognises the file by: the last part of the name, and the tag."""
+        """The part of a file name that people recognise: the last part of the name, and the tag."""
         last = self.name.rstrip("/").rpartition("/")[2]
         text = "-".join(part for part in (last, self.tag or (self.digest or "")[7:19]) if part)
         return re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:60].strip("._-") or "image"
 
     def forms(self, digest: str | None) -> tuple[str, str]:
-        """What enroot 3 and enroot 4 are told to import; `digest`: the platform's, which 4 takes. Empty: that one cannot import it."""
+        """The reference for enroot 3 and for enroot 4 (which accepts the `digest` of the platform). Empty: that one cannot import it."""
         if self.kind in DAEMONS:
             both = f"{self.kind}://{self.name}" + (f":{self.tag}" if self.tag else "")
             return both, both
         at = f"{self.user}@" if self.user else ""
-        # Of the Hub too the host is named: enroot looks for a user's line in its credentials by the host that it is given.
+        # Docker Hub's host is written too: enroot looks up the user's line in its credentials by the host.
         place = f"docker://{at}{self.registry}#{self.name}"
         by_tag = f"{place}:{self.tag}" if self.tag else ""
         pinned = digest or self.digest
@@ -80,33 +74,33 @@ def parse(reference: str) -> Image:
     if found := re.search(r"\$[({]", reference) or _SHELL.search(reference):
         character = "a space" if found[0].isspace() else found[0]
         raise BadInput(
-            f"image {reference!r} holds {character}, which no image reference has: write [HOST/]NAME:TAG or the path of a .sqsh file"
+            f"image {reference!r} contains {character}, which no image reference may: write [HOST/]NAME:TAG or the path of a .sqsh file"
         )
     if reference.startswith("/"):
         return Image(reference, "file", name=reference)
     scheme, colon, rest = reference.partition(":")
     if colon and scheme in ARCHIVES:
         if not rest.startswith("/") or rest.startswith("//"):
-            raise BadInput(f"image {reference!r}: {scheme}: and the archive's absolute path on the cluster were expected")
+            raise BadInput(f"image {reference!r}: expected {scheme}: and the archive's absolute path on the cluster")
         return Image(reference, scheme, name=rest)
     if colon and scheme in DAEMONS and rest.startswith("//"):
         name, tag, _ = _split(reference, rest[2:])
         return Image(reference, scheme, name=name, tag=tag)
     text = reference.removeprefix("docker://")
     if "://" in text:
-        raise BadInput(f"image {reference!r}: docker://, dockerd://, podman://, docker-archive: or oci-archive: was expected, or no scheme")
+        raise BadInput(f"image {reference!r}: expected docker://, dockerd://, podman://, docker-archive:, oci-archive:, or no scheme")
     if text.endswith(".sqsh"):
-        raise BadInput(f"image {reference!r}: the path of a .sqsh file must be absolute: it is one of the cluster")
+        raise BadInput(f"image {reference!r}: the path of a .sqsh file must be absolute, since it is a path on the cluster")
     return _registry_image(reference, text)
 
 
 def _registry_image(reference: str, text: str) -> Image:
     user = ""
-    # NAME@sha256:… holds an @ too; a user stands before everything else.
+    # NAME@sha256:… contains an @ too; a user comes before everything else.
     if (found := re.match(r"([^@/#]+)@(?!sha256:)(.+)", text)) and _USER.fullmatch(found[1]):
         user, text = found[1], found[2]
     elif found and ":" in found[1]:
-        raise BadInput(f"image …@{found[2]}: a password was given; it belongs into ~/.config/enroot/.credentials on the cluster")
+        raise BadInput(f"image …@{found[2]}: contains a password; write it to ~/.config/enroot/.credentials on the cluster instead")
     if "#" in text:
         host, _, text = text.partition("#")
     else:
@@ -116,7 +110,7 @@ def _registry_image(reference: str, text: str) -> Image:
     if host in (HUB, HUB_REGISTRY, "index.docker.io"):
         host = HUB
     if not _HOST.fullmatch(host):
-        raise BadInput(f"image {reference!r}: {host!r} is no registry: HOST or HOST:PORT was expected before the name")
+        raise BadInput(f"image {reference!r}: {host!r} is not a registry: expected HOST or HOST:PORT before the name")
     name, tag, digest = _split(reference, text)
     if host == HUB and "/" not in name:
         name = f"library/{name}"
@@ -124,82 +118,19 @@ def _registry_image(reference: str, text: str) -> Image:
 
 
 def _split(reference: str, text: str) -> tuple[str, str, str | None]:
-    """Name, tag and digest. Raises BadInput, by part."""
+    """Name, tag and digest. Raises BadInput that names the invalid part."""
     name, at, digest = text.partition("@")
     if at and not _DIGEST.fullmatch(digest):
-        raise BadInput(f"image {reference!r}: {digest!r} is no digest: sha256: and 64 hex digits were expected after @")
+        raise BadInput(f"image {reference!r}: {digest!r} is not a digest: expected sha256: and 64 hex digits after @")
     head, slash, last = name.rpartition("/")
     last, colon, tag = last.partition(":")
     name = head + slash + last
     if not _NAME.fullmatch(name):
-        hint = "; names have lower-case letters only" if _NAME.fullmatch(name.lower()) else ""
-        raise BadInput(f"image {reference!r}: {name!r} is no image name: [HOST/]NAME:TAG was expected{hint}")
+        hint = "; names are lower-case" if _NAME.fullmatch(name.lower()) else ""
+        raise BadInput(f"image {reference!r}: {name!r} is not an image name: expected [HOST/]NAME:TAG{hint}")
     if colon and not _TAG.fullmatch(tag):
-        raise BadInput(f"image {reference!r}: {tag!r} is no tag: letters, digits, and . _ - were expected after the colon")
+        raise BadInput(f"image {reference!r}: {tag!r} is not a tag: expected letters, digits, and . _ - after the colon")
     return name, tag, digest or None
-
-
-# ---- What a run uses -----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Use:
-    """One image, what uses it, and the config key that names it."""
-
-    reference: str
-    user: str
-    key: tuple[str | int, ...]
-
-
-def uses(config: Mapping[str, Any], wandb_mode: str = "online") -> Iterator[Use]:
-    """Every use of a container image in a run of this config. A process uses none, and an export that is made from here neither."""
-    execution = config["execution"]
-    if execution["type"] == "process":
-        return
-    if config["deployment"]["type"] != "none" and config["deployment"].get("image"):
-        yield Use(str(config["deployment"]["image"]), "deployment", ("deployment", "image"))
-    for index, entry in enumerate(config["evaluation"]["tasks"]):
-        if image := of_task(config, entry):
-            yield Use(image, f"task {entry['name']}", ("evaluation", "tasks", index, "container"))
-    listed = config.get("auxiliary_deployments") or {}
-    auxiliary = {name: one for name, one in listed.items() if (one or {}).get("type", "none") != "none"}
-    for name, one in auxiliary.items():
-        if one.get("image"):
-            yield Use(str(one["image"]), f"auxiliary deployment {name}", ("auxiliary_deployments", name, "image"))
-    # HAProxy stands before several instances, of the model or of an auxiliary deployment.
-    if execution["type"] == "slurm" and any((one.get("num_instances") or 1) > 1 for one in [execution, *auxiliary.values()]):
-        yield Use(str((execution.get("proxy") or {}).get("image") or PROXY_IMAGE), "proxy", ("execution", "proxy", "image"))
-    if execution["type"] == "slurm" and auto_export.by_launcher(config, wandb_mode, auto_export.WandbExport.ONE_JOB_A_TASK):
-        export = execution["auto_export"]
-        image = str((export.get("export_image") if isinstance(export, dict) else None) or EXPORT_IMAGE)
-        yield Use(image, "auto-export", ("execution", "auto_export", "export_image"))
-
-
-def of_task(config: Mapping[str, Any], entry: Mapping[str, Any]) -> str | None:
-    """The image that a task runs in: its own, or the catalogue's; None for a process."""
-    if config["execution"]["type"] == "process":
-        return None
-    return entry.get("container") or tasks.define(dict(entry)).container
-
-
-def users(config: Mapping[str, Any], wandb_mode: str = "online") -> dict[str, list[str]]:
-    """Every image of a run, with what uses it."""
-    found: dict[str, list[str]] = {}
-    for use in uses(config, wandb_mode):
-        found.setdefault(use.reference, []).append(use.user)
-    return found
-
-
-def put_paths(data: dict[str, Any], paths: Mapping[str, str]) -> None:
-    """Put into a config the .sqsh path of each image that has one, by reference."""
-    for use in list(uses(data)):
-        if use.reference in paths:
-            node: Any = data
-            for part in use.key[:-1]:
-                if isinstance(node, dict) and node.get(part) is None:
-                    node[part] = {}  # the launcher's own image, which the config does not name
-                node = node[part]
-            node[use.key[-1]] = paths[use.reference]
 
 
 # ---- Platforms and files -------------------------------------------------------------------------------------------------------------
@@ -211,9 +142,9 @@ def platform_of(machine: str) -> str:
 
 
 def pick(index: str, platform: str) -> tuple[str | None, list[str]]:
-    """The digest that an image index (its JSON) has for a platform, and the platforms it has. Attestations, `unknown/unknown`, are none.
+    """The digest that an image index (its JSON) has for a platform, and its platforms, without attestations (`unknown/unknown`).
 
-    Raises ValueError for text that is no index.
+    Raises ValueError, KeyError or TypeError for text that is not an index.
     """
     listed = json.loads(index)["manifests"]
     found: dict[str, str] = {}
@@ -226,7 +157,7 @@ def pick(index: str, platform: str) -> tuple[str | None, list[str]]:
 
 
 def key_of(image: Image, platform: str, digest: str | None, stamp: str = "") -> str:
-    """What an image is known by: its digest for the platform; else its reference, the platform, and for an archive its size and time."""
+    """What identifies an image: its digest for the platform; else its reference, the platform, and an archive's size and time."""
     return digest or f"{image.canonical} {platform} {stamp}".rstrip()
 
 
@@ -236,5 +167,5 @@ def short_key(key: str) -> str:
 
 
 def stem(image: Image, key: str) -> str:
-    """The file's name without .sqsh: `nemo-25.11-1f2e3d4c5b6a`. The digits make `a.b:1` and `a-b:1` two files."""
+    """The file's name without .sqsh: `nemo-25.11-1f2e3d4c5b6a`. The digits keep the files of `a.b:1` and `a-b:1` apart."""
     return f"{image.readable}-{short_key(key)}"

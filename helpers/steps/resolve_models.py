@@ -1,4 +1,4 @@
-"""The step that looks up models: from config.yaml to model.json, and the table of what can be named."""
+"""Looking up models: from config.yaml to model.json, and the table of models that a config can name."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MOST_VERSIONS = 6  # in a row of the table
 
 
 def resolve(config_path: str, out: str, environ: MutableMapping[str, str]) -> None:
-    """Write model.json, unless it is there: a version that was recorded stays, also when `latest` has moved.
+    """Write model.json, unless it exists: a recorded version stays, even if `latest` has moved.
 
-    `environ` is given what W&B's SDK needs. Raises BadInput for an artifact that there is not, Unreachable when that could not be asked.
+    Puts into `environ` what W&B's SDK needs. Raises BadInput for an artifact that does not exist, Unreachable if its place does not answer.
     """
     config, seal, _ = files.read_yaml(config_path, "config")
     if out != "-" and Path(out).exists():
@@ -35,7 +35,7 @@ def resolve(config_path: str, out: str, environ: MutableMapping[str, str]) -> No
         place = model_references.place(config)
         models = model_references.recorded(config, registry(config, place, request.env_folder(config_path), environ), place)
     data = {"made_by": MADE_BY, "made_from": {"config.yaml": seal}, "models": models}
-    lineage.refuse_other(out, files.seal_json(data)["seal"], "the artifact that was named is another now (an alias such as latest moves)")
+    lineage.refuse_other(out, files.seal_json(data)["seal"], "the name now means another artifact (an alias such as latest moves)")
     files.write_json(out, data, "model")
     for key, model in models.items():
         where = f", {model['path']}" if model["path"] else ""
@@ -43,7 +43,7 @@ def resolve(config_path: str, out: str, environ: MutableMapping[str, str]) -> No
 
 
 def registry(config: Mapping[str, Any], place: Place, env_folder: Path, environ: MutableMapping[str, str]) -> ModelStore:
-    """Where this config's artifacts are looked up, ready to be asked. Raises BadInput for credentials that are missing, and Unreachable."""
+    """The place where this config's artifacts are looked up, ready to answer. Raises BadInput for missing credentials, and Unreachable."""
     executor = executors.get(config["execution"]["type"])
     if place.backend == "wandb":
         from helpers.models import wandb_artifacts
@@ -60,13 +60,13 @@ def registry(config: Mapping[str, Any], place: Place, env_folder: Path, environ:
 
 def listing(config: Mapping[str, Any], match: str, env_folder: Path, environ: MutableMapping[str, str]) -> None:
     """Print the models that `run.model` can name in this config. Raises BadInput when none matches, and as `registry` does."""
-    # What a config that names a model would ask for, whether this one does or not.
+    # As if the config named a model, so that the place of models is known.
     asked = {**config, "run": {**(config.get("run") or {}), "model": "any"}, "deployment": {"checkpoint_path": "${art:model,path}"}}
     place = model_references.place(asked)
     where = registry(asked, place, env_folder, environ)
     found = where.listing(match)
     if not found:
-        raise BadInput(f"{where.where} has no model" + (f" with {match!r} in its name" if match else "") + "; training writes them there")
+        raise BadInput(f"{where.where} has no model" + (f" with {match!r} in its name" if match else "") + "; training writes models there")
     short = {name: one for one, name in model_references.names(asked).items()}
     rows: list[list[str | Cell]] = []
     for one in found:

@@ -61,7 +61,7 @@ def test_a_sweep_queues_as_many_jobs_as_its_cap_over_one_connection_and_compares
     before, known = pipeline.connections(), set(pipeline.runs)
     words = (f"PROFILE={pipeline.profile}", f"CONFIG={pipeline.config}", "MODELS=sft:v1 rl:latest")
     refused = pipeline.make("sweep", *words, "JOBS=1")
-    assert "each model has 2 tasks, each a job of its own; give JOBS=2 or more" in refused.stderr
+    assert "each model has 2 tasks, and each task is a job; give JOBS=2 or more" in refused.stderr
     done = pipeline.make("sweep", *words, "JOBS=2")
     assert done.returncode == 0, said(done)
     assert pipeline.connections() - before == 1
@@ -81,11 +81,11 @@ def test_a_sweep_that_was_killed_finds_its_jobs_again(pipeline: Pipeline) -> Non
     with pipeline.at_work("sweep", *words) as process:
         assert process.stdout
         for line in process.stdout:
-            if "jobs queued" in line:
+            if " queued (" in line:
                 break
     done = pipeline.make("sweep", *words)
     assert done.returncode == 0, said(done)
-    assert "going on with runs/sweeps/" in done.stderr
+    assert "continuing runs/sweeps/" in done.stderr
     made = set(pipeline.runs) - known
     assert len(made) == 2
     assert [pipeline.per_task(run) for run in made] == [{"toy.sums.0": 1}] * 2

@@ -1,7 +1,7 @@
 """A double of Slurm's commands for tests without a cluster: squeue, sacct, sbatch, scancel, scontrol and sinfo over one file of jobs.
 
-It knows what the scripts of cluster/on_cluster ask for and no more; what a real Slurm does is held by tests/cluster. Queued jobs stay as
-they are until a test changes them.
+It knows what our bash scripts ask for and no more; what a real Slurm does is held by tests/cluster. Queued jobs stay as they are until a
+test changes them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What tests of runs on Slurm share: a double of Slurm on PATH, and the scripts for a cluster with room for some of a test's own."""
+"""What tests of runs on Slurm share: doubles of Slurm, its nodes and registries, and the bash scripts with room for a test's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from compute_node import ComputeNode
-from helpers.cluster import connection
+from helpers.cluster import scripts
 from registry_double import RegistryDouble
 from slurm_double import SlurmDouble
 
@@ -23,13 +23,25 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SlurmDouble:
 
 
 @pytest.fixture
-def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of scripts with room for some of the test's own."""
-    folder = tmp_path / "on_cluster"
-    folder.mkdir()
-    for path in connection.SCRIPTS.glob("*.sh"):
-        (folder / path.name).symlink_to(path)
-    monkeypatch.setattr(connection, "SCRIPTS", folder)
+def script_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """helpers/ with its bash scripts alone, and room for some of the test's own."""
+    folder = tmp_path / "helpers"
+    for path in scripts.HELPERS.rglob("*.sh"):
+        link = folder / path.relative_to(scripts.HELPERS)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path)
+    monkeypatch.setattr(scripts, "HELPERS", folder)
+    return folder
+
+
+@pytest.fixture
+def rundir(tmp_path: Path) -> Path:
+    """A run's folder on the cluster with three tasks in it."""
+    folder = tmp_path / "run"
+    for name in ("a.0", "b.1", "c.2"):
+        for part in ("logs", "artifacts"):
+            (folder / name / part).mkdir(parents=True)
+        (folder / name / "run.sub").write_text(f"#!/bin/bash\n#SBATCH --job-name acc-run.{name}\n")
     return folder
 
 

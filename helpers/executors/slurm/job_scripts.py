@@ -48,7 +48,8 @@ class OnceExecutor(stock.SlurmExecutor):  # type: ignore[misc]
         Given again after a kill, it adopts the jobs that exist. Raises ValueError, RuntimeError or AttributeError for a config that the
         launcher refuses, and as Submission.bring.
         """
-        assert not dry_run
+        if dry_run:
+            return str(stock.SlurmExecutor.execute_eval(cfg, dry_run=True))
         submission = OnceExecutor.submission
         with tempfile.TemporaryDirectory() as scratch:
             rundir = Path(scratch) / f"{submission.timestamp}-{submission.invocation_id}"

@@ -164,7 +164,7 @@ def _frames(process: subprocess.Popen[bytes], token: str, cluster: Cluster) -> I
             said = process.stderr.read().decode("utf-8", "replace")
             if not ready:
                 connection.close(cluster)
-            raise connection.lost(cluster, said, "it closed" if ready else f"silent for {SILENT_SECONDS:.0f} s")
+            raise connection.lost(cluster, said, "it closed" if ready else f"silent for {SILENT_SECONDS:.0f} s", fix="")
         data += piece
         if not begun:
             _, found, rest = data.partition(mark)

@@ -15,10 +15,9 @@ import pytest
 
 from helpers.cluster.connection import Cluster
 from helpers.common.errors import StepFailed, Unreachable
-from helpers.images import cache
+from helpers.images import cache, squashing
 from helpers.images import references as images
-from helpers.images.cache import Store, Wanted
-from helpers.steps import squash_images
+from helpers.images.cache import Lookup, Store
 from registry_double import INDEX, RegistryDouble, digest_of, index_of
 from slurm_double import SlurmDouble
 
@@ -38,11 +37,11 @@ def job_dir(tmp_path: Path, slurm: SlurmDouble) -> Path:
     return folder
 
 
-def ask_all(job_dir: Path, *references: str, make: bool = True) -> tuple[Store, list[Wanted]]:
+def ask_all(job_dir: Path, *references: str, make: bool = True) -> tuple[Store, list[Lookup]]:
     return cache.ask(HERE, str(job_dir), "batch", [images.parse(reference) for reference in references], make)
 
 
-def ask(job_dir: Path, reference: str = MODEL) -> Wanted:
+def ask(job_dir: Path, reference: str = MODEL) -> Lookup:
     return ask_all(job_dir, reference)[1][0]
 
 
@@ -98,14 +97,14 @@ def test_an_image_without_the_nodes_platform_is_refused_by_name_before_anything_
     registry: RegistryDouble, job_dir: Path, slurm: SlurmDouble, platforms: tuple[str, ...], has: str
 ) -> None:
     registry.put("team/model", "1", index_of(*platforms), INDEX)
-    with pytest.raises(StepFailed, match=f"{MODEL} has {has}, and not linux/amd64, which the nodes are: name another image or tag"):
-        squash_images.bring(HERE, str(job_dir), "batch", [images.parse(MODEL)], None, False, 4)
+    with pytest.raises(StepFailed, match=f"{MODEL} has {has}, but the nodes are linux/amd64: choose another image or tag"):
+        squashing.squash(HERE, str(job_dir), "batch", [images.parse(MODEL)], None, False, 4)
     assert slurm.calls("sbatch") == []
 
 
 def test_an_index_that_is_none_is_said(registry: RegistryDouble, job_dir: Path) -> None:
     registry.put("team/model", "1", b'{"manifests": 3}', INDEX)
-    assert "with what is no image index" in ask(job_dir).trouble
+    assert "with an invalid image index" in ask(job_dir).trouble
 
 
 # ---- Letting in ----------------------------------------------------------------------------------------------------------------------
@@ -148,12 +147,12 @@ BEARER = {"auth": "Bearer", "realm": "https://tokens.example/token"}
 @pytest.mark.parametrize(
     ("rule", "lines", "mend"),
     [
-        ({"auth": "Basic"}, [], f"add the lines `machine {HOST} login … password …` to "),
-        ({"auth": "Basic"}, [HOST], "are refused: renew them"),
+        ({"auth": "Basic"}, [], f"add the line `machine {HOST} login … password …` to "),
+        ({"auth": "Basic"}, [HOST], "refuses the credentials in ~/.config/enroot/.credentials there: renew them"),
         (BEARER, [], f"`machine {HOST} login … password …` and `machine tokens.example login … password …`"),
-        (BEARER, [HOST], "add the lines `machine tokens.example login … password …` to"),
-        (BEARER, ["tokens.example"], f"add the lines `machine {HOST} login … password …` to"),
-        (BEARER, [HOST, "tokens.example"], "are refused: renew them"),
+        (BEARER, [HOST], "add the line `machine tokens.example login … password …` to"),
+        (BEARER, ["tokens.example"], f"add the line `machine {HOST} login … password …` to"),
+        (BEARER, [HOST, "tokens.example"], "refuses the credentials in ~/.config/enroot/.credentials there: renew them"),
     ],
 )
 def test_who_is_not_let_in_is_told_which_lines_are_missing(
@@ -171,10 +170,10 @@ def test_who_is_not_let_in_is_told_which_lines_are_missing(
 @pytest.mark.parametrize(
     ("lines", "named", "mend"),
     [
-        ([], ["nvcr.io", "authn.nvidia.com"], "add the lines"),
-        (["nvcr.io"], ["authn.nvidia.com"], "add the lines"),
-        (["authn.nvidia.com"], ["nvcr.io"], "add the lines"),
-        (["nvcr.io", "authn.nvidia.com"], [], "are refused: renew them"),
+        ([], ["nvcr.io", "authn.nvidia.com"], "add the line"),
+        (["nvcr.io"], ["authn.nvidia.com"], "add the line"),
+        (["authn.nvidia.com"], ["nvcr.io"], "add the line"),
+        (["nvcr.io", "authn.nvidia.com"], [], "refuses the credentials in ~/.config/enroot/.credentials there: renew them"),
     ],
 )
 def test_nvcr_io_needs_the_lines_of_two_hosts(
@@ -216,7 +215,7 @@ def test_a_password_that_enroot_makes_by_a_command_is_not_taken_for_a_wrong_one(
     credentials(tmp_path, HOST, password=f"$(echo {PASSWORD})")
     one = ask(job_dir)
     assert one.fatal == ""
-    assert "made by a command" in one.trouble
+    assert "comes from a command" in one.trouble
 
 
 @pytest.mark.parametrize(
@@ -323,7 +322,7 @@ def test_who_is_not_let_in_here_is_told_to_log_in_here(registry: RegistryDouble,
 
 def test_without_any_network_it_is_said_and_nothing_is_final(registry: RegistryDouble, job_dir: Path, unreached: None) -> None:
     one = ask(job_dir, "localhost:9/team/model:1")
-    assert "neither the cluster nor this machine could ask localhost:9 (" in one.trouble
+    assert "neither the cluster nor this machine could reach localhost:9 (" in one.trouble
     assert "onnect" in one.trouble
     assert (one.fatal, one.digest) == ("", None)
 
@@ -464,12 +463,12 @@ def test_a_cache_that_cannot_be_written_is_read_and_ours_lies_beside_it(registry
     store, _ = ask_all(job_dir, MODEL)
     assert Path(store.folder).name.startswith("containers-")
     assert Path(store.folder).is_dir()
-    assert "is not ours to write to" in store.notices[0]
+    assert "cannot be written" in store.notices[0]
 
 
 def test_without_any_folder_the_mend_is_said(registry: RegistryDouble, job_dir: Path) -> None:
     (job_dir / "file").write_text("")
-    with pytest.raises(StepFailed, match=r"cannot be written \(.*\): free space, mend its permissions, or give another remote_job_dir"):
+    with pytest.raises(StepFailed, match=r"cannot be written \(.*\): free space, fix its permissions, or choose another remote_job_dir"):
         ask_all(job_dir / "file", MODEL)
 
 

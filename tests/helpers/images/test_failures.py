@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from helpers.images import failures, references
-from helpers.images.failures import STATES, WORDS, Failed
+from helpers.images.failures import STATES, WORDS, FailedImport
 
 NEMO = references.parse("nvcr.io/nvidia/nemo:25.11")
 CACHE = "/lustre/me/containers"
@@ -35,7 +35,7 @@ def why(log: str, verdict: str = "failed 1", states: str = "FAILED", image: refe
         (FETCH + f"[ERROR] URL {URL} returned error code: 403 Forbidden", "nvcr.io refuses it (401)"),
         (
             FETCH + f"[ERROR] URL {URL} returned error code: 404 Not Found",
-            "nvcr.io has no nvcr.io/nvidia/nemo:25.11 (404): check name and tag",
+            "nvcr.io has no nvcr.io/nvidia/nemo:25.11 (404): check the name and the tag",
         ),
         (FETCH + f"[ERROR] URL {URL} returned error code: 429 Too Many Requests", "its rate limit"),
         (FETCH + f"[ERROR] URL {URL} returned error code: 429", "its rate limit"),
@@ -43,7 +43,7 @@ def why(log: str, verdict: str = "failed 1", states: str = "FAILED", image: refe
             FETCH + f"[ERROR] URL {URL} returned error code: 503 Service Unavailable",
             "enroot failed with code 1: [ERROR] URL https://nvcr.io",
         ),
-        (QUERY + "curl: (6) Could not resolve host: nvcr.io", "does not reach nvcr.io: give a build_partition"),
+        (QUERY + "curl: (6) Could not resolve host: nvcr.io", "does not reach nvcr.io: choose a build_partition"),
         (QUERY + "curl: (7) Failed to connect to nvcr.io port 443 after 1 ms: Couldn't connect to server", "does not reach nvcr.io"),
         (QUERY + "curl: (28) Connection timed out after 30001 milliseconds", "does not reach nvcr.io"),
         (
@@ -53,12 +53,12 @@ def why(log: str, verdict: str = "failed 1", states: str = "FAILED", image: refe
         ),
         (LAYERS + "Checksum mismatch: 3c2cba919283", "a layer is damaged"),
         (LAYERS + 'time="…" level=fatal msg="writing blob: Digest did not match, expected sha256:1"', "a layer is damaged"),
-        (EXTRACT + "tar: usr/lib/libcudnn.so.8.9.7: Cannot write: No space left on device", f"no space left in {CACHE}"),
+        (EXTRACT + "tar: usr/lib/libcudnn.so.8.9.7: Cannot write: No space left on device", f"no space is left in {CACHE}"),
         (
             SQUASH + "Write failed because No space left on device\nFATAL ERROR:Failed to write to output filesystem",
-            f"no space left in {CACHE}",
+            f"no space is left in {CACHE}",
         ),
-        (EXTRACT + "tar: usr/lib/x: Cannot write: Disk quota exceeded", f"no space left in {CACHE}"),
+        (EXTRACT + "tar: usr/lib/x: Cannot write: Disk quota exceeded", f"no space is left in {CACHE}"),
         (
             WHITEOUTS + "enroot-aufs2ovlfs: failed to create ovlfs whiteout: /tmp/enroot.x/39/var/lib/apt/lists/x: Operation not permitted",
             f"the filesystem of {CACHE} cannot hold layers",
@@ -70,13 +70,13 @@ def why(log: str, verdict: str = "failed 1", states: str = "FAILED", image: refe
         ("/usr/bin/enroot: line 12: parallel: command not found", "enroot lacks a program on the node"),
         ("[ERROR] Invalid image reference: docker://nvcr.io#nvidia/nemo@sha256:1", "enroot 3.4.1 cannot read this form"),
         ("mkdir: cannot create directory '/lustre/me/containers/x': Permission denied", "cannot be read or written"),
-        (LAYERS + "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=7.0", "it was killed for memory: give the profile more mem"),
-        (LAYERS + "/usr/bin/enroot: line 5:  4242 Killed   mksquashfs", "it was killed for memory"),
-        ("", "enroot failed with code 1: it says nothing"),
-        ("srun: error: n1: task 0: Exited with exit code 1", "enroot failed with code 1: it says nothing"),
+        (LAYERS + "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=7.0", "it ran out of memory: give the profile more mem"),
+        (LAYERS + "/usr/bin/enroot: line 5:  4242 Killed   mksquashfs", "it ran out of memory"),
+        ("", "enroot failed with code 1: it printed nothing"),
+        ("srun: error: n1: task 0: Exited with exit code 1", "enroot failed with code 1: it printed nothing"),
     ],
 )
-def test_the_tools_own_words_become_a_sentence_with_the_mend(log: str, said: str) -> None:
+def test_the_tools_own_words_become_a_sentence_with_the_fix(log: str, said: str) -> None:
     assert said in why(log)
 
 
@@ -102,7 +102,7 @@ def test_the_lines_that_credentials_must_have_are_named(reference: str, hosts: l
 def test_a_manifest_that_the_registry_has_and_enroot_is_not_given_is_of_the_wrong_format() -> None:
     """Older enroot asks for Docker's format alone, and a registry answers 404 for an image in OCI's."""
     said = why(FETCH + f"[ERROR] URL {URL} returned error code: 404 Not Found", digest=DIGEST)
-    assert "not in Docker's format, for which alone enroot 3.4.1 may ask (404)" in said
+    assert "not in Docker's format, the only one that enroot 3.4.1 reads (404)" in said
     assert "skopeo copy --format v2s2" in said
 
 
@@ -119,7 +119,7 @@ def test_a_manifest_that_the_registry_has_and_enroot_is_not_given_is_of_the_wron
 )
 def test_a_daemon_that_is_not_there_or_lacks_the_image_is_no_registry_s_fault(scheme: str, log: str) -> None:
     said = why(log, image=references.parse(f"{scheme}://a/b:1"))
-    assert said.startswith(f"{scheme.removesuffix('d')} on the node has no a/b:1, or does not run")
+    assert said.startswith(f"{scheme.removesuffix('d')} on the node has no a/b:1, or is not running")
     assert "docker://" in said
     assert "machine" not in said
 
@@ -131,13 +131,13 @@ def test_a_program_that_enroot_lacks_is_no_daemon_s_fault() -> None:
 @pytest.mark.parametrize(
     ("verdict", "said"),
     [
-        ("no-enroot n7", "there is no enroot on n7: give a build_partition"),
+        ("no-enroot n7", "there is no enroot on n7: choose a build_partition"),
         ("no-archive /a.tar", "/a.tar cannot be read on the node"),
         ("no-tool umoci", "the node lacks umoci"),
-        ("no-digest 3.4.1", "enroot 3.4.1 cannot import by digest: name a tag beside it"),
-        ("broken", "no whole squashfs"),
-        ("moved sha256:1", "the tag moved to sha256:1 while it was imported: give the same command again"),
-        ("architecture x86_64", "it is not of linux/amd64"),
+        ("no-digest 3.4.1", "enroot 3.4.1 cannot import by digest: give a tag too"),
+        ("broken", "an incomplete squashfs"),
+        ("moved sha256:1", "the tag moved to sha256:1 during the import: run the same command again"),
+        ("architecture x86_64", "it is not for linux/amd64"),
     ],
 )
 def test_what_the_job_itself_found_comes_before_the_log(verdict: str, said: str) -> None:
@@ -157,12 +157,12 @@ def test_a_step_that_was_killed_for_memory_counts_behind_the_job_s_own_failed() 
 
 
 def test_a_job_that_left_no_word_is_told_by_its_states() -> None:
-    assert why("", "", "") == "its job ended (gone) before it was done: see the log, and give the same command again"
+    assert why("", "", "") == "its job ended (unknown) before it was done: see the log, and run the same command again"
     assert "its job ended (COMPLETED) before" in why("", "", "COMPLETED COMPLETED")
 
 
 def test_a_frame_may_break_off_anywhere() -> None:
-    assert failures.read("") == Failed("", "", [], "", "", [])
+    assert failures.read("") == FailedImport("", "", [], "", "", [])
     assert failures.read("t\n5\nFAILED").states == ["FAILED"]
     assert failures.read("t\n5\nFAILED\nno-enroot n1").is_without_enroot
 

@@ -18,11 +18,10 @@ import pytest
 from compute_node import SQUASHFS, ComputeNode
 from helpers.cluster.connection import Cluster
 from helpers.common.errors import BadInput, StepFailed
-from helpers.images import importing
+from helpers.images import import_job, importing, squashing
 from helpers.images import references as images
-from helpers.images.cache import Store, Stored, Wanted
-from helpers.images.importing import Resources
-from helpers.steps import squash_images
+from helpers.images.cache import Lookup, Store, Stored
+from helpers.images.import_job import Resources
 from registry_double import RegistryDouble
 from slurm_double import SlurmDouble
 
@@ -52,7 +51,7 @@ def job_dir(tmp_path: Path, slurm: SlurmDouble, node: ComputeNode, registry: Reg
 def bring(job_dir: Path, *references: str, force: bool = False, at_once: int = 4) -> list[dict[str, Any]]:
     """The rows of images.json."""
     wanted = [images.parse(reference) for reference in references or (MODEL,)]
-    found = squash_images.bring(HERE, str(job_dir), "batch", wanted, Resources("acc"), force, at_once)
+    found = squashing.squash(HERE, str(job_dir), "batch", wanted, Resources("acc"), force, at_once)
     return [found.rows[image.reference] for image in wanted]
 
 
@@ -81,22 +80,22 @@ def left_over(job_dir: Path) -> list[str]:
 )
 def test_what_the_profile_says_of_imports_comes_first(env: dict[str, Any], expected: Resources) -> None:
     execution = {"account": "acc", "partition": "part", "walltime": "01:00:00"}
-    assert importing.resources_of({"execution": execution, "run": {"env": env}}) == expected
+    assert import_job.resources_of({"execution": execution, "run": {"env": env}}) == expected
 
 
 @pytest.mark.parametrize("gpus", ["all", -1, True, 1.5])
 def test_gpus_that_are_no_number_are_refused(gpus: Any) -> None:
     env = {"build_include_gpus": True, "build_gpus_per_node": gpus}
-    with pytest.raises(BadInput, match="build_gpus_per_node: a number was expected"):
-        importing.resources_of({"execution": {"account": "a"}, "run": {"env": env}})
+    with pytest.raises(BadInput, match="build_gpus_per_node: expected a number"):
+        import_job.resources_of({"execution": {"account": "a"}, "run": {"env": env}})
 
 
 def test_nemo_run_writes_the_script_and_leaves_out_what_nobody_asked_for() -> None:
-    lines = importing.sbatch_script(Resources("acc"), "acc-evalmake.import-x.t").splitlines()
+    lines = import_job.sbatch_script(Resources("acc"), "acc-evalmake.import-x.t").splitlines()
     asked = [line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")]
     own = ["no-requeue", "nodes=1", "ntasks-per-node=1", "open-mode=append", "output=slurm.out"]
     assert asked == ["account=acc", "job-name=acc-evalmake.import-x.t", *own]
-    full = importing.sbatch_script(Resources("acc", "cpu", "00:30:00", 2, "8G", 4, True), "n")
+    full = import_job.sbatch_script(Resources("acc", "cpu", "00:30:00", 2, "8G", 4, True), "n")
     for line in ("partition=cpu", "time=00:30:00", "gpus-per-node=2", "mem=8G", "cpus-per-task=4", "exclusive"):
         assert f"#SBATCH --{line}\n" in full
     assert str(Path.home()) not in full
@@ -157,7 +156,7 @@ def test_of_an_index_enroot_four_is_given_the_platform_s_own_digest(job_dir: Pat
 def test_a_digest_alone_is_for_enroot_four(job_dir: Path, node: ComputeNode, registry: RegistryDouble) -> None:
     digest = registry.put("team/model", "1")
     reference = f"registry.example/team/model@{digest}"
-    with pytest.raises(StepFailed, match=r"enroot 3\.5\.0 cannot import by digest: name a tag beside it"):
+    with pytest.raises(StepFailed, match=r"enroot 3\.5\.0 cannot import by digest: give a tag too"):
         bring(job_dir, reference)
     node.enroot_is("4.0.0")
     assert bring(job_dir, reference)[0]["state"] == "imported"
@@ -170,7 +169,7 @@ def test_an_image_of_a_daemon_is_imported_by_its_name(job_dir: Path, node: Compu
     (row,) = bring(job_dir, f"{scheme}://team/local:1")
     assert node.lines("asked") == [f"{scheme}://team/local:1"]
     assert (row["state"], row["digest"]) == ("imported", None)
-    assert "whose digest nobody can ask" in row["why"]
+    assert "its digest cannot be looked up" in row["why"]
     assert bring(job_dir, f"{scheme}://team/local:1")[0]["state"] == "hit"
 
 
@@ -192,7 +191,7 @@ def test_so_many_are_imported_at_a_time_as_are_asked_for(
     assert {row["state"] for row in rows} == {"imported"}
     assert len({row["path"] for row in rows}) == 3
     assert node.most == 1
-    assert "waits, since 1 are at work (IMPORTS)" in capfd.readouterr().err
+    assert "waits until fewer than 1 imports are running (IMPORTS)" in capfd.readouterr().err
 
 
 # ---- What goes wrong on the node -----------------------------------------------------------------------------------------------------
@@ -265,7 +264,7 @@ def test_a_filesystem_that_cannot_hold_layers_is_followed_by_the_node_s_own_disk
 
 def test_another_failure_after_that_step_is_not_tried_elsewhere(job_dir: Path, node: ComputeNode) -> None:
     node.fails("[INFO] Converting whiteouts...\n[INFO] Creating squashfs filesystem...\nWrite failed because No space left on device\n")
-    with pytest.raises(StepFailed, match="no space left"):
+    with pytest.raises(StepFailed, match="no space is left"):
         bring(job_dir)
     assert len(node.lines("asked")) == 1
 
@@ -273,14 +272,14 @@ def test_another_failure_after_that_step_is_not_tried_elsewhere(job_dir: Path, n
 @pytest.mark.parametrize("image", ["aHNxcw==", "bm90IGEgc3F1YXNoZnM=", base64.b64encode(base64.b64decode(SQUASHFS)[:-9]).decode(), ""])
 def test_what_is_no_whole_squashfs_is_not_taken_for_one(job_dir: Path, node: ComputeNode, image: str) -> None:
     (node.state / "image").write_text(image)
-    with pytest.raises(StepFailed, match="no whole squashfs"):
+    with pytest.raises(StepFailed, match="incomplete squashfs"):
         bring(job_dir)
     assert not [name for name in left_over(job_dir) if name.endswith((".sqsh", ".json"))]
 
 
 def test_an_image_of_another_architecture_is_not_kept(job_dir: Path, node: ComputeNode) -> None:
     node.says("[WARN] Image architecture doesn't match the requested one: arm64 != amd64\n")
-    with pytest.raises(StepFailed, match="it is not of linux/"):
+    with pytest.raises(StepFailed, match="it is not for linux/"):
         bring(job_dir)
 
 
@@ -288,7 +287,7 @@ def test_a_tag_that_moves_under_enroot_three_is_not_kept_under_the_old_digest(
     job_dir: Path, node: ComputeNode, registry: RegistryDouble
 ) -> None:
     node.before = lambda: registry.put("team/model", "1", b"another") and None
-    with pytest.raises(StepFailed, match=r"the tag moved to sha256:[0-9a-f]{64} while it was imported: give the same command again"):
+    with pytest.raises(StepFailed, match=r"the tag moved to sha256:[0-9a-f]{64} during the import: run the same command again"):
         bring(job_dir)
     assert bring(job_dir)[0]["state"] == "imported"
     node.enroot_is("4.0.0")  # imports the very digest
@@ -311,7 +310,7 @@ def test_a_job_whose_node_died_is_followed_by_another_and_not_for_ever(job_dir: 
     node.ends = ["NODE_FAIL", "PREEMPTED"]
     assert (bring(job_dir)[0]["state"], len(slurm.calls("sbatch"))) == ("imported", 3)
     node.ends = ["NODE_FAIL"] * 4
-    with pytest.raises(StepFailed, match="its node failed: give the same command again"):
+    with pytest.raises(StepFailed, match="its node failed: run the same command again"):
         bring(job_dir, force=True)
     assert len(slurm.calls("sbatch")) == 6
 
@@ -332,7 +331,9 @@ def test_slurm_s_word_for_the_end_of_the_job_is_told(job_dir: Path, node: Comput
 
 def test_a_job_that_slurm_refuses_is_told_in_slurm_s_words_and_leaves_no_lock(job_dir: Path, slurm: SlurmDouble) -> None:
     slurm.fault("sbatch", "sbatch: error: Batch job submission failed: Invalid partition name specified")
-    with pytest.raises(StepFailed, match=r"Slurm refused the import's job: .*Invalid partition name.*\(build_partition and build_time"):
+    with pytest.raises(
+        StepFailed, match=r"Slurm refused the import's job: .*Invalid partition name.*\(imports use build_partition and build_time"
+    ):
         bring(job_dir)
     assert left_over(job_dir) == []
     slurm.mended()
@@ -444,7 +445,7 @@ def test_a_dead_import_of_another_s_is_taken_over(
     held_by_another(job_dir, key_of_model(registry), beat_age=importing.STALE_SECONDS + 5)
     (row,) = bring(job_dir)
     assert row["state"] == "imported"
-    assert "job 77 of another command died, beginning anew" in capfd.readouterr().err
+    assert "job 77 of another command died, starting again" in capfd.readouterr().err
     assert not [name for name in left_over(job_dir) if name.endswith(".lock")]
 
 
@@ -463,7 +464,7 @@ def test_a_forced_import_replaces_the_file_and_keeps_the_old_one_for_those_who_h
 def test_a_forced_import_that_fails_leaves_the_good_image(job_dir: Path, node: ComputeNode) -> None:
     (first,) = bring(job_dir)
     node.fails("tar: No space left on device\n")
-    with pytest.raises(StepFailed, match="no space left"):
+    with pytest.raises(StepFailed, match="no space is left"):
         bring(job_dir, force=True)
     (again,) = bring(job_dir)
     assert (again["state"], again["job"]) == ("hit", first["job"])
@@ -474,7 +475,7 @@ def test_a_forced_import_under_another_tag_replaces_the_same_file() -> None:
     digest = "sha256:" + "ab" * 32
     key = images.short_key(digest)
     kept = [Stored(f"/c/model-1-{key}.sqsh", {"key": key, "import": one}) for one in ("aa", "bb")]
-    wanted = Wanted(image, digest, digest, hit=kept[0])
+    wanted = Lookup(image, digest, digest, hit=kept[0])
     begun = importing.begin(wanted, Store("/c", "linux/amd64", stored=kept), force=True)
     assert (begun.stem, begun.old) == (f"model-1-{key}", "aa bb")
     elsewhere = importing.begin(wanted, Store("/c-me", "linux/amd64", stored=kept), force=True)

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from helpers.cluster import connection
 from helpers.cluster.connection import Cluster
 from helpers.common import files, step
 from helpers.common.errors import BadInput, StepFailed
+from helpers.images import cache
 from helpers.steps import clean_images
 from helpers.steps.clean_images import Removable
 from slurm_double import SlurmDouble
@@ -72,7 +72,7 @@ def use(runs: Path, *paths: Path, name: str = RUN, ended: bool = False) -> Path:
 
 def listed(job_dir: Path, runs: Path) -> dict[str, Removable]:
     """What could go, by the file's name."""
-    frames = connection.run(HERE, connection.script("clean_images", JOBDIR=str(job_dir), REMOVE=[]))
+    frames = cache.listing(HERE, str(job_dir))
     return {Path(one.path).name: one for one in clean_images.removable(frames, *clean_images.used_here(runs))}
 
 
@@ -234,8 +234,8 @@ def test_with_yes_what_is_listed_goes_sidecars_first_and_nothing_else(
     used, gone, own = keep(folder, "used-1-0123456789ab"), keep(folder, "gone-1-0123456789ac"), keep(folder, "own", sidecar=False)
     use(runs, used)
     asked: list[str] = []
-    real = connection.script
-    monkeypatch.setattr(connection, "script", lambda name, **values: (asked.extend(values["REMOVE"]), real(name, **values))[1])
+    real = cache.remove
+    monkeypatch.setattr(cache, "remove", lambda cluster, folder, paths: (asked.extend(paths), real(cluster, folder, paths))[1])
     clean_images.clean("CLUSTER", yes=True)
     assert asked == [str(gone.with_suffix(".json")), str(gone)]
     assert sorted(folder.iterdir()) == [own, used.with_suffix(".json"), used]
@@ -295,7 +295,7 @@ def test_names_outside_of_the_cache_or_of_no_image_are_not_removed(job_dir: Path
     for path in (own, outside, deeper):
         path.write_text("x")
     names = [str(path) for path in (own, outside, deeper, lock, job_dir / "containers/../../x.sqsh")]
-    assert connection.run(HERE, connection.script("clean_images", JOBDIR=str(job_dir), REMOVE=names)) == []
+    assert cache.remove(HERE, str(job_dir), names) == []
     assert all(path.exists() for path in (own, outside, deeper, lock))
 
 

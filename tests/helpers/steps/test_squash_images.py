@@ -1,4 +1,4 @@
-"""helpers/steps/squash_images.py: images.json, what stands against an import and what happens instead, and the plan of a dry run."""
+"""helpers/steps/squash_images.py: images.json, what prevents an import and what happens instead, and the plan of a dry run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from compiled import SLURM, compile_text
 from compute_node import ComputeNode
 from helpers.common import files
 from helpers.common.errors import BadInput
-from helpers.images import importing, references
+from helpers.images import importing
+from helpers.launcher import launcher_yaml
 from helpers.steps import squash_images
 from registry_double import RegistryDouble
 from slurm_double import SlurmDouble
@@ -53,7 +54,7 @@ def run_folder(tmp_path: Path, data: dict[str, Any]) -> Path:
     return run
 
 
-# ---- What stands against it ----------------------------------------------------------------------------------------------------------
+# ---- What prevents it ----------------------------------------------------------------------------------------------------------
 
 
 def without(name: str, section: str = "env") -> Callable[[dict[str, Any]], None]:
@@ -71,10 +72,9 @@ def having(section: str, **values: Any) -> Callable[[dict[str, Any]], None]:
 
 
 UNMET = [
-    (having("execution", type="local"), "execution.type local runs containers with Docker, which pulls them itself"),
-    (having("execution", type="lepton"), 'execution.type lepton uses no .sqsh files; executor = "slurm" in the profile does'),
+    (having("execution", type="local"), "executor docker pulls its images itself"),
     (having("execution", hostname=None), "host is not set: name the cluster's login node in the profile"),
-    (having("env", tunnel="rsh"), 'tunnel is \'rsh\': "ssh", or "local" on a login node, was expected'),
+    (having("env", tunnel="rsh"), 'tunnel is \'rsh\': expected "ssh", or "local" on a login node'),
     (without("remote_job_dir"), "remote_job_dir is not set: give the profile a folder on the cluster"),
     (having("env", remote_job_dir=""), "remote_job_dir is not set"),
     (having("env", remote_job_dir="jobs"), "remote_job_dir jobs is not absolute: give its whole path on the cluster"),
@@ -82,30 +82,30 @@ UNMET = [
 
 
 @pytest.mark.parametrize(("change", "said"), UNMET)
-def test_what_an_import_lacks_is_named_with_its_mend_and_images_are_left(
+def test_what_an_import_lacks_is_named_with_its_fix_and_images_are_left(
     slurm: SlurmDouble, change: Callable[[dict[str, Any]], None], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = config("/lustre/me")
-    assert squash_images.unmet(data) == ""
+    assert squash_images.obstacle(data) == ""
     change(data)
-    assert said in squash_images.unmet(data)
+    assert said in squash_images.obstacle(data)
     made = squash_images.plan(data, force=True, at_once=4)
     assert (made["cluster"], made["folder"]) == (None, None)
     assert [(row["state"], row["path"]) for row in made["images"]] == [("left", None)] * 2
     assert all(said in row["why"] for row in made["images"])
     notice = capsys.readouterr().err
     if data["execution"]["type"] == "slurm":
-        assert f"images are not squashed: {squash_images.unmet(data)}; each job pulls them from their registry" in notice
+        assert f"images are not squashed: {squash_images.obstacle(data)}; each job pulls them from their registry" in notice
     else:
         assert notice == ""
     assert slurm.calls() == []
-    assert [words for *_, words in squash_images.foresee(data, remote_too=True)] == [f"left: {squash_images.unmet(data)}"] * 2
+    assert [words for *_, words in squash_images.foresee(data, remote_too=True)] == [f"left: {squash_images.obstacle(data)}"] * 2
 
 
 def test_the_profile_s_user_and_tunnel_may_be_left_out() -> None:
     data = config("/lustre/me")
     del data["run"]["env"]["tunnel"]
-    assert squash_images.unmet(data) == ""
+    assert squash_images.obstacle(data) == ""
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_the_profile_s_user_and_tunnel_may_be_left_out() -> None:
 def test_a_compiled_profile_meets_it_or_does_not(tmp_path: Path, lines: str, said: str) -> None:
     text = SLURM.replace("hostname: h, account: a, output_dir: /o", "output_dir: /o")
     made = compile_text(tmp_path, text, f'[C]\nexecutor = "slurm"\naccount = "acc"\n{lines}\n', "C")
-    assert squash_images.unmet(made.config).startswith(said)
-    assert bool(squash_images.unmet(made.config)) == bool(said)
+    assert squash_images.obstacle(made.config).startswith(said)
+    assert bool(squash_images.obstacle(made.config)) == bool(said)
 
 
 def test_a_process_uses_no_images(slurm: SlurmDouble) -> None:
@@ -129,7 +129,7 @@ def test_a_process_uses_no_images(slurm: SlurmDouble) -> None:
 
 
 def test_a_reference_that_is_none_is_refused_before_anything_is_contacted(job_dir: Path, slurm: SlurmDouble) -> None:
-    with pytest.raises(BadInput, match="holds ;"):
+    with pytest.raises(BadInput, match="contains ;"):
         squash_images.plan(config(job_dir, "a:1;reboot"), False, 4)
     assert slurm.calls() == []
 
@@ -180,12 +180,12 @@ def test_where_the_digest_is_not_told_the_reference_stands_for_it_and_a_hit_says
     registry.rule(fails={"HEAD": 500})
     rows = squash_images.plan(config(job_dir), False, 4)["images"]
     assert {row["state"] for row in rows} == {"imported"}
-    assert "the reference itself stands for it, and FORCE_SQUASH=1 imports it anew" in capsys.readouterr().err
+    assert "it is cached by its reference, and FORCE_SQUASH=1 imports it again" in capsys.readouterr().err
     rows = squash_images.plan(config(job_dir), False, 4)["images"]
     assert {row["state"] for row in rows} == {"hit"}
     assert all("answers 500" in row["why"] for row in rows)
     said = capsys.readouterr().err
-    assert "its digest could not be asked (registry.example answers 500" in said
+    assert "its digest is unknown (registry.example answers 500" in said
     assert "the import of 20" in said
 
 
@@ -195,7 +195,7 @@ def test_a_submitted_run_whose_images_json_is_gone_tells_it_from_launcher_yaml_a
     data = config("/lustre/me", "/lustre/model.sqsh")
     run = run_folder(tmp_path, data)
     launcher = {key: value for key, value in config("", "/lustre/model.sqsh").items() if key != "run"}
-    references.put_paths(launcher, {TASK: "/lustre/me/containers/tasks-1-0123456789ab.sqsh"})
+    launcher_yaml.put_paths(launcher, {("evaluation", "tasks", 0, "container"): "/lustre/me/containers/tasks-1-0123456789ab.sqsh"})
     files.write_yaml(run / "launcher.yaml", launcher, "launcher", "submit_eval.py", {})
     (run / "submission.json").touch()
     squash_images.squash(str(run / "config.yaml"), str(run / "images.json"), force=True)
@@ -221,8 +221,8 @@ def test_a_plan_contacts_nothing_and_asked_to_it_asks_and_changes_nothing(
 ) -> None:
     data = config(job_dir)
     assert squash_images.foresee(data, remote_too=False) == [
-        (MODEL, "deployment", f"imported into {job_dir}/containers, unless it is there (REMOTE=1 asks)"),
-        (TASK, "task one", f"imported into {job_dir}/containers, unless it is there (REMOTE=1 asks)"),
+        (MODEL, "deployment", f"imported into {job_dir}/containers, unless it is there already (REMOTE=1 asks)"),
+        (TASK, "task one", f"imported into {job_dir}/containers, unless it is there already (REMOTE=1 asks)"),
     ]
     assert (slurm.calls(), registry.calls) == ([], [])
     assert {words for *_, words in squash_images.foresee(data, remote_too=True)} == {"will be imported"}
@@ -236,7 +236,7 @@ def test_a_plan_contacts_nothing_and_asked_to_it_asks_and_changes_nothing(
 
 
 def test_a_plan_refuses_a_reference_that_is_none() -> None:
-    with pytest.raises(BadInput, match="no tag"):
+    with pytest.raises(BadInput, match="not a tag"):
         squash_images.foresee(config("/lustre/me", "a:-x"), remote_too=False)
 
 
@@ -269,13 +269,13 @@ def test_one_image_by_hand_on_a_login_node(
 @pytest.mark.parametrize(
     ("reference", "fields", "said"),
     [
-        ("/lustre/a.sqsh", {}, "is a path on the cluster already"),
+        ("/lustre/a.sqsh", {}, "is a path on the cluster"),
         (MODEL, {"account": "a", "host": "h"}, "CLUSTER: remote_job_dir is not set"),
         (MODEL, {"account": "a", "host": "h", "remote_job_dir": "jobs"}, "is not absolute"),
         (MODEL, {"host": "h", "remote_job_dir": "/r"}, "CLUSTER: account is not set: a job needs one"),
         (MODEL, {"account": "a", "remote_job_dir": "/r"}, "and a host"),
         (MODEL, {"executor": "docker"}, 'expected a profile with executor = "slurm" and a host'),
-        ("a b", {"account": "a"}, "holds a space"),
+        ("a b", {"account": "a"}, "contains a space"),
     ],
 )
 def test_by_hand_what_is_missing_is_refused_and_nothing_is_contacted(

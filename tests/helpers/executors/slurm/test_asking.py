@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.cluster import connection, scripts
 from helpers.common import files
 from helpers.common.errors import Unreachable
 from helpers.executors import states, submissions
@@ -69,7 +70,7 @@ def test_what_could_not_be_asked_is_said_and_what_was_seen_before_stays(slurm: S
     slurm.fault("squeue", "slurm_load_jobs error: Unable to contact slurm controller")
     again = asking.ask(asking.Cluster(**LOCAL), [one])
     assert again.rows(0)[0]["state"] == "UNKNOWN"
-    assert [text.partition(" (")[0] for text in again.asked.problems] == ["squeue could not be asked", "accounting could not be asked"]
+    assert [text.partition(" (")[0] for text in again.sources.problems] == ["squeue did not answer", "accounting did not answer"]
 
 
 def test_a_cluster_that_cannot_be_reached_leaves_its_jobs_unreachable_and_the_others_as_they_are(
@@ -78,7 +79,7 @@ def test_a_cluster_that_cannot_be_reached_leaves_its_jobs_unreachable_and_the_ot
     here = submission(tmp_path, "a", run="here")
     away = submission(tmp_path, "a", run="away", cluster={**LOCAL, "host": "no-such-host.invalid", "tunnel": "ssh"})
     show(slurm, here, 0, "RUNNING")
-    monkeypatch.setattr(asking.connection, "open_connection", _refuse)
+    monkeypatch.setattr(connection, "open_connection", _refuse)
     found, failures = status.ask_all([away, here])
     assert [seen["jobs"][0]["state"] for seen in found] == ["UNREACHABLE", "RUNNING"]
     assert [str(one) for one in failures] == ["not there"]
@@ -142,12 +143,12 @@ def test_without_a_limit_the_number_of_samples_is_what_the_harness_wrote_down(sl
             "squeue",
             1,
             "noise\nslurm_load_jobs error: Unable to contact",
-            "squeue could not be asked (slurm_load_jobs error: Unable to contact)",
+            "squeue did not answer (slurm_load_jobs error: Unable to contact)",
         ),
-        ("squeue", 124, "", "squeue could not be asked (it did not answer within 25 s)"),
-        ("squeue", 137, "", "squeue could not be asked (it did not answer within 25 s)"),
-        ("squeue", 3, "", "squeue could not be asked (exit code 3)"),
-        ("sacct", 1, "sacct: error: Problem talking to the database", "accounting could not be asked (sacct: error: Problem talking"),
+        ("squeue", 124, "", "squeue did not answer (no answer within 25 s)"),
+        ("squeue", 137, "", "squeue did not answer (no answer within 25 s)"),
+        ("squeue", 3, "", "squeue did not answer (exit code 3)"),
+        ("sacct", 1, "sacct: error: Problem talking to the database", "accounting did not answer (sacct: error: Problem talking"),
         ("sacct", 1, "Slurm accounting storage is disabled", "accounting is disabled on this cluster"),
     ],
 )
@@ -170,7 +171,7 @@ def test_an_end_that_was_seen_stays_seen_while_slurm_does_not_answer(slurm: Slur
     question = asking.ask(cluster, [one])
     for command in ("squeue", "sacct"):
         slurm.fault(command, "does not answer")
-    question.take(asking.connection.run(cluster, asking.connection.script("ask", **question.values())))
+    question.take(scripts.run(cluster, scripts.script("executors/slurm/ask.sh", **question.values())))
     assert [row["state"] for row in question.rows(0)] == ["CANCELLED", "UNKNOWN"]
 
 

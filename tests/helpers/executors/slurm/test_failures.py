@@ -92,7 +92,7 @@ KNOWN: dict[str, tuple[dict[str, str], str, str, str, str]] = {
     "server died": ({"slurm": XTRACE + DIED, "server": "x\n"}, "FAILED", "FAILED", "died before it was ready.*WHICH=server", "server"),
     "judge died": ({"slurm": "judge server process 7 died\n"}, "FAILED", "FAILED", "died before it was ready", "server"),
     "max_walltime": (
-        {"slurm": MAX_WALLTIME, "client": "50%\n"}, "FAILED", "TIMED_OUT", "max_walltime was used up.*execution.max_walltime", "client",
+        {"slurm": MAX_WALLTIME, "client": "50%\n"}, "FAILED", "TIMED_OUT", "used up max_walltime.*execution.max_walltime", "client",
     ),
     "memory": ({"slurm": XTRACE + OOM, "client": "x\n"}, "FAILED", "OUT_OF_MEMORY", "more memory than the job had.*mem in env", "client"),
     "memory by Slurm": ({"slurm": OOM}, "OUT_OF_MEMORY", "OUT_OF_MEMORY", "more memory than the job had", "client"),
@@ -114,7 +114,7 @@ def explained(logs: dict[str, str], state: str = "FAILED", reason: str = "", cod
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_a_known_failure_is_told_with_its_mend_and_the_log_that_shows_it(name: str) -> None:
+def test_a_known_failure_is_told_with_its_fix_and_the_log_that_shows_it(name: str) -> None:
     logs, given, state, words, log = KNOWN[name]
     found = explained(logs, given)
     assert found.state == state
@@ -138,7 +138,7 @@ def test_each_known_cause_has_a_log_that_shows_it_first() -> None:
     assert found == set(range(len(CAUSES)))
 
 
-def test_a_request_that_times_out_is_mended_by_the_very_words_that_make_takes() -> None:
+def test_a_request_that_times_out_is_fixed_by_the_very_words_that_make_takes() -> None:
     assert failures.REQUEST_TIMEOUT == 'SET="evaluation.nemo_evaluator_config.config.params.request_timeout=7200"'
     assert explained({"client": READ_TIMEOUT}).reason.endswith(failures.REQUEST_TIMEOUT)
 
@@ -213,7 +213,7 @@ def test_an_unknown_failure_is_told_with_the_exit_code_and_the_line_that_tells()
 
 def test_the_reason_of_the_verdict_comes_first_and_scores_are_not_kept_back() -> None:
     found = explained({}, reason="the job ended without results.yml", code=None, scores=3)
-    assert found.reason == "the job ended without results.yml; results.yml has scores all the same"
+    assert found.reason == "the job ended without results.yml; results.yml has scores nevertheless"
     assert found.log == "slurm"
 
 

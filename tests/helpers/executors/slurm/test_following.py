@@ -12,7 +12,7 @@ from helpers.cluster import connection
 from helpers.cluster.connection import ConnectionLost
 from helpers.executors.slurm.asking import Cluster, Question
 from helpers.executors.slurm.following import Lines
-from helpers.executors.slurm.watching import Asked, LogPiece, Watch
+from helpers.executors.slurm.watching import LogPiece, StatesKnown, Watch
 from slurm_double import SlurmDouble
 from slurm_submissions import LOCAL, show, submission
 
@@ -32,7 +32,7 @@ def test_pieces_become_whole_lines_behind_their_tasks_and_a_second_file_is_annou
         "ifeval | other",
         "mmlu | two",
         "mmlu | red",
-        "mmlu | ── goes on in client-3.log",
+        "mmlu | ── continues in client-3.log",
         "mmlu | again, without an end",
     ]
 
@@ -64,7 +64,7 @@ def test_a_watch_whose_session_is_killed_goes_on_and_shows_each_byte_once(slurm:
     watch = Watch(Question(Cluster(**LOCAL), [one]), "client")
     seen, asked, killed = b"", 0, False
     for event in watch.events():
-        if isinstance(event, Asked):
+        if isinstance(event, StatesKnown):
             asked += 1
             continue
         assert event.key == "0.0"
@@ -92,7 +92,7 @@ def test_a_watch_waits_for_a_session_that_the_server_refuses_at_first(
     monkeypatch.setattr(connection, "command", lambda *_: commands.pop(0))
     watch = Watch(Question(Cluster(**LOCAL), [one]), "client")
     for event in watch.events():
-        assert isinstance(event, Asked)
+        assert isinstance(event, StatesKnown)
         watch.stop()
     assert commands == []
     monkeypatch.setattr(connection, "REFUSED_SECONDS", 0)

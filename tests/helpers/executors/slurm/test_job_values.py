@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from helpers.common.errors import BadInput
-from helpers.executors.slurm import job_values
+from helpers.executors.slurm import job_scripts, job_values
 from helpers.executors.slurm.job_values import ADAPTER, complete, refuse_unquoted, samples
 
 RUN = Path("/runs/20261122T013512Z-mine-7f3a")
@@ -132,7 +132,7 @@ def test_a_value_that_the_scripts_cannot_hold_is_refused_with_its_key(path: tupl
         value = f"/a{character}b"
         with pytest.raises(BadInput) as caught:
             refuse_unquoted(with_value(path, value))
-        assert str(caught.value).startswith(f"{key}: {value!r} holds {named}, which the launcher's job scripts cannot quote")
+        assert str(caught.value).startswith(f"{key}: {value!r} contains {named}, which the launcher's job scripts cannot quote")
         with pytest.raises(BadInput):
             complete(with_value(path, value), RUN)
 
@@ -140,7 +140,7 @@ def test_a_value_that_the_scripts_cannot_hold_is_refused_with_its_key(path: tupl
 def test_the_other_end_of_a_mount_is_looked_at_too() -> None:
     data = config()
     data["execution"]["mounts"] = {"mount_home": False, "evaluation": {"/a": "/b c"}}
-    with pytest.raises(BadInput, match=r"execution.mounts.evaluation: '/b c' holds a space"):
+    with pytest.raises(BadInput, match=r"execution.mounts.evaluation: '/b c' contains a space"):
         refuse_unquoted(data)
 
 
@@ -174,7 +174,6 @@ def test_what_is_not_there_or_is_no_text_is_no_trouble() -> None:
 
 def test_the_values_that_the_launcher_s_own_script_holds_are_those_that_are_looked_at() -> None:
     """Each value of PASTED stands in the script as it is: were one quoted by the launcher, refusing it would be needless."""
-    from helpers.launcher import api
 
     data = config(
         auxiliary_deployments={
@@ -200,10 +199,15 @@ def test_the_values_that_the_launcher_s_own_script_holds_are_those_that_are_look
         "command": "serve", "endpoints": {"chat": "/v1/chat/completions", "health": "/health"},
     }  # fmt: skip
     data["evaluation"]["tasks"] = [
-        {"name": "ifeval", "container": "PASTED-container", "dataset_dir": "/PASTED-data", "dataset_mount_path": "/PASTED-mount"}
+        {
+            "name": "lm-evaluation-harness.ifeval",
+            "container": "PASTED-container",
+            "dataset_dir": "/PASTED-data",
+            "dataset_mount_path": "/PASTED-mount",
+        }
     ]
     looked_at = {value for _, value in job_values._pasted(copy.deepcopy(data)) if "PASTED" in value}
-    ((_, script),) = api.sbatch_scripts(data)
+    ((_, script),) = job_scripts.texts(data)
     code = "\n".join(line for line in script.splitlines() if not line.startswith("#") or line.startswith("#SBATCH"))
     assert len(looked_at) == 22
     for value in looked_at:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from helpers.cluster import connection
-from helpers.cluster.connection import Cluster, Frame
+from helpers.cluster import copying, scripts
+from helpers.cluster.connection import Cluster
+from helpers.cluster.scripts import Frame
 from helpers.common.errors import StepFailed, Unreachable
 from helpers.executors.slurm import jobs
 from helpers.launcher import api
@@ -60,7 +61,7 @@ def test_what_is_home_is_not_asked_for_again_until_another_job_has_worked_on_it(
     one = submission(tmp_path, "a", "b")
     jobs.fetch(one, [row(0, "1")])
     asked: list[list[str]] = []
-    monkeypatch.setattr(connection, "download", lambda _cluster, folders, *_, **__: asked.append(folders))
+    monkeypatch.setattr(copying, "download", lambda _cluster, folders, *_, **__: asked.append(folders))
     jobs.fetch(one, [row(0, "1")])
     assert asked == []
     Path(one["jobs"][1]["job_dir"]).mkdir()
@@ -87,7 +88,7 @@ def test_what_did_not_come_home_is_asked_for_again(tmp_path: Path, monkeypatch: 
         raise Unreachable("lost")
 
     with monkeypatch.context() as patch:
-        patch.setattr(connection, "download", lost)
+        patch.setattr(copying, "download", lost)
         with pytest.raises(Unreachable):
             jobs.fetch(one, [row(0, "1")])
     (Path(one["jobs"][0]["remote_dir"]) / "logs/l").write_text("x")
@@ -114,13 +115,13 @@ def test_what_was_cancelled_is_told_by_job_name_with_the_successors(slurm: Slurm
 def test_while_slurm_does_not_answer_nothing_is_said_to_be_cancelled(slurm: SlurmDouble, tmp_path: Path) -> None:
     one = submission(tmp_path, "a")
     slurm.fault("squeue", "slurm_load_jobs error: Unable to contact slurm controller")
-    with pytest.raises(Unreachable, match=r"does not say which jobs there are \(slurm_load_jobs.*\): nothing was cancelled; try again"):
+    with pytest.raises(Unreachable, match=r"does not say which jobs exist \(slurm_load_jobs.*\): nothing was cancelled; try again"):
         jobs.cancel(HERE, *names(one), 2)
 
 
 def test_jobs_that_would_not_go_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "run", lambda *_, **__: [Frame("cancelled", "7", b"n"), Frame("left", "-", b"7 8")])
-    with pytest.raises(StepFailed, match="jobs 7 8 are still there a minute after scancel; give the same command again, or `scancel 7 8`"):
+    monkeypatch.setattr(scripts, "run", lambda *_, **__: [Frame("cancelled", "7", b"n"), Frame("left", "-", b"7 8")])
+    with pytest.raises(StepFailed, match="jobs 7 8 still exist a minute after scancel; run the same command again, or `scancel 7 8`"):
         jobs.cancel(HERE, ["n"], ["/r/n"], 2)
 
 
@@ -149,17 +150,19 @@ def test_a_task_that_is_refused_is_named_and_those_before_it_are_queued(
 ) -> None:
     one = with_scripts(submission(tmp_path, "a", "b"))
     slurm.fault("sbatch", "sbatch: error: Invalid account", calls="2")
-    with pytest.raises(StepFailed, match="b cannot be queued again: sbatch: error: Invalid account; mend that, then give the same command"):
+    with pytest.raises(
+        StepFailed, match=r"b cannot be queued again: Invalid account; check account .*; fix that, then run the same command again"
+    ):
         jobs.resume(one, [0, 1])
     assert recorded == [(f"{'0' * 16}.0", "101")]
 
 
 def test_what_is_gone_on_the_cluster_is_named(slurm: SlurmDouble, tmp_path: Path, recorded: list[tuple[str, str]]) -> None:
     one = submission(tmp_path, "a")
-    with pytest.raises(StepFailed, match=r"a cannot be queued again: .*/run\.sub is gone"):
+    with pytest.raises(StepFailed, match=r"a cannot be queued again: .*/run\.sub was removed"):
         jobs.resume(one, [0])
     (tmp_path / "run").rename(tmp_path / "away")
-    with pytest.raises(StepFailed, match=r"the run's folder cannot be queued again: .*/run is gone"):
+    with pytest.raises(StepFailed, match=r"the run's folder cannot be queued again: .*/run was removed"):
         jobs.resume(one, [0])
 
 
@@ -204,7 +207,7 @@ def test_of_a_long_queue_the_first_are_shown_and_all_counted(
     shown = capsys.readouterr()
     assert shown.out.splitlines()[0] == "7 jobs in all partitions of this login node"
     assert len(shown.out.splitlines()) == 2 + 3
-    assert "only 3 are shown" in shown.err
+    assert "only the first 3 are shown" in shown.err
     assert "--partition" not in slurm.calls("squeue")[0]
 
 
