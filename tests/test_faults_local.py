@@ -95,7 +95,7 @@ def test_ctrl_c_on_a_real_model_leaves_nothing_and_the_same_run_goes_on(make: Ma
     os.killpg(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=30)
     assert process.returncode != 0
-    assert "stopped, and nothing is left running" in told
+    assert "make results" in told
     assert "Traceback" not in told
     assert script_code(project, "follow") == 130
     assert left(jobs) == []
@@ -110,7 +110,6 @@ def test_ctrl_c_on_a_real_model_leaves_nothing_and_the_same_run_goes_on(make: Ma
 
     done = make("eval", f"RUN={run_folder(project).name}")
     assert done.returncode == 0, done.stderr
-    assert "going on with what was interrupted" in done.stderr
     assert done.stdout.count("(4)") == 2
     assert (jobs / first[0]["dir"] / "artifacts/results.yml").stat().st_mtime_ns == kept
     assert left(jobs) == []
@@ -182,9 +181,8 @@ def test_batch_returns_at_once_and_status_logs_cancel_and_results_work_meanwhile
     assert "opposites | " in logs.stdout
     partial = make("results")
     assert partial.returncode == 0
-    assert "have not ended" in partial.stderr
-    cancelled = make("cancel")
-    assert "processes stopped; nothing is left running" in cancelled.stderr
+    assert "RUNNING" in partial.stdout
+    assert make("cancel").returncode == 0
     assert left(jobs) == []
     assert make("status").stdout.count("CANCELLED") == 2
     ended = make("eval", f"RUN={run_folder(project).name}")
@@ -201,7 +199,7 @@ def test_a_killed_supervisor_is_told_by_those_who_wait_and_the_same_run_goes_on(
     os.kill(supervisor_pid(jobs), signal.SIGKILL)
     _, told = process.communicate(timeout=30)
     run = run_folder(project)
-    assert f"`make eval RUN={run.name}` goes on with them" in told
+    assert f"make eval RUN={run.name}" in told
     assert script_code(project, "follow") == 1
     assert left(jobs) == []
     assert "INTERRUPTED" in make("status").stdout
@@ -214,11 +212,14 @@ def test_a_killed_supervisor_is_told_by_those_who_wait_and_the_same_run_goes_on(
 def test_a_server_that_dies_half_way_gives_no_score_and_says_why(make: Make, project: Path) -> None:
     done = make("eval", configure(project, served_by("--die-after", "7"), name="dying"))
     assert done.returncode == 2
-    assert "the server ended with code 7 while the task ran" in done.stderr
-    assert "log: runs/" in done.stderr
-    results = json.loads((run_folder(project) / "results.json").read_text())
+    run = run_folder(project)
+    results = json.loads((run / "results.json").read_text())
     assert results["rows"] == []
     assert [task["state"] for task in results["tasks"]] == ["FAILED", "FAILED"]
+    for task, folder in (("opposites", "opposites.0"), ("capitals", "capitals.1")):
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith(f"✗ {task} FAILED: ")]
+        assert "code 7" in line
+        assert f"runs/{run.name}/jobs/{folder}/" in done.stderr
     assert "Error 4" in done.stderr
     good = make("eval", configure(project, served_by(), name="good"), "QUICK=1", "TASKS=opposites")
     assert good.returncode == 0, "the next run is possible"

@@ -139,7 +139,7 @@ def test_docker_that_does_not_answer_is_told_at_once_and_nothing_is_submitted(
     assert "Error 3" in done.stderr, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert ("no Docker daemon answers" if client else "no docker command") in errors[0]
+    assert ("daemon" if client else "docker") in errors[0]
     assert time.monotonic() - began < 30
     assert not list(project.glob("runs/*/submission.json"))
 

@@ -83,7 +83,7 @@ def test_interrupted_the_same_command_goes_on_with_the_same_runs_and_versions(
     put(root, "ModelArtifact-rl", "v2", "/elsewhere")
     done = make(*command)
     assert done.returncode == 0, done.stderr
-    assert "going on with runs/sweeps/" in done.stderr
+    assert "continuing runs/sweeps/" in done.stderr
     assert {run.name: (run / "model.json").read_bytes() for run in runs(project)} == before
     assert [one["version"] for one in results_of(project)] == ["v1", "v1"]
     other = make("sweep", config, *SAME, "MODELS=sft:v1")
@@ -110,12 +110,12 @@ def test_a_killed_sweep_leaves_nothing_running_and_goes_on(make: Make, project: 
     ("arguments", "message"),
     [
         ((), "MODELS is missing: name models by artifact"),
-        (("MODELS=sft:v1 sft:v1",), "sft:v1 stands there twice"),
-        (("MODELS=sft:v1", "MODEL=rl:v1"), "MODEL is for one model"),
+        (("MODELS=sft:v1 sft:v1",), "sft:v1 is given twice"),
+        (("MODELS=sft:v1", "MODEL=rl:v1"), "MODEL names a single model"),
         (("MODELS=a/b/c/d:v1",), "expected NAME:VERSION"),
-        (("MODELS=sft:v1", "JOBS=none"), "JOBS=none: a number of jobs, 1 or more, was expected"),
+        (("MODELS=sft:v1", "JOBS=none"), "JOBS=none: expected a number of jobs, 1 or more"),
         (("MODELS=sft:v1", "TASKS=nosuch"), "nosuch"),
-        (("MODELS=sft:v1", "SET=deployment.checkpoint_path=/x"), "evaluates /x, whatever run.model is"),
+        (("MODELS=sft:v1", "SET=deployment.checkpoint_path=/x"), "evaluates /x and ignores run.model"),
     ],
 )
 def test_what_no_run_could_take_is_told_before_anything_is_made(
@@ -151,7 +151,7 @@ def test_a_model_whose_tasks_fail_is_in_the_table_and_the_same_command_runs_them
     done = make(*words)
     assert "Error 4" in done.stderr, done.stderr
     assert [line.split()[:2] for line in done.stdout.splitlines()[2:]] == [["sft:v2", "failed"], ["rl:v1", "0.000"]]
-    assert "1 tasks failed: sft:v2 opposites (RUN=" in errors_in(done.stderr)[-1]
+    assert "1 task failed: sft:v2 opposites (RUN=" in errors_in(done.stderr)[-1]
     good = {run: (run / "results.json").read_bytes() for run in runs(project)}
     (root.parent / "bad").write_text("mended")
     again = make(*words)

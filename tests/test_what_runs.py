@@ -56,7 +56,7 @@ def test_a_check_wants_neither_the_cluster_nor_its_packages(without_packages: di
 
 CONFTEST = """
 from failure_report import pytest_runtest_makereport
-from which_run import instants, pytest_addoption, pytest_configure, pytest_terminal_summary
+from which_run import instants, pytest_addoption, pytest_configure, pytest_configure_node, pytest_terminal_summary
 import which_run
 which_run.LIMIT = 0.2
 def pytest_collection_modifyitems(config, items):
@@ -130,6 +130,7 @@ def test_kills_are_at_three_instants_of_a_seed_or_at_all(tmp_path: Path) -> None
     for pattern in (r"PARAMETER \w", r"LOOP \[\d+, \d+, \d+\] \['a', 'b'\]"):
         assert re.findall(pattern, again) == re.findall(pattern, first)
         assert re.findall(pattern, first)
+    assert "3 passed" in small(tmp_path, INSTANTS.partition("def test_in")[0], "--numprocesses=2")  # all workers take the same
     every = small(tmp_path, INSTANTS, "-s", "--instants=all")
     assert re.findall(r"PARAMETER (\w)", every) == list("abcdefgh")
     assert str(list(range(22))) in every

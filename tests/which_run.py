@@ -46,12 +46,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """One seed for all workers, and no signal that is ignored in what tests start."""
     if config.option.instants_seed is None:
-        config.option.instants_seed = random.SystemRandom().randrange(10**6)
+        given = getattr(config, "workerinput", {})  # in a worker: what pytest_configure_node says
+        config.option.instants_seed = given.get("instants_seed", random.SystemRandom().randrange(10**6))
     # What a shell starts in the background ignores SIGINT, what nohup starts SIGHUP, and so would each program under test. A handler is
     # not inherited as "ignore" is.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
+
+
+def pytest_configure_node(node: WorkerController) -> None:
+    """Give a worker the seed."""
+    node.workerinput["instants_seed"] = node.config.option.instants_seed
 
 
 def some_instants(config: pytest.Config, kind: str, every: Sequence[T]) -> list[T]:

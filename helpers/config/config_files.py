@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     import yaml
 
 CONFIGS = ROOT / "configs"
-# A few lines of aliases can stand for billions of nodes; no evaluation config comes near this many.
+# A few lines of YAML aliases can expand to billions of nodes. No real config comes near this number.
 MOST_NODES = 30_000
 
 
 def folders(environ: Mapping[str, str] = os.environ) -> list[Path]:
-    """Where configs are looked up by name: EVALMAKE_CONFIG_PATH (folders joined by `:`), then configs/."""
+    """The folders with configs, in search order: those of EVALMAKE_CONFIG_PATH (joined by `:`), then configs/."""
     extra = [Path(part).expanduser() for part in environ.get("EVALMAKE_CONFIG_PATH", "").split(":") if part]
     return [*extra, CONFIGS]
 
 
 def names(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """The names of all configs that can be given as CONFIG."""
+    """The names of all configs, as given in CONFIG."""
     return sorted({path.stem for folder in folders(environ) for path in folder.glob("*.yaml")})
 
 
 def find(name: str, environ: Mapping[str, str] = os.environ) -> Path:
-    """The absolute path of the config `name`: a name in one of the folders, or a path. Raises BadInput with the list of configs."""
+    """The absolute path of the config `name`, which may be a path too. Raises BadInput, with the list of configs, if there is none."""
     if not name.isprintable():
-        raise BadInput(f"CONFIG={name!r}: a name or a path on one line was expected")
+        raise BadInput(f"CONFIG={name!r}: expected a name or a path on one line")
     if "/" in name or name.endswith((".yaml", ".yml")):
         path = Path(name).expanduser().absolute()
         if os.path.isdir(path):  # noqa: PTH112  as in _is_file
@@ -44,18 +44,18 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> Path:
         if "/" not in name and _is_file(path):
             return path
     known = names(environ)
-    raise BadInput(f"CONFIG={name}: no such config{nearest(name, known)}; configs: {', '.join(known)}; or give a path")
+    raise BadInput(f"CONFIG={name}: there is no such config{nearest(name, known)}; configs: {', '.join(known)}; or give a path")
 
 
 def _is_file(path: Path) -> bool:
-    return os.path.isfile(path)  # noqa: PTH113  unlike Path.is_file it takes a name that is too long for a file
+    return os.path.isfile(path)  # noqa: PTH113  unlike Path.is_file, it accepts names that are too long for a file
 
 
 def load_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """A config file as plain data, and the line of every key as `a.b.0.c` -> line number (1-based).
+    """A config file as plain data, and the line number (from 1) of every dotted key (`a.b.0.c`).
 
-    Scalars are read as OmegaConf reads them (`1e-3` is a number). Raises BadInput with file and line for a syntax error, a duplicate key,
-    an alias bomb, text that is not UTF-8, or a document that is not a mapping.
+    Scalars are read as OmegaConf reads them (`1e-3` is a number). Raises BadInput, with file and line, for a syntax error, a duplicate key,
+    aliases that expand too far, text that is not UTF-8, and a document that is not a mapping.
     """
     import yaml
     from omegaconf._utils import get_yaml_loader
@@ -71,22 +71,22 @@ def load_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         data = loader.construct_document(node) if node is not None else {}
     except yaml.YAMLError as error:
         raise _not_yaml(error, path) from error
-    except ValueError as error:  # a date that no calendar has
+    except ValueError as error:  # an impossible date
         raise BadInput(f"{shown(path)}: not YAML: {one_line(error)}; put text in quotes") from error
     except RecursionError as error:
-        raise BadInput(f"{shown(path)}: nested too deeply; an evaluation config has a few levels") from error
+        raise BadInput(f"{shown(path)}: nested too deeply; an evaluation config has only a few levels") from error
     finally:
         if loader is not None:
             loader.dispose()
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        raise BadInput(f"{shown(path)}:1: `key: value` lines were expected, not {'a list' if isinstance(data, list) else 'plain text'}")
+        raise BadInput(f"{shown(path)}:1: expected `key: value` lines, found {'a list' if isinstance(data, list) else 'plain text'}")
     return data, lines
 
 
 def first_unreadable(data: Any, key: str = "") -> str | None:
-    """The first dotted key whose text holds a `${` that OmegaConf's grammar cannot read."""
+    """The first dotted key whose text has a `${` that OmegaConf's grammar cannot read."""
     from omegaconf import grammar_parser
     from omegaconf.errors import GrammarParseError
 
@@ -104,28 +104,28 @@ def first_unreadable(data: Any, key: str = "") -> str | None:
 def _not_yaml(error: yaml.YAMLError, path: Path) -> BadInput:
     mark = getattr(error, "problem_mark", None)
     reason = one_line(getattr(error, "problem", None) or error)
-    mend = "put text with any of : { } [ ] # in quotes"
-    if "\\t" in reason:
-        mend = "indent with spaces"
+    fix = "put text with any of : { } [ ] # in quotes"
+    if "\\t" in reason:  # PyYAML's errors carry no more than this text
+        fix = "indent with spaces"
     elif "duplicate key" in reason:
-        mend = "keep one of the two"
-    return BadInput(f"{shown(path)}{f':{mark.line + 1}' if mark else ''}: not YAML: {reason}; {mend}")
+        fix = "keep one of the two"
+    return BadInput(f"{shown(path)}{f':{mark.line + 1}' if mark else ''}: not YAML: {reason}; {fix}")
 
 
 def _mark(node: yaml.Node, prefix: str, lines: dict[str, int], around: list[yaml.Node], path: Path) -> None:
-    """Note the line of every key below `node`; `around` are the nodes that it lies in."""
+    """Record the line of every key below `node`; `around` are the nodes that contain it."""
     import yaml
 
     place = f"{shown(path)}:{node.start_mark.line + 1}"
     if len(lines) > MOST_NODES:
-        raise BadInput(f"{place}: more than {MOST_NODES} values; its aliases (*name) repeat too much, write out what is meant")
+        raise BadInput(f"{place}: more than {MOST_NODES} values: its aliases (*name) expand too far; write the values out")
     if any(node is outer for outer in around):
-        raise BadInput(f"{place}: an alias (*name) that stands inside what it names; write out what is meant")
+        raise BadInput(f"{place}: an alias (*name) inside the value that it names; write the value out")
     around.append(node)
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise BadInput(f"{shown(path)}:{key.start_mark.line + 1}: a key in one word was expected, not a list or mapping")
+                raise BadInput(f"{shown(path)}:{key.start_mark.line + 1}: expected one word as a key, found a list or mapping")
             name = f"{prefix}{key.value}"
             lines[name] = key.start_mark.line + 1
             _mark(value, f"{name}.", lines, around, path)

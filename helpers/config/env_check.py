@@ -1,4 +1,4 @@
-"""Whether env.toml says what it means: types and values of its fields, misspelt ones, and secrets that do not belong into it."""
+"""Checks of env.toml: types and values of its fields, misspelt fields, and secrets, which do not belong in it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helpers.common.schema_messages import explain
 from helpers.config import schema_keys
 from helpers.config.profiles import RESERVED, EnvFile
 
-# Words that other systems use for a field of ours.
+# Words that other systems use for our fields.
 SYNONYMS = {
     "walltime": "time",
     "time_limit": "time",
@@ -31,15 +31,15 @@ SYNONYMS = {
     "ssh_key": "identity",
     "identity_file": "identity",
 }
-# So alike, two words are one misspelt; `run_time` and `build_time` are not.
+# Two words that are this similar are one misspelt word; `run_time` and `build_time` are not.
 ALIKE = 0.75
 
 
 def check(env: EnvFile, profile: str = "") -> list[str]:
     """Check env.toml; returns a notice for each field that evalmake does not know.
 
-    Secrets are looked for everywhere; types, values and misspelt fields in the reserved sections and in `profile` with its parents
-    (without a profile: in all), since others who share the file may have fields of their own. Raises BadInput with the file and line.
+    Secrets are looked for everywhere. Types, values and misspelt fields are checked in the reserved sections and in `profile` with its
+    parents only (without a profile: in all), since the file may be shared with other programs. Raises BadInput with file and line.
     """
     if env.path is None:
         return []
@@ -49,7 +49,7 @@ def check(env: EnvFile, profile: str = "") -> list[str]:
     for name in [*(name for name in RESERVED if name in env.tables), *_chain(env, profile)]:
         table = env.tables[name]
         if not isinstance(table, dict):
-            raise BadInput(f"{shown(env.path)}: {name}: a section was expected: [{name}], with its fields below it")
+            raise BadInput(f"{shown(env.path)}: {name}: expected a section [{name}] with fields below it")
         if name not in RESERVED:
             notices += _unknown_fields(env, name, table)
         _check_types(env, name, table)
@@ -57,7 +57,7 @@ def check(env: EnvFile, profile: str = "") -> list[str]:
 
 
 def _chain(env: EnvFile, profile: str) -> list[str]:
-    """The profile and its parents, or all profiles; a broken `extends` is left to profiles.get, which says more."""
+    """The profile and its parents, or all profiles. A broken `extends` is left to profiles.get, which has the better message."""
     if not profile:
         return [name for name in env.tables if name not in RESERVED]
     chain: list[str] = []
@@ -80,7 +80,7 @@ def _unknown_fields(env: EnvFile, name: str, table: dict[str, Any]) -> list[str]
         place = f"{env.where(name, key)} [{name}]"
         if meant:
             raise BadInput(f"{place}: unknown field {key} (did you mean {meant}?)")
-        notices.append(f"{place}: {key} is no field of a profile that evalmake knows; it stays in run.env")
+        notices.append(f"{place}: evalmake does not know the field {key}; it is only kept in run.env")
     return notices
 
 
@@ -103,7 +103,7 @@ def _check_types(env: EnvFile, name: str, table: dict[str, Any]) -> None:
 
 
 def _leaves(tables: dict[str, Any], section: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Section, key and value of everything in the file; of a list, each entry under the list's key."""
+    """Section, key and value of everything in the file; each entry of a list has the list's key."""
     for key, value in tables.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{section}.{key}" if section else key)
@@ -118,12 +118,12 @@ def _leaves(tables: dict[str, Any], section: str = "") -> Iterator[tuple[str, st
 
 
 def _refuse_secret(env: EnvFile, section: str, key: str, value: Any) -> None:
-    """Raises BadInput, without the value, for what is or looks like a secret."""
+    """Raise BadInput, without the value, for anything that looks like a secret."""
     if not isinstance(value, str):
         return
     variable = secrets.variable_for(key, value)
     if variable is not None:
         place = f"{env.where(section, key)} [{section}]" if section else f"{shown(env.path or '')}"
         into = f"as {variable}=…" if variable else "as NAME=…"
-        mend = f"move it to {shown(env.folder / '.env')} (mode 0600) {into}, or into the shell"
-        raise BadInput(f"{place}: {key} looks like a secret, and no secret belongs into env.toml; {mend}")
+        fix = f"move it to {shown(env.folder / '.env')} (mode 0600) {into}, or to the shell's environment"
+        raise BadInput(f"{place}: {key} looks like a secret, which does not belong in env.toml; {fix}")

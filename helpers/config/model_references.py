@@ -223,10 +223,10 @@ def recorded(config: Mapping[str, Any], store: ModelStore, where: Place) -> dict
         keys = list(dict.fromkeys(use.field.removeprefix(METADATA) for use in wanted if use.field.startswith(METADATA)))
         for name in keys:
             if not isinstance(found.metadata.get(name), (str, int, float)):
-                listed = ", ".join(sorted(one for one, said in found.metadata.items() if isinstance(said, (str, int, float)))) or "nothing"
+                plain = sorted(other for other, value in found.metadata.items() if isinstance(value, (str, int, float)))
                 raise BadInput(
                     f"run.{key}={reference.text}: the metadata of {found.name}:{found.version} has no {name}"
-                    f"{nearest(name, found.metadata)}; it has {listed}"
+                    f"{nearest(name, found.metadata)}; it has {', '.join(plain) or 'nothing'}"
                 )
             if not SAFE_METADATA.fullmatch(str(found.metadata[name])):
                 raise BadInput(

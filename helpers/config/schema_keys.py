@@ -1,4 +1,4 @@
-"""Which keys the schemas know: dotted keys of configs, and fields of profiles."""
+"""The keys that the schemas define: dotted keys of configs, and fields of profiles."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 from helpers.common.files import load_schema
 
-# Any key may stand here.
+# Any key is allowed below a key with this schema.
 FREE: dict[str, Any] = {"type": "object"}
 
 
 def is_known(key: str) -> bool:
-    """Whether the schema of configs has this dotted key, or lets anything stand below one of its parents."""
+    """Whether the schema of configs has this dotted key, or allows any key below one of its parents."""
     return subschema(key) is not None
 
 
 def subschema(key: str) -> dict[str, Any] | None:
-    """What the schema of configs says of a dotted key (`evaluation.tasks.0.name`): None for an unknown key, FREE where anything goes."""
+    """The schema of a dotted key (`evaluation.tasks.0.name`) of configs; None for an unknown key, FREE where any key is allowed."""
     root = load_schema("config")
     schema: dict[str, Any] | None = root
     for part in key.split(".") if key else []:
@@ -28,12 +28,12 @@ def subschema(key: str) -> dict[str, Any] | None:
 
 
 def all_keys() -> list[str]:
-    """Every dotted key that the schema of configs names, but for those in lists and below names that the person chooses."""
+    """Every dotted key in the schema of configs, except those in lists and below names that people choose."""
     return list(_all_keys())
 
 
 def names_below(key: str) -> list[str]:
-    """The names that the schema of configs has below a dotted key; `` is the whole config. For "did you mean"."""
+    """The names below a dotted key in the schema of configs (`` is the whole config), for "did you mean"."""
     return list((subschema(key) or FREE).get("properties", {}))
 
 
@@ -54,7 +54,7 @@ def _all_keys() -> tuple[str, ...]:
 
 
 def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
-    """The schema with what its `$ref` (`#/$defs/NAME`) points to; its own words win."""
+    """The schema merged over the one that its `$ref` (`#/$defs/NAME`) points to."""
     reference = schema.get("$ref")
     if not reference:
         return schema
@@ -71,7 +71,7 @@ def _child(schema: dict[str, Any], part: str) -> dict[str, Any] | None:
         return items
     extra = schema.get("additionalProperties")
     if isinstance(extra, dict):
-        # A name that the person chooses may hold dots (a path): below plain values nothing else is looked at.
+        # A name that people choose may contain dots (a path), so below plain values there is nothing to check.
         return extra if "properties" in extra or "additionalProperties" in _resolved(extra, load_schema("config")) else FREE
     if extra is True:
         return FREE

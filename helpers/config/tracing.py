@@ -72,10 +72,6 @@ class Trace:
         """Whether the config itself or an override set this key last."""
         return key in self._keys and self._keys[key][-1].own
 
-    def last(self, key: str) -> Any:
-        """The last value of exactly this key, before interpolation; None if it was never set."""
-        return self._keys[key][-1].value if key in self._keys else None
-
     def texts(self) -> Iterator[str]:
         """Every text that was set, before interpolation."""
         return (setting.value for settings in self._keys.values() for setting in settings if isinstance(setting.value, str))

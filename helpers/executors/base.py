@@ -1,7 +1,7 @@
-"""What an executor does. process/, docker/ and slurm/ do it; registry.py alone knows their names.
+"""What an executor does. process/, docker/ and slurm/ implement it; only registry.py knows their names.
 
 A submission is the content of submission.json, a job one of its `jobs`, a row one of the `jobs` of status.json, `data` the content of
-launcher.yaml, and a config that of config.yaml.
+launcher.yaml, and a config the content of config.yaml.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Handover:
     run: Path | None
     keep_partial: bool = False  # when one task is refused, the jobs of the others stay
     images: Sequence[str] = ()  # the references or paths that launcher.yaml names
-    log: Path | None = None  # where the launcher's own words go
+    log: Path | None = None  # for the launcher's own output
     owner: int | None = None  # the pid whose end stops jobs that do not outlive us: the `make eval` that somebody looks at
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """What came of a submission: `submitted_at` is text in UTC, `jobs` are those of submission.json, in the tasks' order.
+    """What came of a submission: `submitted_at` is UTC text, `jobs` are those of submission.json, in the tasks' order.
 
     The step adds `task`, `index` and `harness` to each job, and null for a place that it does not name.
     """
@@ -66,12 +66,12 @@ class Answer:
 
 
 class Executor(ABC):
-    """One way to run an evaluation. An instance holds no state: all of it lies in the run's files, or where the jobs run."""
+    """One way to run an evaluation. An instance has no state: that is in the run's files, and where the jobs run."""
 
     description: ClassVar[Description]
     log_kinds: ClassVar[tuple[str, ...]] = ("client", "server")
     streams_logs: ClassVar[bool] = False  # `make eval` shows the tasks' logs unless VERBOSE=0
-    has_queue: ClassVar[bool] = False  # jobs wait in a queue, so the models of a sweep run side by side
+    has_queue: ClassVar[bool] = False  # jobs wait in a queue, so a sweep runs its models side by side
     jobs_outlive_us: ClassVar[bool] = True  # Ctrl-C detaches; otherwise it stops the jobs
     picks_tasks: ClassVar[bool] = False  # single tasks can be cancelled
     reads_local_files: ClassVar[bool] = True  # a job can read a file of this machine
@@ -81,9 +81,9 @@ class Executor(ABC):
 
     @abstractmethod
     def complete(self, data: Document, run: Path | None) -> None:
-        """Put into a launcher config what this executor's runs need: `execution.type` as the launcher takes it, folders, names.
+        """Put into a launcher config what this executor's runs need: the launcher's word for `execution.type`, folders, names.
 
-        Raises BadInput for a value that it cannot hand on.
+        Raises BadInput for a value that the jobs cannot get.
         """
 
     def images(self, _config: Mapping[str, Any], _wandb_mode: str) -> Iterator[ImageUse]:
@@ -95,7 +95,7 @@ class Executor(ABC):
         return f"executor {self.description.name} uses no .sqsh files"
 
     def cluster(self, _config: Mapping[str, Any]) -> Cluster | None:
-        """The cluster that a compiled config runs on, where checkpoints and manifests lie too; None for this machine."""
+        """The cluster that a compiled config runs on, which also has its checkpoints and manifests; None for this machine."""
         return None
 
     @abstractmethod
@@ -121,9 +121,9 @@ class Executor(ABC):
 
     @abstractmethod
     def submit(self, handover: Handover, before: str | None) -> Submitted:
-        """Submit exactly once. Given again after a kill at any moment, it finds the jobs that exist and submits only the others.
+        """Submit exactly once. After a kill at any moment, a second call finds the jobs that exist and submits only the others.
 
-        `before`: what `submitted_before` found. Raises StepFailed when a job is refused, Unreachable when it cannot be known.
+        `before`: what `submitted_before` found. Raises StepFailed when a job is refused, Unreachable.
         """
 
     def abandon(self, _handover: Handover) -> str:
@@ -153,14 +153,14 @@ class Executor(ABC):
         """Print the logs of these jobs on stdout, each line after its task's name; with `to_the_end` as they grow. Raises Unreachable."""
 
     def bring_home(self, _submission: Document, _rows: Sequence[Document], _tidy: bool) -> int:
-        """Copy what ended tasks wrote to their `job_dir` here, and return how many were copied; `tidy`: remove what they left queued."""
+        """Copy what ended tasks wrote to their `job_dir` here; returns how many were copied. `tidy`: remove jobs that they left queued."""
         return 0
 
     @abstractmethod
     def cancel(self, submission: Document, jobs: Sequence[Document]) -> list[str]:
-        """Stop these jobs for good; a sentence for each thing that was stopped, none when nothing ran.
+        """Stop these jobs for good. Returns a sentence for each thing that was stopped, none when nothing ran.
 
-        Raises Unreachable when that could not be asked, StepFailed when a job would not stop.
+        Raises Unreachable, and StepFailed when a job would not stop.
         """
 
     def cancel_unrecorded(self, _handover: Handover) -> list[str] | None:
@@ -183,5 +183,5 @@ class Executor(ABC):
         raise BadInput(f"executor {self.description.name} has no queue")
 
     def explain(self, reason: str, _job_dir: Path) -> str:
-        """The reason of a failed job with its cause and fix, where they are known."""
+        """The reason of a failed job, with its cause and fix when they are known."""
         return reason

@@ -1,4 +1,4 @@
-"""What a hosted endpoint's failures mean, and their mend. The harness sees nemo-evaluator's proxy only: `404 … http://localhost:27130/…`."""
+"""What failures of a hosted endpoint mean, with the fix. The harness only sees nemo-evaluator's proxy: `404 … http://localhost:27130/…`."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from helpers.executors import job_folder
 LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1):\d+[^\s'\")]*|HTTPConnectionPool\(host='localhost', port=\d+\)")
 STATUS = re.compile(r"\b([45]\d\d) (?:Client|Server) Error")
 PATHS = ("/chat/completions", "/completions", "/embeddings")
-# The proxy answers 500 for an endpoint that it could not reach; only its log says which of the two it was.
+# The proxy also answers 500 when it could not reach the endpoint; only its log tells the two apart.
 UNREACHED = re.compile(
     r"Connection refused|Max retries exceeded|Timeout|timed out|Failed to (establish|resolve)|Name or service not known|No route to host"
 )
 
 
 def explain(reason: str, job_dir: Path) -> str:
-    """The reason of a failed job with the endpoint's own URL and a mend, where a hosted endpoint is the cause; else unchanged."""
+    """The reason of a failed job with the endpoint's own URL and a fix, when a hosted endpoint is the cause; otherwise unchanged."""
     found = STATUS.search(reason)
     endpoint = _hosted(job_dir) if found or UNREACHED.search(reason) else None
     if not endpoint:
         return reason
     url, key = str(endpoint.get("url")), endpoint.get("api_key_name")
-    told = LOCAL.sub(lambda _: url, reason)
+    shown = LOCAL.sub(lambda _: url, reason)
     code = int(found[1]) if found else 0
     if code in (401, 403) and key:
-        mend = f"the endpoint refuses the key: check the value of {key}"
+        fix = f"the endpoint refuses the key: check the value of {key}"
     elif code in (401, 403):
-        mend = "the endpoint wants a key: name its variable in target.api_endpoint.api_key_name"
+        fix = "the endpoint needs a key: name its variable in target.api_endpoint.api_key_name"
     elif code == 404 and not url.partition("?")[0].rstrip("/").endswith(PATHS):  # noqa: PLR2004  HTTP
-        mend = "target.api_endpoint.url must be the whole URL, with /v1/chat/completions"
+        fix = "target.api_endpoint.url must be the whole URL, with /v1/chat/completions"
     elif code == 404:  # noqa: PLR2004
-        mend = "check target.api_endpoint.url and model_id"
+        fix = "check target.api_endpoint.url and model_id"
     elif code == 429:  # noqa: PLR2004
-        mend = "the endpoint wants fewer requests: lower params.parallelism"
+        fix = "the endpoint wants fewer requests: lower params.parallelism"
     elif code < 500 and found:  # noqa: PLR2004
-        mend = "the endpoint refuses the request: its log, and the task's params, say more"
+        fix = "the endpoint refuses the request: see its log and the task's params"
     elif not found or _unreached(job_dir):
-        mend = "the endpoint does not answer: check target.api_endpoint.url and the network, or raise params.request_timeout"
+        fix = "the endpoint does not answer: check target.api_endpoint.url and the network, or raise params.request_timeout"
     else:
-        mend = "the endpoint itself fails: try again later, or ask those who run it"
-    return f"{told}; {mend}"
+        fix = "the endpoint itself fails: try again later, or ask its operators"
+    return f"{shown}; {fix}"
 
 
 def _hosted(job_dir: Path) -> dict[str, Any] | None:
-    """The endpoint that the task was given, when it is none that we deployed."""
+    """The endpoint of a task; None for one that we deployed."""
     try:
         config = yaml_files.load((job_dir / "run_config.yml").read_bytes())
         if config["metadata"]["launcher_resolved_config"]["deployment"]["type"] != "none":

@@ -15,8 +15,8 @@ FOLDERS = {
     "docker": "helpers.executors.docker",
     "slurm": "helpers.executors.slurm",
 }
-# Named by the launcher or by the env.toml of others, and not supported.
-REFUSED = {"lepton": "evaluations cannot be submitted to Lepton; use an executor of this list"}
+# The launcher knows these, and profiles written for other programs may name them; they are not supported.
+REFUSED = {"lepton": "evaluations cannot be submitted to Lepton; use one of these"}
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Scores: read from each task's results.yml, gathered into results.json, and shown as a table."""
+"""Scores: read from each task's results.yml, collected in results.json, and shown as a table."""
 
 from __future__ import annotations
 
@@ -18,17 +18,14 @@ MADE_BY = "collect_results.py"
 
 
 def read_scores(path: Path) -> list[dict[str, Any]]:
-    """The rows of one results.yml: part, metric, score, value, stderr, n. Empty when the file is missing, torn, or holds no score.
-
-    See rows_of.
-    """
+    """The rows of one results.yml, see `rows_of`. Empty when the file is missing, torn, or has no score."""
     return rows_of(load(path))
 
 
 def rows_of(data: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The same of a results.yml's content.
+    """The rows of a results.yml's content: part, metric, score, value, stderr, n.
 
-    `part` is NAME of `named_rows` where there are several (mmlu and its subjects), else None.
+    `part` is that of `named_rows` where there are several (mmlu and its subjects), else None.
     """
     rows = named_rows(data)
     several = len({row["part"] for row in rows}) > 1
@@ -39,7 +36,7 @@ def named_rows(data: dict[str, Any] | None) -> list[dict[str, Any]]:
     """The rows of a results.yml's content, each with the harness's own name of its part: part, metric, score, value, stderr, n.
 
     The form is nemo-evaluator's EvaluationResult: results.{tasks,groups}.NAME.metrics.METRIC.scores.SCORE.{value, stats}; a group may
-    hold groups. `part` is NAME. What a group repeats of a task is left out. The order is that of the names, whatever the order in the file.
+    contain groups. `part` is NAME. Rows that a group repeats from a task are left out. They are sorted by name.
     """
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for part, holder in _holders((data or {}).get("results")):
@@ -58,17 +55,17 @@ def named_rows(data: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def has_scores(path: Path) -> bool:
-    """Whether a results.yml holds at least one score that is a number, over at least one sample where it says over how many."""
+    """Whether a results.yml has at least one score that is a number, over at least one sample if it gives a count."""
     return count(read_scores(path)) > 0
 
 
 def count(rows: list[dict[str, Any]]) -> int:
-    """How many of the rows are scores: a number, over at least one sample where it says over how many."""
+    """How many of the rows are scores: a number, over at least one sample if the count is given."""
     return sum(row["value"] is not None and row["n"] != 0 for row in rows)
 
 
 def collect(submission: dict[str, Any], status: dict[str, Any], model: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The content of results.json (unsealed): one row a metric, one entry a task. Only tasks that succeeded have rows.
+    """The content of results.json (unsealed): a row for each metric, an entry for each task. Only tasks that succeeded have rows.
 
     `model`: the run's model.json, for the artifacts that were evaluated.
     """
@@ -109,7 +106,7 @@ def collect(submission: dict[str, Any], status: dict[str, Any], model: dict[str,
 
 
 def cell(row: dict[str, Any]) -> str:
-    """`0.950 ± 0.035 (40)`: value, standard error and number of samples, as far as they are known."""
+    """`0.950 ± 0.035 (40)`: value, standard error and number of samples, as far as known."""
     value = "-" if row["value"] is None else f"{row['value']:.3f}"
     error = "" if row["stderr"] is None else f" ± {row['stderr']:.3f}"
     number = "" if row["n"] is None else f" ({row['n']})"
@@ -117,7 +114,7 @@ def cell(row: dict[str, Any]) -> str:
 
 
 def table(results: dict[str, Any]) -> Any:
-    """The results as a rich table: a row a metric, and a row for each task that has none, with the reason in short."""
+    """The results as a rich table: a row for each metric, and for each task without results the reason in short."""
     from rich.table import Table
     from rich.text import Text
 
@@ -142,16 +139,16 @@ def table(results: dict[str, Any]) -> Any:
 
 
 def notices(results: dict[str, Any]) -> list[str]:
-    """What must be said beside the table: samples that failed and so are in no score."""
+    """Warnings for the table: samples that failed, and so count in no score."""
     return [
-        f"{entry['task']}: {entry['samples_failed']} of {entry['samples_asked']} samples failed and are in no score"
+        f"{entry['task']}: {entry['samples_failed']} of {entry['samples_asked']} samples failed and count in no score"
         for entry in results["tasks"]
         if entry["samples_failed"] and entry["state"] == "SUCCEEDED"
     ]
 
 
 def load(path: Path) -> dict[str, Any] | None:
-    """A results.yml, or None when it is missing, torn, or no mapping."""
+    """The content of a results.yml, or None when it is missing, torn, or no mapping."""
     try:
         return parse(path.read_bytes())
     except OSError:
@@ -159,7 +156,7 @@ def load(path: Path) -> dict[str, Any] | None:
 
 
 def parse(content: bytes) -> dict[str, Any] | None:
-    """The content of a results.yml, or None when it is torn, or no mapping."""
+    """The data of a results.yml, or None when it is torn or no mapping."""
     try:
         data = yaml_files.load(content)
     except (ValueError, yaml.YAMLError):
@@ -180,7 +177,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> float | None:
-    """A number that JSON can hold, or None: a harness may write NaN for a score it could not compute, and YAML reads 1e-05 as text."""
+    """A number that JSON has, or None. A harness may write NaN for a score that it could not compute, and YAML reads 1e-05 as text."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:
@@ -191,7 +188,7 @@ def _finite(value: Any) -> float | None:
 
 
 def _at_least_zero(value: Any) -> float | None:
-    """The same for what cannot be negative: a standard error, a count."""
+    """The same for a standard error or a count, which cannot be negative."""
     number = _finite(value)
     return None if number is None or number < 0 else number
 

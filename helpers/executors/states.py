@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 SUCCEEDED, FAILED, CANCELLED = "SUCCEEDED", "FAILED", "CANCELLED"
-# A job in one of these will not change any more.
+# A job in one of these states does not change any more.
 ENDED = frozenset({SUCCEEDED, FAILED, CANCELLED, "TIMED_OUT", "OUT_OF_MEMORY", "NODE_FAILED", "PREEMPTED"})
-# Stopped before its end by Ctrl-C or a kill; `make eval RUN=…` continues it.
+# Stopped before its end by Ctrl-C or a kill; `make eval RUN=…` resumes it.
 INTERRUPTED = "INTERRUPTED"
-# Its cluster could not be asked: neither an end nor a failure.
+# Its cluster did not answer: this is neither an end nor a failure.
 UNREACHABLE = "UNREACHABLE"
 
 
@@ -19,7 +19,7 @@ def is_over(rows: list[dict[str, Any]]) -> bool:
 
 
 def is_lost(rows: list[dict[str, Any]]) -> bool:
-    """Whether some job has not ended and nobody runs it: killed, or interrupted. The same run continues with it."""
+    """Whether nothing runs any more though some job has not ended: it was killed or interrupted, and the same run resumes it."""
     return all(row["state"] in {*ENDED, INTERRUPTED} for row in rows) and not is_over(rows)
 
 

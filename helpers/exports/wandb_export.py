@@ -18,8 +18,8 @@ from helpers.common.errors import EvalmakeError, StepFailed, one_line
 from helpers.common.files import ROOT, shown
 from helpers.credentials import gathering, wanted_variables
 from helpers.credentials.wandb_server import WANDB, Held
+from helpers.executors.process import children
 from helpers.executors.process import jobs as process_jobs
-from helpers.executors.process import supervisor
 from helpers.exports import exports_file, wandb_runs
 from helpers.exports.wandb_runs import WandbRun
 
@@ -176,7 +176,7 @@ def _write(run: Path, found: gathering.Credentials, given: dict[str, Any], wante
         except subprocess.TimeoutExpired:
             raise StepFailed(f"W&B did not take the runs within {timeout} s; see {shown(log)}") from None
         finally:
-            supervisor.end_group(process, mark)  # with the service that wandb started
+            children.end_group(process, mark)  # with the service that wandb started
     answers = {line["id"]: line for line in map(json.loads, output.splitlines())}
     if process.returncode or len(answers) != len(wanted):
         raise StepFailed(f"wandb ended with code {process.returncode} after {len(answers)} of {len(wanted)} runs; see {shown(log)}")

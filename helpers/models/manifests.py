@@ -1,7 +1,7 @@
 """Artifacts in a folder of manifests: ROOT/NAME/vN/{manifest.json,metadata.json}, and ROOT/NAME/latest, which holds `vN`.
 
-ROOT is a path on the machine where the jobs run: on a cluster that is reached over ssh it is read there, in one round trip. A URI
-(`s3://…`, `file://…`) is read from here, with fsspec.
+ROOT is a path on the machine where the jobs run; on a cluster it is read over ssh in one round trip. A URI (`s3://…`, `file://…`) is read
+from this machine with fsspec.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DOCUMENTS = ("manifest.json", "metadata.json")
 
 @dataclass
 class Shelf:
-    """What was read of a root: versions of each name, `latest` of each, and the texts of the documents of those that were asked for."""
+    """The content of a root: the versions and the `latest` of each name, and the documents of the names that were asked for."""
 
     versions: dict[str, list[str]] = field(default_factory=dict)
     latest: dict[str, str] = field(default_factory=dict)
@@ -33,10 +33,10 @@ class Shelf:
 
 
 class Manifests:
-    """The registry that lies in such a folder, on a cluster or where fsspec reaches."""
+    """The artifacts in such a folder, on a cluster or where fsspec reaches."""
 
     def __init__(self, root: str, cluster: Cluster | None) -> None:
-        """`cluster`: where a root without a scheme lies; None for this machine."""
+        """`cluster`: the machine of a root without a scheme; None for this one."""
         self.root = root.rstrip("/")
         self.cluster = None if "://" in root else cluster
         self.where = f"{self.root} on {self.cluster}" if self.cluster else self.root
@@ -50,7 +50,7 @@ class Manifests:
         version = self._version(key, reference, shelf)
         manifest = self._document(shelf, name, version, "manifest.json")
         if manifest is None:
-            raise BadInput(f"{key}={reference.text}: {self._at(name, version)} has no manifest.json: it was not written to its end")
+            raise BadInput(f"{key}={reference.text}: {self._at(name, version)} has no manifest.json: writing it was interrupted")
         said = self._document(shelf, name, version, "metadata.json") or {}
         metadata = {**_mapping(manifest.get("metadata")), **_mapping(said.get("metadata")), **said}
         path, why = model_references.path_in({**manifest, **metadata})
@@ -74,11 +74,13 @@ class Manifests:
             return version
         if reference.version == model_references.LATEST:
             listed = ", ".join(there)
-            raise BadInput(f"{self._at(reference.name, 'latest')} says {version!r}, and there is no such version; it has {listed}")
+            raise BadInput(
+                f"{self._at(reference.name, 'latest')} says {version!r}, but there is no such version; the versions are {listed}"
+            )
         raise model_references.no_version(key, reference, f"{self.where}: {reference.name}", there, [model_references.LATEST])
 
     def _latest(self, name: str, shelf: Shelf) -> str:
-        """What `latest` says; without that file the highest version."""
+        """The version in the file `latest`; without that file, the highest."""
         return shelf.latest.get(name, shelf.versions[name][-1])
 
     def _document(self, shelf: Shelf, name: str, version: str, document: str) -> dict[str, Any] | None:
@@ -88,16 +90,16 @@ class Manifests:
         try:
             data = json.loads(text)
         except ValueError as error:
-            raise BadInput(f"{self._at(name, version)}/{document}: not JSON: {error}; mend that file") from error
+            raise BadInput(f"{self._at(name, version)}/{document}: not JSON: {error}; fix that file") from error
         if not isinstance(data, dict):
-            raise BadInput(f"{self._at(name, version)}/{document}: a JSON object was expected; mend that file")
+            raise BadInput(f"{self._at(name, version)}/{document}: expected a JSON object; fix that file")
         return data
 
     def _at(self, name: str, version: str) -> str:
         return f"{self.root}/{name}/{version}" + (f" on {self.cluster}" if self.cluster else "")
 
     def _look(self, name: str | None) -> Shelf:
-        """The names and versions at the root; with a name also its documents. Raises BadInput for a root that is not there."""
+        """The names and versions in the root; with a name also its documents. Raises BadInput for a missing root, Unreachable."""
         return self._look_there(self.cluster, name) if self.cluster else self._look_here(name)
 
     def _look_there(self, cluster: Cluster, name: str | None) -> Shelf:
@@ -110,7 +112,7 @@ class Manifests:
             if frame.kind == "no-root":
                 raise self._no_root(frame.text)
             if frame.kind == "closed":
-                raise BadInput(f"artifacts: {frame.text} on {cluster} may not be read by you; mend its permissions")
+                raise BadInput(f"artifacts: you may not read {frame.text} on {cluster}; fix its permissions")
             if frame.kind == "latest":
                 shelf.latest[names[frame.key]] = frame.text.strip()
             elif frame.kind == "version":
@@ -142,10 +144,12 @@ class Manifests:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise self._no_root("no such folder") from error
         except ImportError as error:
-            raise BadInput(f"artifacts: root {self.root} needs another package: {one_line(error)}; .venv/bin/pip install it") from error
+            raise BadInput(
+                f"artifacts: root {self.root} needs another package: {one_line(error)}; install it with .venv/bin/pip"
+            ) from error
         except ValueError as error:
-            raise BadInput(f"artifacts: root {self.root}: {one_line(error)}; mend root in [artifacts] of env.toml") from error
-        except Exception as error:  # each of fsspec's filesystems has exceptions of its own for a network that fails
+            raise BadInput(f"artifacts: root {self.root}: {one_line(error)}; fix root in [artifacts] of env.toml") from error
+        except Exception as error:  # each filesystem of fsspec has its own exceptions for a failing network
             raise Unreachable(f"artifacts: {self.root} could not be read ({type(error).__name__}: {one_line(error)}); try again") from error
         return _sorted(shelf)
 

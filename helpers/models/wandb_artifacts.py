@@ -1,7 +1,7 @@
-"""Artifacts in W&B, found with its own SDK: the version that a reference names, and where the training said that its files are.
+"""Artifacts in W&B, found with its SDK: the version that a reference names, and the path of its files that the training recorded.
 
-Nothing is downloaded but the record itself: a model's files are on the cluster. `wandb.Api` verifies the key with the server first, so a
-refused key and a server that does not answer are told apart from an artifact that is not there.
+Only the record is downloaded; a model's files are on the cluster. `wandb.Api` first verifies the key with the server, so a refused key and
+a server that does not answer are distinct from a missing artifact.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from helpers.config.model_references import Artifact, ListedArtifact, Reference
 if TYPE_CHECKING:
     import wandb
 
-# A server that answers does so in under a second; wandb's own tries within this time are left to it.
+# A working server answers in under a second; within this time wandb may retry as it likes.
 ANSWER_SECONDS, CONNECT_SECONDS = 20, 10
-# The HTTP statuses of a server that does not take the key.
+# The HTTP statuses of a server that refuses the key.
 REFUSED = (401, 403)
-# Types of artifacts that W&B makes for its own use, and the evaluations that come of a run: none of them is a model.
+# The types of artifacts that are not models: those that W&B makes for its own use, and evaluations.
 NO_MODELS = ("wandb-", "run_table", "job", "code", "evaluation")
 
 
@@ -36,7 +36,7 @@ class WandbStore:
         os.environ.setdefault("WANDB_SILENT", "true")
         import wandb
 
-        # Asked at once, and not by wandb-core's own tries, which last until a time-out and then say no more than that.
+        # A quick check of our own: wandb-core retries until its time-out, and then says no more than that.
         self.server = (os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)).rstrip("/")
         _knock(self.server)
         self.entity, self.project = os.environ.get("WANDB_ENTITY"), os.environ.get("WANDB_PROJECT")
@@ -65,7 +65,7 @@ class WandbStore:
         try:
             return [self._listed(project, kind, name) for kind, name in self._names(project) if match.lower() in name.lower()]
         except NotThere as error:
-            raise BadInput(f"W&B {self.server} has no project {project} that you may see; check [wandb] in env.toml") from error
+            raise BadInput(f"W&B {self.server} has no project {project}, or you may not see it; check [wandb] in env.toml") from error
 
     def _path(self, reference: Reference) -> str:
         entity, project = reference.entity or self.entity, reference.project or self.project
@@ -86,10 +86,10 @@ class WandbStore:
         return ListedArtifact(f"{project}/{name}", sorted((one.version for one in versions), key=lambda one: int(one[1:])), aliases)
 
     def _missing(self, key: str, reference: Reference, project: str, said: str) -> BadInput:
-        """What to say of a reference that names nothing, when the SDK said so. Asks what there is."""
+        """The error for a reference to a missing artifact, with the names or versions that exist; `said` is the SDK's message."""
         if said.startswith("project "):
-            mend = "check [wandb] in env.toml, or name it whole: ENTITY/PROJECT/NAME:VERSION"
-            return BadInput(f"{key}={reference.text}: W&B {self.server} has no project {project} that you may see; {mend}")
+            fix = "check [wandb] in env.toml, or write the full name ENTITY/PROJECT/NAME:VERSION"
+            return BadInput(f"{key}={reference.text}: W&B {self.server} has no project {project}, or you may not see it; {fix}")
         there = {name: kind for kind, name in self._names(project)}
         if reference.name not in there:
             return model_references.no_name(key, reference, f"W&B project {project}", there)
@@ -98,33 +98,33 @@ class WandbStore:
 
 
 class NotThere(Exception):
-    """The server answered, and what was asked for is not there."""
+    """The server answered: it does not have this artifact or project."""
 
 
 @contextmanager
 def asking(server: str) -> Iterator[None]:
-    """The SDK's errors in ours: NotThere for an answer that says so, BadInput for a refused key, Unreachable for no answer."""
+    """Turn the SDK's errors into ours: NotThere for an answer that says so, BadInput for a refused key, Unreachable for no answer."""
     from wandb.errors import CommError, UsageError
 
     try:
         yield
     except CommError as error:
-        if isinstance(error.exc, ValueError):  # the SDK's own word for an answer that holds no such thing
+        if isinstance(error.exc, ValueError):  # how the SDK reports an answer without the artifact
             raise NotThere(str(error)) from error
         said = one_line(error)
         if getattr(getattr(error.__cause__, "response", None), "http_status", None) in REFUSED:
             raise BadInput(
-                f"W&B {server} refuses the key ({said}): `wandb login --relogin --host={server}`, or another WANDB_API_KEY"
+                f"W&B {server} refuses the key ({said}): run `wandb login --relogin --host={server}`, or set another WANDB_API_KEY"
             ) from error
-        raise Unreachable(f"W&B {server} could not be asked ({said}); try again, the same command goes on") from error
+        raise Unreachable(f"W&B {server} could not be asked ({said}); run the same command again") from error
     except UsageError as error:
         raise BadInput(f"W&B {server}: {one_line(error)}") from error
     except (OSError, TimeoutError) as error:
-        raise Unreachable(f"W&B {server} could not be asked ({one_line(error)}); try again, the same command goes on") from error
+        raise Unreachable(f"W&B {server} could not be asked ({one_line(error)}); run the same command again") from error
 
 
 def _knock(server: str) -> None:
-    """Raise Unreachable unless something listens at the server's address, or a proxy stands between."""
+    """Raise Unreachable unless something listens at the server's address. Behind a proxy this cannot be known, and nothing is raised."""
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")):
         return
     parts = urlsplit(server)
@@ -137,18 +137,18 @@ def _knock(server: str) -> None:
 
 
 def _referred(found: wandb.Artifact, why: str) -> tuple[str | None, str]:
-    """The folder or file that an artifact's `file://` references point to; None, and why, when they are no one place.
+    """The folder or file that an artifact's `file://` references point to; None, with the reason, when they are not in one place.
 
-    A reference to a folder was written as one entry a file, each with its path below that folder; the only entry is the place itself.
+    W&B records a reference to a folder as one entry for each file, with its path below the folder. A single entry is the place itself.
     """
     entries: dict[str, Any] = found.manifest.entries
     references = {name: str(entry.ref) for name, entry in entries.items() if entry.ref}
     if not references:
-        return None, f"{why}, and it refers to no file:// path" + (": its files are in W&B itself" if entries else "")
+        return None, f"{why}, and it has no file:// reference" + (": its files are in W&B itself" if entries else "")
     if len(references) == 1:
         ((_, only),) = references.items()
         path = model_references.path_of(only)
-        return path, "" if path else f"{why}, and it refers to {only}, no path of a filesystem"
+        return path, "" if path else f"{why}, and its reference {only} is not a path of a filesystem"
     roots = {url.removesuffix(f"/{name}") if url.endswith(f"/{name}") else url for name, url in references.items()}
     path = model_references.path_of(roots.pop()) if len(roots) == 1 else None
     return path, "" if path else f"{why}, and its references are not in one folder of a filesystem"

@@ -1,4 +1,4 @@
-"""The lineage of an evaluation in W&B: the model that was evaluated goes into its run, and the benchmark results come out of it."""
+"""The lineage of an evaluation in W&B: the evaluated model is the input of its run, the benchmark results are the output."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     import wandb
 
 TYPE = "evaluation"
-# The key of a W&B run's config that is written last: where it is, the rest of the lineage is.
+# The key of a W&B run's config that is written last: a run that has it has the whole lineage.
 DECLARED = "artifacts"
 
 
 def declare(run: wandb.Run, model: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Declare a live W&B run's input, the models of model.json, and its output, an artifact of type `evaluation` with results.json.
+    """Declare the input of a live W&B run (the models of model.json) and its output (an artifact of type `evaluation` with results.json).
 
-    Given again with the same results, it makes no new version. A model out of a folder of manifests is no artifact of W&B: it stands in
-    the run's config alone, with the others; so do all in a run that is offline, where nobody can be asked. Raises StepFailed for a model
-    that is gone from W&B, Unreachable when W&B could not be asked.
+    The same results make no new version. A model from a folder of manifests is no artifact of W&B, so only the run's config names it; an
+    offline run names all of its models only there. Raises StepFailed for a model that W&B no longer has, Unreachable when W&B gives no
+    answer.
     """
     import wandb
 
@@ -37,7 +37,7 @@ def declare(run: wandb.Run, model: Mapping[str, Any], results: Mapping[str, Any]
             with wandb_artifacts.asking(server):
                 run.use_artifact(whole)
         except wandb_artifacts.NotThere as error:
-            raise StepFailed(f"{whole} was evaluated, and is gone from W&B {server} now: its lineage cannot be recorded") from error
+            raise StepFailed(f"{whole} was evaluated, but is gone from W&B {server}: its lineage cannot be recorded") from error
     made = wandb.Artifact(name_of(results), type=TYPE, metadata={"artifacts": named, "scores": scores(results)})
     with made.new_file("results.json", mode="w") as handle:
         handle.write(json.dumps(files.seal_json(dict(results)), indent=2, ensure_ascii=False) + "\n")
@@ -49,14 +49,14 @@ def declare(run: wandb.Run, model: Mapping[str, Any], results: Mapping[str, Any]
 
 
 def name_of(results: Mapping[str, Any]) -> str:
-    """The results' artifact: `BenchmarkResults-rl` beside ModelArtifact-rl; without a model artifact, after the served model."""
+    """The name of the results' artifact: `BenchmarkResults-rl` for ModelArtifact-rl; without a model artifact, from the served model."""
     names = [one["name"].rpartition("/")[2] for one in results.get("artifacts", {}).values()]
     name = names[0].removeprefix("ModelArtifact-") if names else results["model"] or "model"
     return "BenchmarkResults-" + re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:100]
 
 
 def scores(results: Mapping[str, Any]) -> dict[str, float | None]:
-    """Every score by `task/part/metric/score`, for the artifact's metadata; the last word where it is another than the metric's."""
+    """Every score by `task/part/metric/score`, for the artifact's metadata. The last part is left out where it repeats the metric."""
     found = {}
     for row in results["rows"]:
         words = [row["task"], row["part"], row["metric"], row["score"] if row["score"] != row["metric"] else None]

@@ -53,14 +53,16 @@ def by_hand(asked: dict[str, Any], out: str, origins: str | None) -> None:
 
 def show(compiled: Compiled) -> None:
     """Show the compiled configuration and the notices on stderr: each section in a box on a terminal, plain YAML in a pipe."""
-    fancy = console.is_fancy(sys.stderr)
-    screen = console.rich_console(sys.stderr)
-    screen.print("Compiled Configuration", style="bold")
+    screen = console.rich_console(sys.stderr) if console.is_fancy(sys.stderr) else None
+    if screen:
+        screen.print("Compiled Configuration", style="bold")
+    else:
+        console.say("Compiled Configuration")
     for name, section in compiled.config.items():
         text = yaml_files.dump(section).rstrip()
         if section in (None, {}, []):
             continue
-        if fancy:
+        if screen:
             from rich.panel import Panel
             from rich.syntax import Syntax
 

@@ -29,6 +29,7 @@ from helpers.common.step import Exit
 from helpers.config import model_references
 from helpers.config import tasks as task_rules
 from helpers.credentials.wandb_server import WANDB
+from helpers.executors import registry as executors
 from helpers.executors import scores as results
 from helpers.executors import states
 from helpers.exports import exports_file
@@ -85,7 +86,7 @@ def sweep(given: dict[str, Any], models: Sequence[str], jobs: int | None, make: 
             _ready(one, given, number == 0, make)
             _open_again(one, make)
         config, _, _ = files.read_yaml(ones[0].path("config.yaml"), "config")
-        if config["execution"]["type"] == "slurm":
+        if executors.get(config["execution"]["type"]).has_queue:
             failures = _side_by_side(ones, len(config["evaluation"]["tasks"]), jobs, make)
         else:
             failures = _one_after_another(ones, make)
@@ -110,7 +111,7 @@ def _checked(given: dict[str, Any], models: Sequence[str], jobs: int | None) -> 
                 "to take a model by artifact, set `deployment.checkpoint_path: ${art:model,path}`"
             )
     tasks, kind = len(config["evaluation"]["tasks"]), config["execution"]["type"]
-    if jobs and kind != "slurm":
+    if jobs and not executors.get(kind).has_queue:
         console.notice(f"JOBS has no effect: with execution.type {kind} the models are evaluated one after another")
     elif jobs and jobs < tasks:
         raise BadInput(f"JOBS={jobs}: each model has {tasks} tasks, and each task is a job; give JOBS={tasks} or more, or fewer TASKS")

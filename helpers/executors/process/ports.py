@@ -1,7 +1,7 @@
 """Ports of 127.0.0.1 that no other run of ours takes at the same moment.
 
-A port that is merely free when looked at can be taken before the server binds it. nemo-evaluator's own search (adapters/server.py: from
-3825 up) then talks to the server of another evaluation, and its scores are another model's. So a port is held by a lock until the end.
+A port that is free now may be taken before the server binds it. nemo-evaluator's own search (adapters/server.py: from 3825 up) would then
+talk to the server of another evaluation, and report the scores of another model. So a lock reserves a port for the whole run.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import IO
 
 from helpers.common.errors import StepFailed
 
-# Below the ports that systems give to outgoing connections (32768 on Linux, 49152 on macOS), above most servers' defaults.
+# Below the ports of outgoing connections (from 32768 on Linux, 49152 on macOS), above the default ports of most servers.
 FIRST, LAST = 20000, 29999
 TRIES = 200
 
 
 @dataclass
 class Port:
-    """A reserved port: its number, and the lock that goes with the process (or with `release`)."""
+    """A reserved port: its number, and the lock, which ends with the process or with `release`."""
 
     number: int
     lock: IO[str]
 
     def release(self) -> None:
-        """Let others have it."""
+        """End the reservation."""
         self.lock.close()
 
 
@@ -39,13 +39,13 @@ def private_folder() -> Path:
     folder = Path(tempfile.gettempdir()) / f"evalmake-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise StepFailed(f"{folder} is not yours; have it removed, or set TMPDIR to another folder")
+        raise StepFailed(f"{folder} is not yours; have its owner remove it, or set TMPDIR to another folder")
     folder.chmod(0o700)
     return folder
 
 
 def reserve() -> Port:
-    """A port between FIRST and LAST that nobody listens on and no other run of this user holds. Raises StepFailed after TRIES."""
+    """A port between FIRST and LAST that is free and that no other run of this user has reserved. Raises StepFailed after TRIES."""
     folder = private_folder()
     for number in random.sample(range(FIRST, LAST + 1), TRIES):
         lock = (folder / f"port-{number}.lock").open("w")
@@ -57,11 +57,11 @@ def reserve() -> Port:
         if is_free(number):
             return Port(number, lock)
         lock.close()
-    raise StepFailed(f"no free port between {FIRST} and {LAST}: {TRIES} were tried")
+    raise StepFailed(f"no free port between {FIRST} and {LAST} in {TRIES} tries; run fewer evaluations at a time")
 
 
 def is_free(number: int) -> bool:
-    """Whether this port of 127.0.0.1 can be bound now, also by a server that does not set SO_REUSEADDR (nemo-evaluator's does not)."""
+    """Whether this port of 127.0.0.1 can be bound now, even by a server that does not set SO_REUSEADDR, such as nemo-evaluator's."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", number))

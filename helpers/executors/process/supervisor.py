@@ -2,17 +2,14 @@
 
     python -m helpers.executors.process.supervisor runs/ID/jobs
 
-Started detached by process/start.py (by run_all.sequential.sh; the stock `nemo-evaluator-launcher resume` calls too).
-SIGTERM stops everything in order, and so does the end of the process that EVALMAKE_OWNER names. Whatever happens, nothing that it started
-outlives it; what it leaves when it is itself killed, the next one on the folder stops. Secrets reach it, and what it starts, as environment
-variables only.
+process/start.py starts it detached, through run_all.sequential.sh, which the stock `nemo-evaluator-launcher resume` calls too.
+SIGTERM stops everything in order, and so does the end of the process that EVALMAKE_OWNER names. Nothing that it starts outlives it; when it
+is killed itself, the next supervisor of the folder stops what it left. It gets secrets, and passes them on, as environment variables only.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import http.client
 import json
 import os
 import signal
@@ -20,8 +17,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,83 +32,17 @@ from helpers.credentials.wandb_server import WANDB
 from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import ports
+from helpers.executors.process.children import end_all, end_group, environment
+from helpers.executors.process.server import POLL_SECONDS, Server
 
-POLL_SECONDS = 0.1
-LOCK_SECONDS = 2.0  # how long the folder's lock is tried for: who asks whether we live holds it for an instant
-
-
-class Server:
-    """The model server: started on a free port, healthy, and stopped with everything it started."""
-
-    def __init__(self, jobs: Path, deployment: dict[str, Any]) -> None:
-        """`deployment` is the plan's: command, port (0: any free one), health (URL path), readiness_timeout (seconds), env."""
-        self.deployment = deployment
-        self.log = jobs / "server.log"
-        self.job = f"{os.environ.get(process_jobs.MARK, '')}.server"
-        self.port = 0
-        self.reserved: ports.Port | None = None
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it is healthy. Raises StepFailed when it ends first, or is not healthy in time."""
-        self.reserved = None if self.deployment["port"] else ports.reserve()
-        self.port = self.reserved.number if self.reserved else self.deployment["port"]
-        if ports.answers(self.port):
-            raise StepFailed(f"port {self.port} is in use; stop what listens there, or set deployment.port=0 for any free one")
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                ["bash", "-c", self.deployment["command"]],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env=environment(
-                    self.deployment["env"],
-                    {"PORT": str(self.port), process_jobs.JOB_MARK: self.job, **self.deployment["variables"]},
-                ),
-                start_new_session=True,
-            )
-        self._wait_until_healthy()
-
-    def _wait_until_healthy(self) -> None:
-        timeout = self.deployment["readiness_timeout"]
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            if (ended := self.end()) is not None:
-                raise StepFailed(f"{ended} before it was ready: {self.last_line()}")
-            if answers(f"http://127.0.0.1:{self.port}{self.deployment['health']}"):
-                return
-            time.sleep(POLL_SECONDS)
-        self.stop()
-        raise StepFailed(f"the server was not healthy within {timeout} s (execution.endpoint_readiness_timeout): {self.last_line()}")
-
-    def end(self) -> str | None:
-        """How it ended, or None while it lives."""
-        code = self.process.poll() if self.process else None
-        return None if code is None else "the server " + (f"ended with code {code}" if code >= 0 else f"was killed by signal {-code}")
-
-    def last_line(self) -> str:
-        """The last line of the server's log, and where the log is."""
-        try:
-            lines = job_folder.tail(self.log, 4000)
-        except OSError:
-            lines = []
-        log = self.log.relative_to(ROOT) if self.log.is_relative_to(ROOT) else self.log
-        return f"{lines[-1][:300] if lines else 'its log is empty'} (log: {log})"
-
-    def stop(self) -> None:
-        """Stop it and everything that it started."""
-        if self.process:
-            end_group(self.process, self.job)
-        if self.reserved:
-            self.reserved.release()
+LOCK_SECONDS = 2.0  # how long it tries to get the folder's lock: whoever tests it holds it for an instant
 
 
 def main(arguments: list[str]) -> None:
-    """Run the plan in the jobs folder `arguments[0]`. Only one supervisor a folder: a second one leaves."""
+    """Run the plan in the jobs folder `arguments[0]`. A second supervisor of the same folder ends at once."""
     jobs = Path(arguments[0]).resolve()
     stopped_by_signals()
-    # Never closed: the lock goes with the process, so that whoever finds it free finds no supervisor either.
+    # Never closed: the lock is released when the process ends, so a free lock means that there is no supervisor.
     if not take(os.open(jobs / process_jobs.LOCK, os.O_RDWR | os.O_CREAT, 0o644)):
         return
     write_text(jobs / process_jobs.SUPERVISOR, json.dumps(process_jobs.own_record()))
@@ -133,7 +62,7 @@ def main(arguments: list[str]) -> None:
 
 
 def take(lock: int) -> bool:
-    """Take the folder's lock, which is held to the end; False when another supervisor has it."""
+    """Take the folder's lock and hold it to the end; False when another supervisor has it."""
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
@@ -147,8 +76,9 @@ def take(lock: int) -> bool:
 
 
 def stopped_by_signals() -> None:
-    """Let the first SIGTERM or SIGINT raise Interrupted, once: a second one must not end the clean-up. SIGHUP does nothing, ever:
-    the terminal that it was started from may go.
+    """Let the first SIGTERM or SIGINT raise Interrupted. A second one must not cut the clean-up short.
+
+    SIGHUP is always ignored: the terminal that it was started from may be closed.
     """
 
     def stop(number: int, _frame: object) -> None:
@@ -161,19 +91,19 @@ def stopped_by_signals() -> None:
 
 
 def ignore_signals() -> None:
-    """From here on only SIGKILL stops it."""
+    """From now on only SIGKILL stops it."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 
 def end_with_owner(owner: str | None) -> None:
-    """Watch the process with this pid, and interrupt ourselves when it is gone. Without an owner the jobs go on until they end."""
+    """Watch the process with this pid, and interrupt ourselves when it ends. Without an owner the jobs run until they end."""
     if not owner:
         return
     try:
         process = psutil.Process(int(owner))
     except psutil.Error:
-        raise Interrupted("its owner is gone") from None
+        raise Interrupted("its owner has ended") from None
 
     def watch() -> None:
         while process_jobs.is_alive(process):
@@ -184,7 +114,7 @@ def end_with_owner(owner: str | None) -> None:
 
 
 def run(jobs: Path, plan: dict[str, Any]) -> None:
-    """Run every task of the plan that has not ended. A task that fails does not stop the next; a dead server fails them all."""
+    """Run every task of the plan that has not ended. After a failed task the next one runs; when the server dies, all fail."""
     server: Server | None = None
     pending = [jobs / task["dir"] for task in plan["tasks"] if process_jobs.is_open(jobs / task["dir"])]
     try:
@@ -208,7 +138,7 @@ def run(jobs: Path, plan: dict[str, Any]) -> None:
 
 
 def run_task(folder: Path, task: dict[str, Any], server: Server | None) -> None:
-    """Run one task to its end, and note how it ended. When the server dies first, the harness is stopped: it would retry for minutes."""
+    """Run one task and write down how it ended. When the server dies first, the harness is stopped: it would retry for minutes."""
     if server and (ended := server.end()):
         _fail(folder, f"{ended} before the task: {server.last_line()}")
         return
@@ -236,7 +166,7 @@ def run_task(folder: Path, task: dict[str, Any], server: Server | None) -> None:
 
 
 def _watch(harness: subprocess.Popen[bytes], server: Server | None) -> int | None:
-    """Wait for the harness; its exit code as a shell would give it, or None when the server died first."""
+    """Wait for the harness; returns its exit code as a shell would give it, or None when the server died first."""
     while True:
         try:
             code = harness.wait(timeout=POLL_SECONDS * 5)
@@ -250,7 +180,7 @@ def _watch(harness: subprocess.Popen[bytes], server: Server | None) -> int | Non
 def start_harness(folder: Path, task: dict[str, Any], url: str | None, adapter: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """Write the task's run_config.yml with the server's URL in it, and start its run.sh in a session of its own.
 
-    `adapter` is the port of nemo-evaluator's own proxy in front of the endpoint, which it reads from ADAPTER_PORT.
+    `adapter` is the port of nemo-evaluator's proxy before the endpoint, which nemo-evaluator reads from ADAPTER_PORT.
     """
     path = folder / "run_config.yml"
     config = yaml_files.load(path.read_text(encoding="utf-8"))
@@ -270,7 +200,7 @@ def start_harness(folder: Path, task: dict[str, Any], url: str | None, adapter: 
 
 
 def take_progress() -> str:
-    """Answer the progress that harnesses post (they write it to a file too, which is what we read); returns the URL to post to."""
+    """Accept the progress that harnesses post, and return the URL for it. They also write it to a file, which is what we read."""
 
     class Sink(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -279,49 +209,24 @@ def take_progress() -> str:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Nothing worth a line."""
+            """Requests are not logged."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return f"http://127.0.0.1:{server.server_port}"
 
 
-def environment(names: dict[str, str], extra: dict[str, str]) -> dict[str, str]:
-    """The environment of a child: ours, `names` (NAME -> `host:OTHER`, `runtime:OTHER` or `lit:TEXT`, as in the config), and `extra`.
-
-    127.0.0.1 never goes through a proxy. This environment's Python comes first on PATH, and the starter benchmarks on PYTHONPATH.
-    Raises BadInput for a variable that is wanted and not set.
-    """
-    child = dict(os.environ)
-    for name, spec in names.items():
-        kind, _, value = str(spec).partition(":")
-        if kind == "lit":
-            child[name] = value
-        elif value in os.environ:
-            child[name] = os.environ[value]
-        else:
-            raise BadInput(f"{value}, wanted by env_vars.{name}, is not set where the jobs were started; `export {value}=…`")
-    child.update(extra)
-    direct = [host.strip() for name in ("no_proxy", "NO_PROXY") for host in child.get(name, "").split(",") if host.strip()]
-    # A lone * means every host, and is understood only when it stands alone.
-    child["NO_PROXY"] = child["no_proxy"] = "*" if "*" in direct else ",".join(dict.fromkeys([*direct, "127.0.0.1", "localhost"]))
-    child["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), child.get("PATH", os.defpath)])
-    child["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), str(ROOT / "helpers" / "harness"), child.get("PYTHONPATH")]))
-    child.setdefault("PYTHONUNBUFFERED", "1")  # logs are looked at while they grow
-    return child
-
-
 def export(jobs: Path, plan: dict[str, Any], is_owned: bool) -> None:
-    """Export the tasks that succeeded to the plan's destinations; what is said is in export.log.
+    """Export the tasks that succeeded to the plan's destinations; the output is in export.log.
 
-    W&B by our own exporter, unless an owner stays to the end and does it where a person sees it; others by the launcher's own command.
+    Our own exporter serves W&B, unless an owner stays to the end and exports where a person sees it; the launcher's serves the others.
     """
     done = [task["job_id"] for task in plan["tasks"] if job_folder.exit_code(jobs / task["dir"]) == 0]
     for destination in plan["export"]["destinations"] if done else []:
         command = [sys.executable, "-m", "nemo_evaluator_launcher.cli.main", "export", *done, "--dest", destination]
         command += ["--config", str(jobs / "export.yml")]
         if destination == WANDB:
-            # A run's jobs lie in it, or in a folder of its name elsewhere (execution.output_dir).
+            # A run's jobs are in its folder, or in a folder of its name elsewhere (execution.output_dir).
             run = jobs.parent if (jobs.parent / "submission.json").exists() else run_folder.RUNS / jobs.parent.name
             if is_owned or not (run / "submission.json").exists():
                 continue
@@ -339,52 +244,8 @@ def export(jobs: Path, plan: dict[str, Any], is_owned: bool) -> None:
             )
 
 
-def end_group(process: subprocess.Popen[bytes], job: str) -> None:
-    """Stop a child and all that it started: SIGTERM, GRACE_SECONDS, SIGKILL.
-
-    What it started is in its process group or, where it left that, carries the mark of its `job`. The child may have ended before.
-    """
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        members = {member.pid: member for member in (*in_group(process.pid), *process_jobs.processes(job, process_jobs.JOB_MARK))}
-        for member in members.values():
-            with contextlib.suppress(psutil.Error):
-                member.send_signal(number)
-        process_jobs.wait_gone(members.values(), process_jobs.GRACE_SECONDS)
-        process.poll()
-        if not members:
-            return
-
-
-def end_all(invocation: str) -> None:
-    """Kill what carries the invocation's mark, except ourselves: what a killed supervisor left, or what was being started just now."""
-    left = [process for process in process_jobs.processes(invocation) if process.pid != os.getpid()]
-    for process in left:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    process_jobs.wait_gone(left, process_jobs.GRACE_SECONDS)
-
-
-def in_group(group: int) -> list[psutil.Process]:
-    """The live processes of a process group."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
-def answers(url: str) -> bool:
-    """Whether a GET of `url` gives status 200 within two seconds, past any proxy."""
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=2) as response:
-            return bool(response.status == HTTPStatus.OK)
-    except (urllib.error.URLError, OSError, http.client.HTTPException):
-        return False
-
-
 def _fail(folder: Path, reason: str) -> None:
-    """Note that a task failed, and why; that we stopped its harness then (nemo-evaluator leaves its marker) does not make it cancelled."""
+    """Write down that a task failed, and why. nemo-evaluator's marker goes: it is there because we stopped the harness, not the user."""
     (folder / "artifacts" / process_jobs.INTERRUPTED_MARKER).unlink(missing_ok=True)
     with (folder / "logs" / "client_stdout.log").open("a", encoding="utf-8") as log:
         log.write(f"error: {reason}\n")

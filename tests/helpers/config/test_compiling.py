@@ -1,4 +1,4 @@
-"""The compile step as a whole: our configs, precedence, what stays open, and what a person is told."""
+"""The compile step as a whole: our configs, precedence, what stays open, and messages."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_everything_is_resolved_but_the_artifact_and_nothing_is_open(tmp_path: P
         (SLURM + "export: {wandb: {project: '???'}}\n", r"mine\.yaml:9: export\.wandb\.project has no value"),
     ],
 )
-def test_what_is_required_and_open_is_named_with_the_mend(text: str, message: str, tmp_path: Path) -> None:
+def test_what_is_required_and_open_is_named_with_the_fix(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=message):
         compile_text(tmp_path, text)
 

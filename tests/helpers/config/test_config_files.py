@@ -37,10 +37,10 @@ def test_a_path_is_absolute_or_from_where_the_person_stands(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("lcal", r"CONFIG=lcal: no such config \(did you mean local\?\); configs: .*default, .*; or give a path"),
-        ("no/such.yaml", r"CONFIG=no/such\.yaml: no such config; configs: "),
+        ("lcal", r"CONFIG=lcal: there is no such config \(did you mean local\?\); configs: .*default, .*; or give a path"),
+        ("no/such.yaml", r"CONFIG=no/such\.yaml: there is no such config; configs: "),
         ("configs/", "is a folder; name the YAML file in it"),
-        ("a\nb", r"a name or a path on one line was expected"),
+        ("a\nb", r"expected a name or a path on one line"),
         ("a\x1b[31m", "on one line"),
         ("x" * 5000, "no such config"),
         ("/" + "x" * 5000 + ".yaml", "no such config"),
@@ -77,18 +77,18 @@ def test_an_empty_file_is_an_empty_config(tmp_path: Path) -> None:
         ("a: *nobody\n", ":1: not YAML: found undefined alias"),
         ("a: !!python/object:os.system x\n", ":1: not YAML: could not determine a constructor"),
         ("a: 1\n---\nb: 2\n", ":2: not YAML: .*another document"),
-        ("- a\n", ":1: `key: value` lines were expected, not a list"),
-        ("text\n", ":1: `key: value` lines were expected, not plain text"),
-        ("? [a, b]\n: c\n", ":1: a key in one word was expected"),
+        ("- a\n", ":1: expected `key: value` lines, found a list"),
+        ("text\n", ":1: expected `key: value` lines, found plain text"),
+        ("? [a, b]\n: c\n", ":1: expected one word as a key"),
         ("a: &a [*a]\n", ":1: an alias"),
         ("x: 1\na: &a\n  b: *a\n", ":2: an alias"),
         (f"a: {DEEP}\n", "nested too deeply"),
-        (BOMB, "more than 30000 values; its aliases"),
+        (BOMB, "more than 30000 values: its aliases"),
         ("a: \x01\n", "not YAML"),
     ],
     ids=range(17),
 )
-def test_a_mistake_of_yaml_is_told_with_its_line_and_mend(text: str, message: str, tmp_path: Path) -> None:
+def test_a_mistake_of_yaml_is_reported_with_its_line_and_fix(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(BadInput, match=rf"c\.yaml.*{message}" if message[0] != ":" else rf"c\.yaml{message}"):
         config_files.load_yaml(tmp_path / "c.yaml")

@@ -43,10 +43,10 @@ def check(folder, text, profile=""):
         ('[artifacts]\nbackend = "fille"', r"expected one of wandb, file \(did you mean file\?\)"),
         ("[artifacts.manifest]\n\nroot = 3", r"env.toml:3 \[artifacts\]: manifest.root: 3"),
         ("[C.wandb]\nproject = 3", r"env.toml:2 \[C\]: wandb.project: 3"),
-        ("account = 'x'", r"account: a section was expected: \[account\]"),
+        ("account = 'x'", r"account: expected a section \[account\]"),
     ],
 )
-def test_a_mistake_is_named_with_its_line_and_mend(tmp_path, text, message):
+def test_a_mistake_is_named_with_its_line_and_fix(tmp_path, text, message):
     with pytest.raises(BadInput, match=message):
         check(tmp_path, text)
 
@@ -104,7 +104,7 @@ def test_what_only_sounds_like_a_secret_is_none(tmp_path, line):
 
 def test_a_field_that_nobody_knows_is_a_notice_with_its_line(tmp_path):
     (notice,) = check(tmp_path, '[C]\nexecutor = "lepton"\nnode_group = "x"\n')
-    assert notice == f"{tmp_path}/env.toml:3 [C]: node_group is no field of a profile that evalmake knows; it stays in run.env"
+    assert notice == f"{tmp_path}/env.toml:3 [C]: evalmake does not know the field node_group; it is only kept in run.env"
 
 
 def test_with_a_profile_the_mistakes_of_others_are_left_alone_but_not_those_of_its_parents(tmp_path):

@@ -1,4 +1,4 @@
-"""Interpolations: all resolved but ${art:…}; what cannot be resolved names its key, line and mend."""
+"""Interpolations: all resolved but ${art:…}; what cannot be resolved names its key, line and fix."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_everything_is_resolved_but_artifacts(text: str, value: Any, tmp_path: P
         ("${a b}", r"write \$\{key\}, or"),
     ],
 )
-def test_what_cannot_be_resolved_names_key_line_and_mend(text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_resolved_names_key_line_and_fix(text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_API_KEY", "swordfish")
     with pytest.raises(BadInput, match=rf"mine\.yaml:9: export\.wandb\.project: .*{message}") as caught:
         value_of(tmp_path, text)

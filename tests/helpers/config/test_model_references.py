@@ -77,7 +77,7 @@ def test_models_are_looked_up_in_one_place_and_w_and_b_wins_where_both_are_there
 
 
 @pytest.mark.parametrize("settings", [{"backend": "file"}, {"wandb": False}, {"backend": "file", "manifest": {}}])
-def test_a_file_backend_without_a_root_is_refused_with_the_mend(settings: Mapping[str, Any]) -> None:
+def test_a_file_backend_without_a_root_is_refused_with_the_fix(settings: Mapping[str, Any]) -> None:
     with pytest.raises(BadInput, match=r"no root; write `root = .*env\.toml"):
         model_references.place({"run": {"artifacts": settings}})
 

@@ -109,7 +109,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "message"), REFUSED, ids=[text for text, _ in REFUSED])
-def test_an_override_that_means_nothing_is_refused_with_the_mend(text: str, message: str, tmp_path: Path) -> None:
+def test_an_override_that_means_nothing_is_refused_with_the_fix(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput) as caught:
         compile_text(tmp_path, SLURM, overrides=[text])
     assert message in str(caught.value)

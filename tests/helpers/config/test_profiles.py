@@ -78,7 +78,7 @@ def test_a_profile_that_cannot_be_is_refused_with_line_and_list(text: str, name:
     ("text", "line"),
     [("[A\n", 1), ("[A]\nx = \n", 2), ("[A]\n\nx = 1\nx = 2\n", 4), ("[A]\n[A]\n", 2), ('[A]\nx = "a\n', 2), ("[A]\nx = 08\n", 2)],
 )
-def test_an_error_of_toml_is_told_with_its_line(text: str, line: int, tmp_path: Path) -> None:
+def test_an_error_of_toml_is_reported_with_its_line(text: str, line: int, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=rf"env\.toml:{line}: not TOML: "):
         loaded(tmp_path, text)
 

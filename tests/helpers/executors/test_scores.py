@@ -125,11 +125,11 @@ def test_only_tasks_that_succeeded_have_rows_and_failed_samples_are_told(tmp_pat
     files.validate(files.seal_json(found), "results", "results")
     assert [row["task"] for row in found["rows"]] == ["good"]
     assert [entry["state"] for entry in found["tasks"]] == ["SUCCEEDED", "FAILED"]
-    assert scores.notices(found) == ["good: 6 of 10 samples failed and are in no score"]
+    assert scores.notices(found) == ["good: 6 of 10 samples failed and count in no score"]
     results._print(found)
     told = capsys.readouterr()
     assert "0.500 ± 0.250 (4)" in told.out
-    assert "6 of 10 samples failed and are in no score" in told.err
+    assert "6 of 10 samples failed and count in no score" in told.err
 
 
 def test_a_success_without_a_number_is_a_failure(tmp_path: Path) -> None:

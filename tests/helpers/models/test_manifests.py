@@ -73,16 +73,16 @@ def test_a_version_or_name_that_is_not_there_is_told_with_those_that_are(registr
 def test_what_was_half_written_or_makes_no_sense_is_told_by_its_file(registry: Manifests, root: Path) -> None:
     folder = root / "ModelArtifact-rl"
     (folder / "latest").write_text("v3")
-    with pytest.raises(BadInput, match=r"latest.* says 'v3', and there is no such version; it has v1, v2, v10"):
+    with pytest.raises(BadInput, match=r"latest.* says 'v3', but there is no such version; the versions are v1, v2, v10"):
         registry.find("run.model", reference("rl:latest"), True)
     (folder / "v3").mkdir()
-    with pytest.raises(BadInput, match=r"v3.* has no manifest\.json: it was not written to its end"):
+    with pytest.raises(BadInput, match=r"v3.* has no manifest\.json: writing it was interrupted"):
         registry.find("run.model", reference("rl:latest"), True)
     (folder / "v3/manifest.json").write_text('{"path": ')
     with pytest.raises(BadInput, match=r"v3.*/manifest\.json: not JSON"):
         registry.find("run.model", reference("rl:latest"), True)
     (folder / "v3/manifest.json").write_text("[]")
-    with pytest.raises(BadInput, match=r"a JSON object was expected"):
+    with pytest.raises(BadInput, match=r"expected a JSON object"):
         registry.find("run.model", reference("rl:latest"), True)
 
 
@@ -103,7 +103,7 @@ def test_a_root_that_is_not_there_is_told_with_where_it_was_looked_for(tmp_path:
 
 
 def test_a_root_that_cannot_be_asked_is_not_one_that_has_no_such_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadInput, match=r"mend root|another package"):
+    with pytest.raises(BadInput, match=r"fix root|another package"):
         Manifests("nosuch://x", None).find("run.model", reference("rl:v1"), True)
     with pytest.raises(Unreachable, match="could not be read"):
         Manifests("http://127.0.0.1:9/artifacts", None).find("run.model", reference("rl:v1"), True)

@@ -73,8 +73,8 @@ def test_an_artifact_of_references_is_where_they_point_to(server: WandbDouble, r
 @pytest.mark.parametrize(
     ("references", "why"),
     [
-        ({}, "it refers to no file:// path"),
-        ({"a": "s3://bucket/a"}, "not a path of a filesystem"),
+        ({}, "it has no file:// reference"),
+        ({"a": "s3://bucket/a"}, "is not a path of a filesystem"),
         ({"a": "file:///one/a", "b": "file:///two/b"}, "not in one folder"),
     ],
 )
@@ -95,7 +95,7 @@ def test_an_artifact_that_is_in_no_filesystem_says_why(server: WandbDouble, refe
             r"W&B project my-team/nemotron has no artifact rll \(did you mean ModelArtifact-rl\?\); it has ModelArtifact-rl, Mod",
         ),
         ("ModelArtifact-slt:v0", r"did you mean ModelArtifact-sft"),
-        ("my-team/nemo/rl:v0", r"has no project my-team/nemo that you may see; check \[wandb\]"),
+        ("my-team/nemo/rl:v0", r"has no project my-team/nemo, or you may not see it; check \[wandb\]"),
     ],
 )
 def test_what_is_not_there_is_told_with_what_is(server: WandbDouble, text: str, message: str) -> None:

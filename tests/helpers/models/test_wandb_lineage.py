@@ -106,7 +106,7 @@ def test_a_run_that_is_offline_declares_what_needs_no_server(server: WandbDouble
 def test_a_model_that_is_gone_is_said_by_its_name(server: WandbDouble, tmp_path: Path) -> None:
     done = declare(server, tmp_path, *documents("v9"))
     assert done.returncode == 1
-    assert "error: my-team/nemotron/ModelArtifact-rl:v9 was evaluated, and is gone from W&B" in done.stderr
+    assert "error: my-team/nemotron/ModelArtifact-rl:v9 was evaluated, but is gone from W&B" in done.stderr
     assert results_in(server) == []
 
 

@@ -68,7 +68,7 @@ def test_a_model_that_is_named_by_artifact_is_where_model_json_says_and_refused_
     made = launcher_config(given, tmp_path / RUN, models={"model": {"path": "/lustre/rl/3", "version": "v3"}})
     assert made["deployment"]["checkpoint_path"] == "/lustre/rl/3"
     assert made["deployment"]["extra_args"] == "--seed 1 --tag v3"
-    with pytest.raises(BadInput, match=r"\$\{art:model,path\} is not resolved.*resolve_model.py"):
+    with pytest.raises(BadInput, match=r"\$\{art:model,path\} is not in model\.json; .*resolve_model.py"):
         launcher_config(given, tmp_path / RUN)
 
 

@@ -14,9 +14,8 @@ import psutil
 import pytest
 
 from helpers.common.errors import BadInput
+from helpers.executors.process import children, start
 from helpers.executors.process import jobs as process_jobs
-from helpers.executors.process import start
-from helpers.executors.process import supervisor as process_supervisor
 from local_jobs import DONE, LONG, ended, left, make_jobs, plan_of, reasons, served_by, states, supervisor_pid, until
 
 
@@ -286,12 +285,12 @@ def test_only_the_loopback_goes_past_the_user_s_proxy(before: dict[str, str], af
         monkeypatch.delenv(name, raising=False)
     for name, value in {"HTTPS_PROXY": "http://proxy:3128", **before}.items():
         monkeypatch.setenv(name, value)
-    child = process_supervisor.environment({}, {})
+    child = children.environment({}, {})
     assert child["NO_PROXY"] == child["no_proxy"] == after
     assert child["HTTPS_PROXY"] == "http://proxy:3128"
 
 
 def test_a_variable_that_is_wanted_and_not_set_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ABSENT", raising=False)
-    with pytest.raises(BadInput, match=r"ABSENT, wanted by env_vars\.KEY"):
-        process_supervisor.environment({"KEY": "host:ABSENT"}, {})
+    with pytest.raises(BadInput, match=r"env_vars\.KEY needs ABSENT"):
+        children.environment({"KEY": "host:ABSENT"}, {})

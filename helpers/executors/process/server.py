@@ -1,0 +1,98 @@
+"""The model server of an evaluation on this machine."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from helpers.common.errors import StepFailed
+from helpers.common.files import ROOT
+from helpers.executors import job_folder
+from helpers.executors.process import jobs as process_jobs
+from helpers.executors.process import ports
+from helpers.executors.process.children import end_group, environment
+
+POLL_SECONDS = 0.1
+
+
+class Server:
+    """The model server: starts on a free port, and is stopped with everything that it started."""
+
+    def __init__(self, jobs: Path, deployment: dict[str, Any]) -> None:
+        """`deployment` is that of plan.json: command, port (0: any free one), health (URL path), readiness_timeout (seconds), env."""
+        self.deployment = deployment
+        self.log = jobs / "server.log"
+        self.job = f"{os.environ.get(process_jobs.MARK, '')}.server"
+        self.port = 0
+        self.reserved: ports.Port | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it is healthy. Raises StepFailed when it ends first, or is not healthy in time."""
+        self.reserved = None if self.deployment["port"] else ports.reserve()
+        self.port = self.reserved.number if self.reserved else self.deployment["port"]
+        if ports.answers(self.port):
+            raise StepFailed(f"port {self.port} is in use; stop what listens there, or set deployment.port=0 for any free one")
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                ["bash", "-c", self.deployment["command"]],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env=environment(
+                    self.deployment["env"],
+                    {"PORT": str(self.port), process_jobs.JOB_MARK: self.job, **self.deployment["variables"]},
+                ),
+                start_new_session=True,
+            )
+        self._wait_until_healthy()
+
+    def _wait_until_healthy(self) -> None:
+        timeout = self.deployment["readiness_timeout"]
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if (ended := self.end()) is not None:
+                raise StepFailed(f"{ended} before it was ready: {self.last_line()}")
+            if answers(f"http://127.0.0.1:{self.port}{self.deployment['health']}"):
+                return
+            time.sleep(POLL_SECONDS)
+        self.stop()
+        raise StepFailed(f"the server was not healthy within {timeout} s (execution.endpoint_readiness_timeout): {self.last_line()}")
+
+    def end(self) -> str | None:
+        """How it ended, or None while it runs."""
+        code = self.process.poll() if self.process else None
+        return None if code is None else "the server " + (f"ended with code {code}" if code >= 0 else f"was killed by signal {-code}")
+
+    def last_line(self) -> str:
+        """The last line of the server's log, and where the log is."""
+        try:
+            lines = job_folder.tail(self.log, 4000)
+        except OSError:
+            lines = []
+        log = self.log.relative_to(ROOT) if self.log.is_relative_to(ROOT) else self.log
+        return f"{lines[-1][:300] if lines else 'its log is empty'} (log: {log})"
+
+    def stop(self) -> None:
+        """Stop it and everything that it started."""
+        if self.process:
+            end_group(self.process, self.job)
+        if self.reserved:
+            self.reserved.release()
+
+
+def answers(url: str) -> bool:
+    """Whether a GET of `url` gives status 200 within two seconds, past any proxy."""
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=2) as response:
+            return bool(response.status == HTTPStatus.OK)
+    except (urllib.error.URLError, OSError, http.client.HTTPException):
+        return False
