@@ -30,9 +30,6 @@ WORDS = {word for one in registry.descriptions() for word in (one.name, one.laun
 AMBIGUOUS = {"local"}
 HOLDERS = {"type", "executor", "kind", "execution_type"}
 
-# Modules that still decide by an executor's name. Only to be shortened.
-COMPARING = {"helpers/images/references.py", "helpers/steps/sweep.py"}
-
 
 # ---- Imports -------------------------------------------------------------------------------------------------------------------------
 
@@ -248,7 +245,7 @@ def read_by(node: ast.AST) -> Iterator[object]:
 
 
 def test_only_the_executors_decide_by_an_executors_name() -> None:
-    assert {name: lines for name, lines in comparing(ROOT).items() if name not in COMPARING} == {}
+    assert comparing(ROOT) == {}
 
 
 @pytest.mark.parametrize(
