@@ -84,6 +84,7 @@ def desk(tmp_path: Path) -> Desk:
 EXPORT = {"type": "slurm", "auto_export": {"enabled": True, "destinations": ["wandb"]}}
 
 
+@pytest.mark.slow
 def test_the_seeds_sentence_and_the_file(desk: Desk) -> None:
     desk.login()
     desk.configure(execution=EXPORT)
@@ -123,6 +124,7 @@ def test_no_planted_secret_is_printed_or_written(desk: Desk) -> None:
         assert secret not in "".join(texts)
 
 
+@pytest.mark.slow
 def test_what_is_missing_stops_with_one_line_and_no_file_and_a_dry_run_lists_it(desk: Desk) -> None:
     desk.configure(execution=EXPORT, run={}, env_vars={"HF_TOKEN": "host:HF_TOKEN"})
     done = desk.start()
@@ -212,6 +214,7 @@ def double(desk: Desk) -> Iterator[WandbDouble]:
         yield double
 
 
+@pytest.mark.slow
 def test_a_check_asks_the_configured_server_once_whether_the_key_may_write(desk: Desk, double: WandbDouble) -> None:
     done = desk.again("--check", WANDB_BASE_URL=double.url)
     assert done.returncode == 0, done.stderr
@@ -221,6 +224,7 @@ def test_a_check_asks_the_configured_server_once_whether_the_key_may_write(desk:
     assert files.read_json(desk.out, "credentials")["wandb"] == {"mode": "online", "export": True, **where}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--check", "--preflight"])
 def test_a_refused_key_stops_and_nothing_is_written(desk: Desk, double: WandbDouble, option: str) -> None:
     double.expired.add(KEY)
@@ -231,6 +235,7 @@ def test_a_refused_key_stops_and_nothing_is_written(desk: Desk, double: WandbDou
     assert not desk.out.exists()
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_exit_3_of_a_check_and_a_notice_of_a_preflight(desk: Desk, double: WandbDouble) -> None:
     double.off()
     assert desk.again("--check", WANDB_BASE_URL=double.url).returncode == 3
@@ -242,6 +247,7 @@ def test_a_server_that_does_not_answer_is_exit_3_of_a_check_and_a_notice_of_a_pr
     assert desk.out.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
 def test_nothing_is_asked_where_nothing_is_exported_online_and_never_in_a_dry_run(desk: Desk, double: WandbDouble, mode: str) -> None:
     assert desk.again("--check", WANDB_BASE_URL=double.url, WANDB_MODE=mode).returncode == 0

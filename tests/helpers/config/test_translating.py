@@ -135,6 +135,7 @@ def test_the_new_place_counts_before_the_old_one(tmp_path: Path) -> None:
     assert compile_text(tmp_path, text).config["deployment"]["env_vars"] == {"A": "lit:new"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", ["deployment", "evaluation"])
 def test_sections_that_are_null_take_old_forms_too(section: str, tmp_path: Path) -> None:
     text = with_lines(SLURM, execution=f"env_vars: {{{section}: {{A: 'lit:x'}}}}", **{section: "env_vars: null"})

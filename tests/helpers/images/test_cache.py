@@ -21,6 +21,8 @@ from helpers.images.cache import Lookup, Store
 from registry_double import INDEX, RegistryDouble, digest_of, index_of
 from slurm_double import SlurmDouble
 
+pytestmark = pytest.mark.slow
+
 HERE = Cluster("here", tunnel="local")
 HOST = "registry.example"
 MODEL = f"{HOST}/team/model:1"

@@ -25,6 +25,8 @@ from helpers.images.import_job import Resources
 from registry_double import RegistryDouble
 from slurm_double import SlurmDouble
 
+pytestmark = pytest.mark.slow
+
 HERE = Cluster("here", tunnel="local")
 ME, HOST = pwd.getpwuid(os.getuid()).pw_name, os.uname().nodename
 MODEL = "registry.example/team/model:1"
