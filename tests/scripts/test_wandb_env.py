@@ -15,6 +15,8 @@ import pytest
 from helpers.common import files
 from wandb_double import WandbDouble
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = files.ROOT / "scripts" / "wandb_env.py"
 KEY = "0123456789abcdef0123456789abcdef01234567"
 SECRET = "planted-S3cret"
@@ -84,7 +86,6 @@ def desk(tmp_path: Path) -> Desk:
 EXPORT = {"type": "slurm", "auto_export": {"enabled": True, "destinations": ["wandb"]}}
 
 
-@pytest.mark.slow
 def test_the_seeds_sentence_and_the_file(desk: Desk) -> None:
     desk.login()
     desk.configure(execution=EXPORT)
@@ -124,7 +125,6 @@ def test_no_planted_secret_is_printed_or_written(desk: Desk) -> None:
         assert secret not in "".join(texts)
 
 
-@pytest.mark.slow
 def test_what_is_missing_stops_with_one_line_and_no_file_and_a_dry_run_lists_it(desk: Desk) -> None:
     desk.configure(execution=EXPORT, run={}, env_vars={"HF_TOKEN": "host:HF_TOKEN"})
     done = desk.start()
@@ -214,7 +214,6 @@ def double(desk: Desk) -> Iterator[WandbDouble]:
         yield double
 
 
-@pytest.mark.slow
 def test_a_check_asks_the_configured_server_once_whether_the_key_may_write(desk: Desk, double: WandbDouble) -> None:
     done = desk.again("--check", WANDB_BASE_URL=double.url)
     assert done.returncode == 0, done.stderr
@@ -224,7 +223,6 @@ def test_a_check_asks_the_configured_server_once_whether_the_key_may_write(desk:
     assert files.read_json(desk.out, "credentials")["wandb"] == {"mode": "online", "export": True, **where}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("option", ["--check", "--preflight"])
 def test_a_refused_key_stops_and_nothing_is_written(desk: Desk, double: WandbDouble, option: str) -> None:
     double.expired.add(KEY)
@@ -235,7 +233,6 @@ def test_a_refused_key_stops_and_nothing_is_written(desk: Desk, double: WandbDou
     assert not desk.out.exists()
 
 
-@pytest.mark.slow
 def test_a_server_that_does_not_answer_is_exit_3_of_a_check_and_a_notice_of_a_preflight(desk: Desk, double: WandbDouble) -> None:
     double.off()
     assert desk.again("--check", WANDB_BASE_URL=double.url).returncode == 3
@@ -247,7 +244,6 @@ def test_a_server_that_does_not_answer_is_exit_3_of_a_check_and_a_notice_of_a_pr
     assert desk.out.exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
 def test_nothing_is_asked_where_nothing_is_exported_online_and_never_in_a_dry_run(desk: Desk, double: WandbDouble, mode: str) -> None:
     assert desk.again("--check", WANDB_BASE_URL=double.url, WANDB_MODE=mode).returncode == 0

@@ -104,6 +104,7 @@ OLD_FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", OLD_FORMS)
 def test_an_old_form_is_translated_with_a_notice_that_names_its_line_and_the_launcher_takes_the_result(
     form: str, tmp_path: Path, clean_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
