@@ -67,7 +67,7 @@ def _rsync(cluster: Cluster, words: list[str], timeout: float, options: list[str
         _refuse(cluster, code, said)
         if attempt > 1:
             raise lost(cluster, said, doing=" while copying")
-        console.info(f"the connection to {cluster} was lost while copying: trying once more")
+        console.notice(f"the connection to {cluster} was lost while copying: trying once more")
 
 
 def _run(cluster: Cluster, words: list[str], timeout: float) -> tuple[int, str]:

@@ -3,7 +3,7 @@
 The launcher's own exporter (exporters/wandb.py of 0.2.6) makes another run every time it exports a task, leaves out standard errors and
 sample counts, lets equal metric names of two tasks overwrite each other (`multi_task`), and reports a failure only in a log that nobody
 reads. The runs here have ids that follow from the invocation, so that exporting twice changes nothing. The names of metrics are the
-launcher's. On a cluster the launcher's export job writes the scores first, under the same ids (helpers/executors/slurm/submission.py).
+launcher's. On a cluster the launcher's export job writes the scores first, under the same ids (helpers/executors/slurm/job_scripts.py).
 """
 
 from __future__ import annotations

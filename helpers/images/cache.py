@@ -14,7 +14,7 @@ from helpers.common import console
 from helpers.common.errors import StepFailed, Unreachable, one_line
 from helpers.images import references, registry
 from helpers.images.references import Image
-from helpers.images.registry import Answer
+from helpers.images.registry import Reply
 
 OK, NOT_FOUND, TOO_MANY = 200, 404, 429
 REFUSED = (401, 403)
@@ -149,14 +149,14 @@ def sidecars(frames: list[Frame]) -> list[Stored]:
     return found
 
 
-def _answer(frame: Frame, frames: list[Frame]) -> Answer:
+def _answer(frame: Frame, frames: list[Frame]) -> Reply:
     status, digest, kind, realm, host_line, realm_line, words = (*frame.data.decode("utf-8", "replace").split("\n"), *[""] * 7)[:7]
     index = next((one.text for one in frames if one.kind == "index" and one.key == frame.key), None)
     number = int(status) if status.isdecimal() else 0
-    return Answer(number, digest, kind, realm, host_line == "yes", realm_line == "yes", words, index)
+    return Reply(number, digest, kind, realm, host_line == "yes", realm_line == "yes", words, index)
 
 
-def _ask_here(answers: dict[Image, Answer], asked: list[Image]) -> None:
+def _ask_here(answers: dict[Image, Reply], asked: list[Image]) -> None:
     """Ask from this machine what the cluster could not reach."""
     unheard = [image for image in asked if image not in answers or not answers[image].status]
     for image, answer in zip(unheard, registry.ask(unheard), strict=True):
@@ -164,7 +164,7 @@ def _ask_here(answers: dict[Image, Answer], asked: list[Image]) -> None:
             answers[image] = answer
 
 
-def _judge(one: Lookup, answer: Answer, store: Store, whole: bool) -> bool:
+def _judge(one: Lookup, answer: Reply, store: Store, whole: bool) -> bool:
     """Fill in the digests, or what is wrong. Returns whether that needs the index itself."""
     image = one.image
     if answer.status != OK:
@@ -194,7 +194,7 @@ def _judge(one: Lookup, answer: Answer, store: Store, whole: bool) -> bool:
     return False
 
 
-def trouble_of(image: Image, answer: Answer) -> str:
+def trouble_of(image: Image, answer: Reply) -> str:
     """Why a registry gives no digest, and the fix."""
     name, host = image.canonical, image.registry.partition(":")[0]
     if answer.status in REFUSED:

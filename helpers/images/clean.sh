@@ -28,7 +28,7 @@ main() {
   if ((${#REMOVE[@]})); then
     for path in ${REMOVE[@]+"${REMOVE[@]}"}; do
       [[ ${path%/*} == "$shared" || ${path%/*} == "$own" ]] && [[ ${path##*/} =~ ^(\.layers-|\.failed\.|\.done\.).|\.(sqsh|json)$ ]] || continue
-      if said=$(rm -rf -- "$path" 2>&1); then frame removed - "$path"; else frame kept - "$path"$'\n'"$said"; fi
+      said=$(rm -rf -- "$path" 2>&1) || frame kept - "$path"$'\n'"$said"
     done
   else
     list_all "$shared"

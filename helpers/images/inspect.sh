@@ -40,8 +40,6 @@ main() {
         ask "$index" < /dev/null &
       fi
     done
-  else
-    frame no-curl - ""
   fi
   # While the registries are asked:
   frame who - "$me@$here"

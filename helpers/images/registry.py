@@ -1,4 +1,4 @@
-"""Asking a container registry for a digest from this machine, for clusters that cannot reach it (on_cluster/registry.sh)."""
+"""Asking a container registry for a digest from this machine, for clusters that cannot reach it (registry.sh)."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ ACCEPT = ", ".join(
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A registry's answer about an image.
+class Reply:
+    """A registry's reply about an image.
 
     `status`: of HTTP, 0 for no answer; `digest` and `type`: of what the tag names; `index`: its text, where the tag names an index;
     `realm`: the host that gives tokens; `host_line`, `realm_line`: whether the credentials that were read have a line for the registry
@@ -51,7 +51,7 @@ class Answer:
         return "index" in self.type or "manifest.list" in self.type
 
 
-def ask(images: list[Image]) -> list[Answer]:
+def ask(images: list[Image]) -> list[Reply]:
     """The answers about these images, in their order: all asked at once, with the credentials of `docker login`."""
     if not images:
         return []
@@ -59,7 +59,7 @@ def ask(images: list[Image]) -> list[Answer]:
         return list(pool.map(_ask, images))
 
 
-def _ask(image: Image) -> Answer:
+def _ask(image: Image) -> Reply:
     """HEAD first: registries that limit pulls count a GET as one."""
     url = f"https://{image.registry}/v2/{image.name}/manifests/{image.digest or image.tag}"
     headers = {"Accept": ACCEPT}
@@ -76,9 +76,9 @@ def _ask(image: Image) -> Answer:
             answer = http_client.request("GET", url, SECONDS, follow_redirects=True, headers=headers)
             status, digest = answer.status_code, digest or "sha256:" + hashlib.sha256(answer.content).hexdigest()
             index = answer.content.decode("utf-8", "replace") if kind in INDEXES else None
-        return Answer(status, digest, kind, index=index, here=True)
+        return Reply(status, digest, kind, index=index, here=True)
     except (http_client.NoAnswer, ValueError) as error:
-        return Answer(0, words=str(error), here=True)
+        return Reply(0, words=str(error), here=True)
 
 
 def _authorization(image: Image, challenge: str) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -83,14 +82,17 @@ class Slurm(Executor):
 
     def job_scripts(self, data: Document) -> Iterator[tuple[str, str]]:
         """The sbatch script of each task, as it would be submitted. Raises StepFailed with the launcher's own words."""
+        job_scripts, before = _job_scripts(None), dict(os.environ)
         # The launcher looks up host: variables, which a dry run need not have.
-        names = set(re.findall(r"\bhost:([A-Za-z_]\w*)", yaml_files.dump(data)))
-        job_scripts = _job_scripts(None)
-        with _environment(dict.fromkeys(names, "from-the-environment")), api.talking_to(None):
-            try:
+        os.environ.update(dict.fromkeys(re.findall(r"\bhost:([A-Za-z_]\w*)", yaml_files.dump(data)), "from-the-environment"))
+        try:
+            with api.talking_to(None):
                 texts = list(job_scripts.texts(data))
-            except (ValueError, RuntimeError, KeyError) as error:
-                raise StepFailed(f"nemo-evaluator-launcher cannot write the job scripts: {one_line(error)}") from error
+        except (ValueError, RuntimeError, KeyError) as error:
+            raise StepFailed(f"nemo-evaluator-launcher cannot write the job scripts: {one_line(error)}") from error
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
         yield from texts
 
     # ---- Submitting ------------------------------------------------------------------------------------------------------------------
@@ -207,21 +209,6 @@ def _job_scripts(log: Path | None) -> ModuleType:
     with api.talking_to(log):
         from helpers.executors.slurm import job_scripts
     return job_scripts
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """These environment variables meanwhile."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 EXECUTOR = Slurm()

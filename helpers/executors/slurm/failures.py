@@ -81,7 +81,7 @@ CAUSES = [
     _cause(
         "slurm",
         r"Maximum total walltime .* exceeded",
-        "the resumed jobs have used up max_walltime",
+        "max_walltime was reached by the job and its successors",
         "raise execution.max_walltime, or evaluate fewer samples",
         "client",
         "TIMED_OUT",

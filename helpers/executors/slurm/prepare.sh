@@ -11,7 +11,6 @@
 # shellcheck disable=SC2154
 main() {
   local said path index tested
-  frame who - "$me@$here"
   # 1 MiB: an empty file fits on a full disk, and only writing shows a quota.
   if said=$({ mkdir -p -- "$RUNDIR" && head -c 1048576 /dev/zero > "$RUNDIR/.probe.$$"; } 2>&1); then
     rm -f -- "$RUNDIR/.probe.$$"

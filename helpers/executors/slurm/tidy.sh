@@ -11,10 +11,7 @@ main() {
     for id in ${found_ids[@]+"${found_ids[@]}"}; do
       [ -z "${job_waits[$id]-}" ] || ids+=("$id")
     done
-    if ((${#ids[@]})); then
-      slurm scancel "${ids[@]}" > /dev/null 2>&1
-      frame removed - "${ids[*]}"
-    fi
+    if ((${#ids[@]})); then slurm scancel "${ids[@]}" > /dev/null 2>&1; fi
   fi
   finish
 }

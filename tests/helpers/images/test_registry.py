@@ -17,7 +17,7 @@ from registry_double import DOCKER_LIST, INDEX, RegistryDouble, digest_of, index
 USER, PASSWORD = "reader", "s3cret"
 
 
-def ask(double: RegistryDouble, name: str = "team/model:1") -> asking.Answer:
+def ask(double: RegistryDouble, name: str = "team/model:1") -> asking.Reply:
     return asking.ask([references.parse(f"{double.address}/{name}")])[0]
 
 

@@ -92,7 +92,7 @@ KNOWN: dict[str, tuple[dict[str, str], str, str, str, str]] = {
     "server died": ({"slurm": XTRACE + DIED, "server": "x\n"}, "FAILED", "FAILED", "died before it was ready.*WHICH=server", "server"),
     "judge died": ({"slurm": "judge server process 7 died\n"}, "FAILED", "FAILED", "died before it was ready", "server"),
     "max_walltime": (
-        {"slurm": MAX_WALLTIME, "client": "50%\n"}, "FAILED", "TIMED_OUT", "used up max_walltime.*execution.max_walltime", "client",
+        {"slurm": MAX_WALLTIME, "client": "50%\n"}, "FAILED", "TIMED_OUT", "max_walltime was reached.*execution.max_walltime", "client",
     ),
     "memory": ({"slurm": XTRACE + OOM, "client": "x\n"}, "FAILED", "OUT_OF_MEMORY", "more memory than the job had.*mem in env", "client"),
     "memory by Slurm": ({"slurm": OOM}, "OUT_OF_MEMORY", "OUT_OF_MEMORY", "more memory than the job had", "client"),
