@@ -227,7 +227,7 @@ help: ## show this page
 
 # ---- For those who work on evalmake itself -------------------------------------------------------------------------------------------
 # The checks of the code run beside the tests, and what they say is printed below.
-check: $(installed)/pipeline $(installed)/dev ## what takes a minute: ruff, mypy, and the tests without a server, a cluster or a sleep
+check: $(installed)/pipeline $(installed)/dev ## in a minute: ruff, mypy, and the tests without a server, a cluster or a sleep
 	@said=$$(mktemp)
 	trap 'rm -f "$$said"' EXIT
 	{ $(PY) -m ruff check -q . && $(PY) -m ruff format -q --check . && $(PY) -m mypy; } > "$$said" 2>&1 &
@@ -253,7 +253,7 @@ cluster-eval: $(installed)/pipeline ## evaluate the toy model on the test cluste
 test-cluster: $(installed)/pipeline $(installed)/dev ## only the tests on the test cluster (root)
 	@$(PY) -m pytest tests/cluster
 
-test-faults: setup $(installed)/dev ## only what goes wrong: kills at every instant, where `make test` takes three of each kind (root)
+test-faults: setup $(installed)/dev ## only what goes wrong, with kills at every instant, not at three of a kind (root)
 	@$(PY) -m pytest --instants=all tests/cluster/test_faults_submit.py tests/cluster/test_faults_watch.py tests/test_faults_local.py \
 	  tests/test_make.py::test_a_step_killed_anywhere_goes_on_with_the_same_command
 

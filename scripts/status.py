@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from helpers.common import flags, run_folder, step
 from helpers.common.errors import BadInput, run_main
 from helpers.executors import submissions
-from helpers.steps import follow, status
+from helpers.steps import status
 
 
 def main(arguments: list[str]) -> None:
@@ -42,6 +42,8 @@ def main(arguments: list[str]) -> None:
         raise BadInput("--out and --follow take one --submission; --save writes the status of several")
     found = [submissions.read(path) for path in options.submission]
     if options.follow:
+        from helpers.steps import follow  # it imports the rules for credentials (0.05 s), which no other status needs
+
         logs = None if options.logs is None else flags.is_yes("VERBOSE", options.logs)
         with step.recorded(run_folder.run_of(options.submission[0]), "follow"):
             follow.follow(found[0], options.submission[0], options.out or "-", logs)

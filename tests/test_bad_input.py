@@ -16,6 +16,8 @@ from checkout import ROOT
 from compiled import HOSTED, PROFILE, SLURM
 from helpers.common import errors
 
+pytestmark = pytest.mark.slow
+
 SECRET = "hf_" + "abcdefghijklmnopqrstuvwxyz"
 OPEN_SLURM = SLURM.replace("hostname: h, account: a, output_dir: /o", "num_nodes: 1")
 DEEP = "a: " + "[" * 3000 + "]" * 3000 + "\n"

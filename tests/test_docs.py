@@ -169,6 +169,7 @@ def test_the_notice_names_the_source_of_each_starter_task() -> None:
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_example_profiles_are_listed(make: Make, project: Path) -> None:
     (project / "env.toml").write_text((project / "env.toml.example").read_text())
     done = make("profiles")

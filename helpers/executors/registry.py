@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
+from typing import TYPE_CHECKING
 
 from helpers.common.errors import BadInput, nearest
-from helpers.config.executor_description import Description
-from helpers.executors.base import Executor
+
+if TYPE_CHECKING:
+    from helpers.config.executor_description import Description
+    from helpers.executors.base import Executor
 
 # Each folder has description.py with DESCRIPTION, which imports nothing heavy, and executor.py with its class EXECUTOR.
 FOLDERS = {

@@ -11,6 +11,7 @@ from helpers.common.errors import BadInput, TaskFailed
 from helpers.common.files import shown
 from helpers.config import tasks
 from helpers.executors import registry, scores, states, submissions
+from helpers.exports import exports_file
 from helpers.steps import status
 
 
@@ -45,8 +46,6 @@ def verdict(path: str) -> None:
     console.say(f"Results: {shown(path)}")
     exports = Path(path).with_name("exports.json")
     if path != "-" and exports.exists() and (document := files.read_json(exports, "exports"))["results"] == found["seal"]:
-        from helpers.exports import exports_file
-
         exports_file.announce(document, run_folder.run_of(path))
     labels = tasks.labels(found["tasks"])
     failed = [labels[entry["index"]] for entry in found["tasks"] if entry["state"] != states.SUCCEEDED]

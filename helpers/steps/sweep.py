@@ -29,9 +29,8 @@ from helpers.common.step import Exit
 from helpers.config import model_references
 from helpers.config import tasks as task_rules
 from helpers.credentials.wandb_server import WANDB
-from helpers.executors import registry as executors
+from helpers.executors import registry, states
 from helpers.executors import scores as results
-from helpers.executors import states
 from helpers.exports import exports_file
 from helpers.steps import compile as compile_step
 from helpers.steps import export, request, status, variables
@@ -86,7 +85,7 @@ def sweep(given: dict[str, Any], models: Sequence[str], jobs: int | None, make: 
             _ready(one, given, number == 0, make)
             _open_again(one, make)
         config, _, _ = files.read_yaml(ones[0].path("config.yaml"), "config")
-        if executors.get(config["execution"]["type"]).has_queue:
+        if registry.get(config["execution"]["type"]).has_queue:
             failures = _side_by_side(ones, len(config["evaluation"]["tasks"]), jobs, make)
         else:
             failures = _one_after_another(ones, make)
@@ -110,9 +109,10 @@ def _checked(given: dict[str, Any], models: Sequence[str], jobs: int | None) -> 
                 f"MODELS: this config evaluates {place} and ignores run.model; "
                 "to take a model by artifact, set `deployment.checkpoint_path: ${art:model,path}`"
             )
-    tasks, kind = len(config["evaluation"]["tasks"]), config["execution"]["type"]
-    if jobs and not executors.get(kind).has_queue:
-        console.notice(f"JOBS has no effect: with execution.type {kind} the models are evaluated one after another")
+    tasks, executor = len(config["evaluation"]["tasks"]), registry.get(config["execution"]["type"])
+    if jobs and not executor.has_queue:
+        name = executor.description.name
+        console.notice(f"JOBS has no effect: with execution.type {name} the models are evaluated one after another")
     elif jobs and jobs < tasks:
         raise BadInput(f"JOBS={jobs}: each model has {tasks} tasks, and each task is a job; give JOBS={tasks} or more, or fewer TASKS")
     kept = ("mode", "config", "profile", "tasks", "overrides", "quick", "inputs")

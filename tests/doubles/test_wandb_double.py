@@ -12,6 +12,8 @@ import pytest
 
 from wandb_double import KEY, WandbDouble
 
+pytestmark = pytest.mark.slow
+
 RUN = """
 import wandb
 run = wandb.init(entity="my-team", project="nemotron", id="r1", resume="allow", config={"task": "mmlu"}, group="g", tags=["t"])

@@ -13,6 +13,8 @@ import yaml
 from checkout import ROOT
 from compiled import HOSTED, PROFILE, SLURM
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def script(tmp_path: Path, clean_env: dict[str, str]):

@@ -129,6 +129,7 @@ def uv(index: Index, tmp_path: Path) -> dict[str, str]:
     return {"UV_INDEX_URL": index.url, "UV_DEFAULT_INDEX": index.url, "UV_NO_CONFIG": "1", "UV_CACHE_DIR": str(tmp_path / "cache")}
 
 
+@pytest.mark.slow
 def test_sets_are_resolved_together_and_each_lock_holds_only_its_own(index: Index, folder: Path, tmp_path: Path) -> None:
     done = run(folder, env=uv(index, tmp_path))
     assert done.returncode == 0, done.stderr
@@ -142,6 +143,7 @@ def test_sets_are_resolved_together_and_each_lock_holds_only_its_own(index: Inde
     assert [path.name for path in folder.iterdir() if path.suffix not in (".in", ".lock")] == []
 
 
+@pytest.mark.slow
 def test_versions_stay_until_an_upgrade_is_asked_for(index: Index, folder: Path, tmp_path: Path) -> None:
     env = uv(index, tmp_path)
     assert run(folder, env=env).returncode == 0
@@ -158,6 +160,7 @@ def test_versions_stay_until_an_upgrade_is_asked_for(index: Index, folder: Path,
     assert versions(folder / "one.lock")["tiny-a", ""] == "1.1"
 
 
+@pytest.mark.slow
 def test_a_conflict_is_shown_and_changes_no_lock(index: Index, folder: Path, tmp_path: Path) -> None:
     env = uv(index, tmp_path)
     assert run(folder, env=env).returncode == 0
@@ -171,6 +174,7 @@ def test_a_conflict_is_shown_and_changes_no_lock(index: Index, folder: Path, tmp
     assert list(folder.glob(".lock.*")) == []
 
 
+@pytest.mark.slow
 def test_an_index_that_does_not_answer_is_exit_code_3(folder: Path, tmp_path: Path) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
         closed = Index(tmp_path, server.server_address[1])
@@ -179,6 +183,7 @@ def test_an_index_that_does_not_answer_is_exit_code_3(folder: Path, tmp_path: Pa
     assert done.stderr.splitlines()[-1].startswith("error: the package index did not answer")
 
 
+@pytest.mark.slow
 def test_an_address_in_a_list_is_refused(index: Index, folder: Path, tmp_path: Path) -> None:
     (folder / "two.in").write_text(f"tiny-b @ {index.url}/tiny-b/tiny_b-1.0-py3-none-any.whl\n")
     done = run(folder, env=uv(index, tmp_path))

@@ -16,6 +16,8 @@ import yaml
 from checkout import ROOT
 from helpers.common import files
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 RUN = "20261122T013512Z-local-7f3a"
 MISSING = {

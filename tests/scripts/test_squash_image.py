@@ -10,6 +10,8 @@ import pytest
 
 from checkout import ROOT
 
+pytestmark = pytest.mark.slow
+
 ENV = '[CLUSTER]\nexecutor = "slurm"\naccount = "a"\nhost = "login.invalid"\nremote_job_dir = "/r"\n[HERE]\nexecutor = "local"\n'
 
 

@@ -15,6 +15,8 @@ import pytest
 from helpers.common import files
 from wandb_double import WandbDouble
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = files.ROOT / "scripts" / "wandb_env.py"
 KEY = "0123456789abcdef0123456789abcdef01234567"
 SECRET = "planted-S3cret"

@@ -14,12 +14,13 @@ import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-import psutil
+from typing import TYPE_CHECKING, Any
 
 from helpers.common.errors import StepFailed
 from helpers.executors import job_folder
+
+if TYPE_CHECKING:
+    import psutil
 
 PLAN, SUPERVISOR, LOCK = "plan.json", "supervisor.json", "supervisor.lock"
 # Marks every process of an invocation, so that all are found, even when the processes that started them have ended.
@@ -101,6 +102,8 @@ def state(job_dir: Path, supervised: bool) -> dict[str, Any]:
 
 def processes(value: str, mark: str = MARK) -> list[psutil.Process]:
     """Every live process with this mark in its environment. Of an invocation: supervisor, server, harness, and what they started."""
+    import psutil  # 0.01 s, which only those pay who look at processes
+
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -118,6 +121,8 @@ def wait_until_ended(processes: Iterable[psutil.Process], seconds: float) -> Non
 
 def is_alive(process: psutil.Process) -> bool:
     """Whether it still runs; a zombie does not, nor does another process that got its pid."""
+    import psutil
+
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
@@ -131,6 +136,8 @@ def stop(jobs: Path, code: int) -> int:
     killed. Only a process with the invocation's mark is signalled, even when its pid is in supervisor.json; the mark also finds what a
     killed supervisor left. Raises StepFailed when the supervisor runs on another host.
     """
+    import psutil
+
     plan = job_folder.read(jobs / PLAN)
     if plan is None:
         return 0

@@ -167,6 +167,7 @@ def test_a_dead_holder_is_followed_at_once(slurm: SlurmDouble, script_folder: Pa
     assert not (rundir / ".submitting").exists()
 
 
+@pytest.mark.slow
 def test_two_and_more_at_once_go_in_one_after_the_other_also_behind_a_dead_holder(
     slurm: SlurmDouble, script_folder: Path, rundir: Path
 ) -> None:
@@ -192,6 +193,7 @@ def test_of_two_who_see_the_same_dead_holder_the_later_one_does_not_follow_the_e
     assert earlier.exists()
 
 
+@pytest.mark.slow
 def test_a_live_holder_is_waited_for(slurm: SlurmDouble, script_folder: Path, rundir: Path) -> None:
     with ThreadPoolExecutor(1) as pool, subprocess.Popen(["sleep", "60"]) as holder:
         path = hold(rundir, f"{HOST}:{holder.pid}")

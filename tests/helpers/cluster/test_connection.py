@@ -192,6 +192,7 @@ def test_only_where_a_person_can_be_asked_may_ssh_ask(folder: Path, monkeypatch:
         assert (folder / "calls").read_text().count("BatchMode=yes") == batch
 
 
+@pytest.mark.slow
 def test_a_connection_that_hangs_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bin_ = ssh_double(folder, "exec sleep 60")
     monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")

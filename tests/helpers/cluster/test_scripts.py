@@ -18,6 +18,8 @@ from helpers.cluster.connection import Cluster, ConnectionLost, SessionRefused
 from helpers.cluster.scripts import Frame
 from helpers.common.errors import StepFailed, Unreachable
 
+pytestmark = pytest.mark.slow
+
 HERE = Cluster("login.example", tunnel="local")
 AWAY = Cluster("login.example", "ann")
 MARK = b"@@0123\n"

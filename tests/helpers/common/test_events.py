@@ -13,6 +13,8 @@ from helpers.common import events, files
 from helpers.common.errors import StepFailed
 from helpers.common.files import ROOT
 
+pytestmark = pytest.mark.slow
+
 NINE = "\n".join(
     ["import sys; from pathlib import Path; from helpers.common import events"]
     + ["events.append(Path(sys.argv[1]), 's', event='start', pid=1)"] * 9

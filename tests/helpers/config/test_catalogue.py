@@ -19,6 +19,7 @@ TASKS = {
 }
 
 
+@pytest.mark.slow
 def test_the_catalogue_has_every_task_of_the_launcher_with_its_container(clean_env: dict[str, str]) -> None:
     from nemo_evaluator_launcher.common.mapping import load_tasks_mapping
 

@@ -37,6 +37,7 @@ def text_of(execution: str, deployment: str) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deployment", DEPLOYMENTS)
 @pytest.mark.parametrize("execution", EXECUTIONS)
 def test_every_executor_of_the_launcher_with_every_deployment_composes_as_the_launcher_composes_it(
@@ -58,6 +59,7 @@ def test_every_executor_of_the_launcher_with_every_deployment_composes_as_the_la
     assert dict(leaves(ours)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deployment", ["none", "generic", "vllm", "nim"])
 @pytest.mark.parametrize("execution", ["slurm/default", "local"])
 def test_what_is_composed_passes_the_launchers_dry_run(

@@ -82,6 +82,7 @@ def test_a_file_backend_without_a_root_is_refused_with_the_fix(settings: Mapping
         model_references.place({"run": {"artifacts": settings}})
 
 
+@pytest.mark.slow
 def test_a_config_keeps_the_reference_and_writes_out_what_short_names_mean(tmp_path: Path) -> None:
     compiled = compile_text(tmp_path, OPEN + "  \n", PROFILE + FILE, "C")
     assert at(compiled.config, "deployment.checkpoint_path") == "${art:model,path}"

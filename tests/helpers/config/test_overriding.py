@@ -79,6 +79,7 @@ def test_a_deletion_takes_the_key_away(tmp_path: Path) -> None:
     assert "max_walltime" not in config["execution"]
 
 
+@pytest.mark.slow
 def test_a_group_of_the_persons_own_can_be_chosen(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     for name in ("big", "small"):

@@ -67,6 +67,7 @@ def sbatch_script(config: dict[str, Any]) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", SLURM_FIELDS)
 def test_a_field_has_its_effect_on_a_slurm_config_and_on_the_script_that_is_submitted(
     field: str, tmp_path: Path, clean_env: dict[str, str]
@@ -98,6 +99,7 @@ def test_without_them_partition_counts(mode: str, tmp_path: Path) -> None:
     assert compile_text(tmp_path, OPEN, PROFILE, "C", mode=mode).config["execution"]["partition"] == "part"
 
 
+@pytest.mark.slow
 def test_exclusive_false_takes_the_launchers_default_away(tmp_path: Path, clean_env: dict[str, str]) -> None:
     for line, count in (("", 1), ("exclusive = false\n", 0), ("exclusive = true\n", 1)):
         config = compile_text(tmp_path, OPEN, PROFILE + line, "C").config
@@ -105,6 +107,7 @@ def test_exclusive_false_takes_the_launchers_default_away(tmp_path: Path, clean_
         assert text.count("#SBATCH --exclusive") == count
 
 
+@pytest.mark.slow
 def test_no_gpus_means_no_gres(tmp_path: Path, clean_env: dict[str, str]) -> None:
     config = compile_text(tmp_path, OPEN, PROFILE + "gpus_per_node = 0\n", "C").config
     text = sbatch_script(config)

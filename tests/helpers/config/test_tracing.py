@@ -119,6 +119,7 @@ def changed(line: str) -> str | None:
     return None
 
 
+@pytest.mark.slow
 def test_changing_the_line_that_an_origin_names_changes_the_value(folder: Path) -> None:
     plain = Arguments()  # an override would only make each of many rounds longer
     before = compiled(folder, plain)

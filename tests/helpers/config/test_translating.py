@@ -104,6 +104,7 @@ OLD_FORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", OLD_FORMS)
 def test_an_old_form_is_translated_with_a_notice_that_names_its_line_and_the_launcher_takes_the_result(
     form: str, tmp_path: Path, clean_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
@@ -135,6 +136,7 @@ def test_the_new_place_counts_before_the_old_one(tmp_path: Path) -> None:
     assert compile_text(tmp_path, text).config["deployment"]["env_vars"] == {"A": "lit:new"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", ["deployment", "evaluation"])
 def test_sections_that_are_null_take_old_forms_too(section: str, tmp_path: Path) -> None:
     text = with_lines(SLURM, execution=f"env_vars: {{{section}: {{A: 'lit:x'}}}}", **{section: "env_vars: null"})

@@ -155,6 +155,7 @@ def test_an_ill_formed_key_in_netrc_is_told(home: Path) -> None:
     assert SECRET not in fix + notices[0]
 
 
+@pytest.mark.slow
 def test_what_wandb_login_itself_writes_is_found(home: Path) -> None:
     """The real `wandb login`, which writes netrc; --no-verify, since it asks the server otherwise."""
     command = [sys.executable, "-m", "wandb", "login", "--no-verify", NEW_KEY]
@@ -226,6 +227,7 @@ assert auth and credentials.gather({}, None, os.environ, reads_local_files=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_netrc", [False, True])
 def test_the_key_is_the_one_that_wandb_itself_would_use(home: Path, with_netrc: bool) -> None:
     wandb_settings(home, api_key=OLD_KEY, base_url="https://wandb.example.com")
@@ -243,6 +245,7 @@ print("wandb" in sys.modules)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_login", [False, True])
 def test_wandb_is_imported_only_where_there_is_something_to_read(home: Path, with_login: bool) -> None:
     if with_login:

@@ -12,6 +12,8 @@ import pytest
 from helpers.common import files
 from helpers.credentials import wandb_login
 
+pytestmark = pytest.mark.slow
+
 CHECK_PATHS = """
 import os
 from wandb.sdk import wandb_setup

@@ -94,6 +94,7 @@ def test_an_address_without_wandb_is_told(double: WandbDouble) -> None:
         wrong.check(ENTITY, PROJECT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("status", "body"), [(301, b""), (200, b"<html>Please log in</html>")])
 def test_the_key_goes_nowhere_else_and_a_proxy_s_page_is_no_answer(double: WandbDouble, status: int, body: bytes) -> None:
     class Handler(http.server.BaseHTTPRequestHandler):

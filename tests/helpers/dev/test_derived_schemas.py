@@ -1,37 +1,36 @@
-"""dev/derived_schemas.py: the names of the executors, written into schemas that stay as they are otherwise. The rest: test_schemas.py."""
-
-import json
+"""dev/derived_schemas.py: a new executor's names come into every schema that has such names. The rest: tests/test_schemas.py."""
 
 import pytest
 
-from helpers.common.errors import StepFailed
+from helpers.common.files import load_schema
+from helpers.config.executor_description import Description
 from helpers.dev import derived_schemas
-
-TYPES, WORDS = ("process", "mine"), ("local", "mine")
-
-
-def test_the_names_are_written_into_both_schemas_and_into_those_that_follow():
-    texts = derived_schemas.texts(TYPES, WORDS)
-    for file in ("config.schema.json", "launcher.schema.json"):
-        assert json.loads(texts[file])["properties"]["execution"]["properties"]["type"]["enum"] == list(TYPES)
-    assert json.loads(texts["env.schema.json"])["$defs"]["profile"]["properties"]["executor"]["enum"] == list(WORDS)
-    assert set(derived_schemas.stale(TYPES, WORDS)) == set(texts) - {f"{name}_group.schema.json" for name in derived_schemas.GROUPS}
+from helpers.executors import registry
 
 
-def test_only_the_line_with_the_names_changes():
-    for name, changed in derived_schemas.texts(TYPES, WORDS).items():
-        if name in ("config.schema.json", "env.schema.json"):
-            before = (derived_schemas.SCHEMAS / name).read_text()
-            pairs = zip(before.splitlines(), changed.splitlines(), strict=True)
-            assert sum(old != new for old, new in pairs) == 1
+@pytest.fixture
+def fourth(monkeypatch):
+    """The executors, and one more."""
+    descriptions = (*registry.descriptions(), Description(name="fourth", launcher_type="theirs", profile_words=("mine",)))
+    monkeypatch.setattr(registry, "descriptions", lambda: descriptions)
 
 
-def test_without_names_the_schemas_by_hand_are_left_alone():
-    assert not {"config.schema.json", "env.schema.json"} & set(derived_schemas.texts())
+def test_a_new_executor_is_allowed_in_configs_and_profiles(fourth):
+    written = derived_schemas.written()
+    types = {
+        name: written[name]["properties"]["execution"]["properties"]["type"] for name in ("config.schema.json", "launcher.schema.json")
+    }
+    assert types["config.schema.json"]["enum"][-2:] == ["fourth", "theirs"]
+    assert types["launcher.schema.json"]["enum"][-1] == "theirs"
+    assert {"fourth", "mine"} <= set(written["env.schema.json"]["$defs"]["profile"]["properties"]["executor"]["enum"])
+    assert set(derived_schemas.stale()) == set(written) - {f"{name}_group.schema.json" for name in derived_schemas.GROUPS}
 
 
-def test_a_schema_without_a_list_of_names_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(derived_schemas, "SCHEMAS", tmp_path)
-    (tmp_path / "env.schema.json").write_text(json.dumps({"$defs": {"profile": {"properties": {"executor": {"type": "string"}}}}}))
-    with pytest.raises(StepFailed, match=r"env\.schema\.json: expected .* only at \$defs\.profile\.properties\.executor"):
-        derived_schemas.texts((), WORDS)
+def test_in_the_schemas_by_hand_nothing_but_the_names_is_written(fourth):
+    config, env = derived_schemas.config(), derived_schemas.env()
+    config["properties"]["execution"]["properties"]["type"]["enum"] = load_schema("config")["properties"]["execution"]["properties"][
+        "type"
+    ]["enum"]
+    profile = load_schema("env")["$defs"]["profile"]["properties"]["executor"]
+    env["$defs"]["profile"]["properties"]["executor"]["enum"] = profile["enum"]
+    assert (config, env) == (load_schema("config"), load_schema("env"))

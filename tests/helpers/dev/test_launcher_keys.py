@@ -25,6 +25,7 @@ def extracted():
     return launcher_keys.extract()
 
 
+@pytest.mark.slow
 def test_the_committed_file_is_what_the_installed_launcher_says(extracted):
     assert extracted == COMMITTED
 
@@ -136,6 +137,7 @@ def test_what_the_launcher_refuses_is_no_key_of_its_own_and_an_old_form_in_ours(
         assert schema is None or schema["deprecated"]
 
 
+@pytest.mark.slow
 def test_check_passes_on_the_committed_file_and_names_what_differs(tmp_path):
     assert run("--check").returncode == 0
     other = tmp_path / "keys.json"
@@ -146,6 +148,7 @@ def test_check_passes_on_the_committed_file_and_names_what_differs(tmp_path):
     assert "new: execution.account; missing: execution.gone" in done.stderr
 
 
+@pytest.mark.slow
 def test_written_twice_it_is_the_same_byte_for_byte(tmp_path):
     assert run("--out", str(tmp_path / "a.json")).returncode == 0
     assert (tmp_path / "a.json").read_bytes() == launcher_keys.OUTPUT.read_bytes()

@@ -23,6 +23,8 @@ from helpers.steps import export
 from local_jobs import make_jobs
 from wandb_double import ENTITY, KEY, PROJECT, WandbDouble
 
+pytestmark = pytest.mark.slow
+
 RUN = "20261122T013512Z-local-7f3a"
 SCORES = {"acc": {"acc": (0.5, 0.25, 4), "norm": (0.625, None, None)}}
 HALF = {"t_acc": 0.5, "t_acc_stderr": 0.25, "t_acc_n": 4, "t_acc_norm": 0.625}

@@ -212,12 +212,14 @@ def test_a_limit_is_a_number_or_a_fraction_of_samples(limit: float | None, count
 # A run through nemo-evaluator
 
 
+@pytest.mark.slow
 def test_nemo_evaluator_finds_the_tasks() -> None:
     line = [str(Path(sys.executable).parent / "nemo-evaluator"), "ls"]
     listed = subprocess.run(line, env=harness_env(), capture_output=True, text=True, timeout=60, check=True).stdout
     assert re.findall(r"starter: \n(?:  \* \w+\n)+", listed) == ["starter: \n" + "".join(f"  * {task}\n" for task in TASKS)]
 
 
+@pytest.mark.slow
 def test_failed_samples_are_counted_and_left_out_of_the_score(endpoint: Callable[..., Endpoint], tmp_path: Path) -> None:
     def reply(prompt: str) -> tuple[int, str]:
         place, answer = answer_to(prompt)
@@ -241,6 +243,7 @@ def test_failed_samples_are_counted_and_left_out_of_the_score(endpoint: Callable
     assert statuses == {"scored": 30, "skipped_model_error": 10}
 
 
+@pytest.mark.slow
 def test_a_task_whose_samples_all_failed_fails_and_leaves_no_score(endpoint: Callable[..., Endpoint], tmp_path: Path) -> None:
     folder = tmp_path / "artifacts"
     done = evaluate("opposites", endpoint(lambda _: (500, "")).url, folder, {"max_retries": 0, "limit_samples": 6})
@@ -250,6 +253,7 @@ def test_a_task_whose_samples_all_failed_fails_and_leaves_no_score(endpoint: Cal
     assert (counts_in(folder)["scored"], counts_in(folder)["failed"]) == (0, 6)
 
 
+@pytest.mark.slow
 def test_the_parameters_of_a_run_reach_the_endpoint(endpoint: Callable[..., Endpoint], tmp_path: Path) -> None:
     one = endpoint(lambda prompt: (200, answer_to(prompt, "languages")[1]), delay=0.3)
     folder = tmp_path / "it's $HOME here"
@@ -273,6 +277,7 @@ def run_alone(url: str, folder: Path, *more: str) -> subprocess.CompletedProcess
     return subprocess.run([*line, "--model-id", "tiny", *more], env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.slow
 def test_a_passing_error_is_tried_again(endpoint: Callable[..., Endpoint], tmp_path: Path) -> None:
     seen: set[str] = set()
 
@@ -286,12 +291,14 @@ def test_a_passing_error_is_tried_again(endpoint: Callable[..., Endpoint], tmp_p
     assert (counts_in(tmp_path)["scored"], counts_in(tmp_path)["failed"]) == (4, 0)
 
 
+@pytest.mark.slow
 def test_a_request_that_takes_too_long_is_failed_and_not_wrong(endpoint: Callable[..., Endpoint], tmp_path: Path) -> None:
     one = endpoint(lambda _: (200, "Beijing"), delay=1.5)
     run_alone(one.url, tmp_path, "--limit-samples", "2", "--max-retries", "0", "--request-timeout", "0.3")
     assert (counts_in(tmp_path)["scored"], counts_in(tmp_path)["failed"]) == (0, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [("--limit-samples", "0"), ("--limit-samples", "-3"), ("--api-key-name", "NO_SUCH_VARIABLE")])
 def test_a_bad_argument_is_refused_before_anything_is_asked(
     endpoint: Callable[..., Endpoint], tmp_path: Path, more: tuple[str, str]
@@ -340,6 +347,7 @@ def model_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             server.kill()
 
 
+@pytest.mark.slow
 def test_the_real_model_scores_far_above_chance_and_the_same_each_time(model_url: str, tmp_path: Path) -> None:
     scores = []
     for number, parallelism in enumerate((4, 1)):  # how requests are batched must not change an answer

@@ -15,6 +15,8 @@ from image_cache import HERE, HOST, MODEL, ask, ask_all, keep
 from registry_double import INDEX, RegistryDouble, digest_of, index_of
 from slurm_double import SlurmDouble
 
+pytestmark = pytest.mark.slow
+
 AMD, ARM = digest_of(b"linux/amd64"), digest_of(b"linux/arm64")
 
 

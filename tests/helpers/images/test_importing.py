@@ -21,6 +21,8 @@ from image_cache import MODEL, bring, left_over
 from registry_double import RegistryDouble
 from slurm_double import SlurmDouble
 
+pytestmark = pytest.mark.slow
+
 pytestmark = pytest.mark.usefixtures("imports")
 
 

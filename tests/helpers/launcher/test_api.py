@@ -68,6 +68,7 @@ def test_run_eval_reads_the_task_mapping_through_the_name_that_is_replaced(monke
     assert asked, "run_eval did not ask the replaced name"
 
 
+@pytest.mark.slow
 def test_our_mapping_has_the_form_of_the_launcher_s() -> None:
     ours, theirs = api.task_mapping(), mapping.load_tasks_mapping()
     key = next(key for key in theirs if key in ours)

@@ -12,6 +12,8 @@ from helpers.config.model_references import Artifact
 from helpers.models.wandb_artifacts import WandbStore
 from wandb_double import WandbDouble
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(clean_env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbDouble]:

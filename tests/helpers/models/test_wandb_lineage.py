@@ -17,6 +17,8 @@ from helpers.common import files
 from helpers.models import wandb_lineage
 from wandb_double import Artifact, WandbDouble
 
+pytestmark = pytest.mark.slow
+
 # In a process of its own, as the exporter is: what the SDK keeps of a run does not reach the next test.
 PROGRAM = """
 import json, sys

@@ -227,6 +227,7 @@ def profile(job_dir: Path, tmp_path: Path, runs: Path, monkeypatch: pytest.Monke
     return tmp_path / "env.toml"
 
 
+@pytest.mark.slow
 def test_with_yes_what_is_listed_goes_sidecars_first_and_nothing_else(
     profile: Path, job_dir: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

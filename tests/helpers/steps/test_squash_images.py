@@ -137,6 +137,7 @@ def test_a_reference_that_is_none_is_refused_before_anything_is_contacted(job_di
 # ---- images.json ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_image_of_a_run_is_brought_and_written_down(
     job_dir: Path, tmp_path: Path, slurm: SlurmDouble, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +160,7 @@ def test_what_is_a_path_already_contacts_nothing(tmp_path: Path, slurm: SlurmDou
     assert slurm.calls() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("asked", "given"), [(True, False), (False, True)])
 def test_force_counts_whether_the_run_was_asked_so_or_the_command_is(
     job_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool, given: bool
@@ -174,6 +176,7 @@ def test_force_counts_whether_the_run_was_asked_so_or_the_command_is(
     assert row["job"] != first["job"]
 
 
+@pytest.mark.slow
 def test_where_the_digest_is_not_told_the_reference_stands_for_it_and_a_hit_says_of_when_it_is(
     job_dir: Path, registry: RegistryDouble, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,6 +219,7 @@ def test_outside_of_a_run_there_are_no_paths(tmp_path: Path) -> None:
 # ---- The plan ------------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_plan_contacts_nothing_and_asked_to_it_asks_and_changes_nothing(
     job_dir: Path, slurm: SlurmDouble, registry: RegistryDouble
 ) -> None:
@@ -253,6 +257,7 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> N
     monkeypatch.setenv("EVALMAKE_ENV_FILE", str(tmp_path / "env.toml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", [{}, {"host": "login.example"}])
 def test_one_image_by_hand_on_a_login_node(
     job_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], host: dict[str, str]

@@ -122,6 +122,7 @@ def test_a_supervisor_that_cannot_start_is_told_with_its_log(tmp_path: Path, cle
     assert "no python here" in (jobs / "supervisor.log").read_text()
 
 
+@pytest.mark.slow
 def test_tasks_that_all_end_at_once_are_no_failed_start(tmp_path: Path, clean_env: dict[str, str]) -> None:
     for number in range(5):
         jobs = make_jobs(tmp_path / str(number), {"a": "exit 1"})

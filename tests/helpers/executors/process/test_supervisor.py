@@ -18,6 +18,8 @@ from helpers.executors.process import children, start
 from helpers.executors.process import jobs as process_jobs
 from local_jobs import DONE, LONG, ended, left, make_jobs, plan_of, reasons, served_by, states, supervisor_pid, until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def jobs(tmp_path: Path, clean_env: dict[str, str]) -> Iterator[Path]:

@@ -162,6 +162,7 @@ def test_what_could_not_be_asked_is_one_sentence(
     assert told.startswith(problem)
 
 
+@pytest.mark.slow
 def test_an_end_that_was_seen_stays_seen_while_slurm_does_not_answer(slurm: SlurmDouble, tmp_path: Path) -> None:
     """In one session: what was at work is not known any more, what had ended has ended."""
     one = submission(tmp_path, "a", "b")

@@ -134,6 +134,7 @@ def test_in_one_session_the_end_of_a_task_is_told_once(slurm: SlurmDouble, scrip
     assert sum(frame.kind == "results" for frame in frames) == 1
 
 
+@pytest.mark.slow
 def test_what_was_seen_while_the_queue_did_not_answer_is_told_again(slurm: SlurmDouble, script_folder: Path, rundir: Path) -> None:
     """The job was at work then, and is done when the queue answers: its results must not be missed."""
     slurm.job(5, "COMPLETED", "acc-run.a.0", rundir / "a.0")
@@ -143,6 +144,7 @@ def test_what_was_seen_while_the_queue_did_not_answer_is_told_again(slurm: Slurm
     assert [frame.kind for frame in frames if frame.key == "0.0"].count("results") == 1
 
 
+@pytest.mark.slow
 def test_of_a_job_that_accounting_does_not_know_the_controller_is_asked(slurm: SlurmDouble, rundir: Path) -> None:
     slurm.job(5, "FAILED", "acc-run.a.0", rundir / "a.0", exit="3:0")
     assert not [frame for frame in ask(rundir) if frame.kind == "scontrol"]

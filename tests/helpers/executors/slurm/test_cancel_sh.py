@@ -10,6 +10,8 @@ from helpers.cluster.connection import ConnectionLost
 from slurm_double import SlurmDouble
 from slurm_submissions import once, submit, values
 
+pytestmark = pytest.mark.slow
+
 
 def test_all_jobs_of_the_tasks_are_cancelled_the_highest_first_and_no_others(slurm: SlurmDouble, rundir: Path, tmp_path: Path) -> None:
     slurm.job(5, "RUNNING", "acc-run.a.0", rundir / "a.0")

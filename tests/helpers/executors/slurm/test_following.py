@@ -55,6 +55,7 @@ def test_the_complaint_about_the_url_that_counts_requests_is_no_news() -> None:
     assert said == ["mmlu | next"]
 
 
+@pytest.mark.slow
 def test_a_watch_whose_session_is_killed_goes_on_and_shows_each_byte_once(slurm: SlurmDouble, tmp_path: Path) -> None:
     one = submission(tmp_path, "a", "b")
     for index in range(2):
@@ -82,6 +83,7 @@ def test_a_watch_whose_session_is_killed_goes_on_and_shows_each_byte_once(slurm:
     assert seen == b"first\nsecond \xff\nthird"
 
 
+@pytest.mark.slow
 def test_a_watch_waits_for_a_session_that_the_server_refuses_at_first(
     slurm: SlurmDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

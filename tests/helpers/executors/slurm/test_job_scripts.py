@@ -280,6 +280,7 @@ def test_without_values_the_file_is_empty_as_the_launcher_s() -> None:
 # ---- The export job ----------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_export_job_and_we_write_to_the_same_wandb_run_with_the_key_out_of_the_secrets_file(
     cluster: ClusterDouble, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

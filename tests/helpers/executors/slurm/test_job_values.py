@@ -172,6 +172,7 @@ def test_what_is_not_there_or_is_no_text_is_no_trouble() -> None:
     refuse_unquoted(data)
 
 
+@pytest.mark.slow
 def test_the_values_that_the_launcher_s_own_script_holds_are_those_that_are_looked_at() -> None:
     """Each value of PASTED stands in the script as it is: were one quoted by the launcher, refusing it would be needless."""
 

@@ -103,6 +103,7 @@ def names(one: dict[str, Any]) -> tuple[list[str], list[str]]:
     return [job["job_name"] for job in one["jobs"]], [job["remote_dir"] for job in one["jobs"]]
 
 
+@pytest.mark.slow
 def test_what_was_cancelled_is_told_by_job_name_with_the_successors(slurm: SlurmDouble, tmp_path: Path) -> None:
     one = submission(tmp_path, "a", "b")
     show(slurm, one, 0, "RUNNING")
@@ -134,6 +135,7 @@ def with_scripts(one: dict[str, Any]) -> dict[str, Any]:
     return one
 
 
+@pytest.mark.slow
 def test_tasks_are_queued_again_by_their_index_and_noted_where_the_launcher_looks(
     slurm: SlurmDouble, tmp_path: Path, recorded: list[tuple[str, str]]
 ) -> None:

@@ -16,6 +16,8 @@ from local_jobs import until
 from slurm_double import SlurmDouble
 from slurm_submissions import HERE, once, submit, values
 
+pytestmark = pytest.mark.slow
+
 # ---- Each task once ----------------------------------------------------------------------------------------------------------------------
 
 
