@@ -14,6 +14,7 @@ from helpers.cluster.connection import Cluster
 from helpers.cluster.scripts import Frame
 from helpers.executors.slurm import job_scripts
 from helpers.executors.slurm.submission import Submission
+from helpers.launcher import api
 
 CLUSTER = Cluster("login.example", "ann")
 RUN = "20261122T013512Z-mine-7f3a"
@@ -81,5 +82,5 @@ def submit(run: Path | None, monkeypatch: pytest.MonkeyPatch, seal: str = SEAL, 
     monkeypatch.setenv("MY_TOKEN", "hf_$ecret")
     monkeypatch.setenv("MY_WORD", NASTY)
     submission = Submission(CLUSTER, run, seal, **options)
-    job_scripts.submit(submission, config(), None)
+    api.run_eval(config(), None, job_scripts.submitting(submission))
     return submission

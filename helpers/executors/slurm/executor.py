@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from helpers.cluster.connection import Cluster
@@ -82,11 +82,14 @@ class Slurm(Executor):
 
     def job_scripts(self, data: Document) -> Iterator[tuple[str, str]]:
         """The sbatch script of each task, as it would be submitted. Raises StepFailed with the launcher's own words."""
-        job_scripts, before = _job_scripts(None), dict(os.environ)
+        api.quiet_environment()
+        before = dict(os.environ)
         # The launcher looks up host: variables, which a dry run need not have.
         os.environ.update(dict.fromkeys(re.findall(r"\bhost:([A-Za-z_]\w*)", yaml_files.dump(data)), "from-the-environment"))
         try:
             with api.talking_to(None):
+                from helpers.executors.slurm import job_scripts  # 0.9 s, as below
+
                 texts = list(job_scripts.texts(data))
         except (ValueError, RuntimeError, KeyError) as error:
             raise StepFailed(f"nemo-evaluator-launcher cannot write the job scripts: {one_line(error)}") from error
@@ -107,7 +110,7 @@ class Slurm(Executor):
         """Submit each task that has no job yet."""
         console.say(self.cost(handover.config))
         submission = self._submission(handover)
-        _job_scripts(handover.log).submit(submission, handover.data, handover.log)
+        api.run_eval(handover.data, handover.log, _submitting(submission))
         jobs = []
         for index, entry in enumerate(handover.data["evaluation"]["tasks"]):
             folder = submission.folders[index].name
@@ -203,12 +206,12 @@ class Slurm(Executor):
         return queued
 
 
-def _job_scripts(log: Path | None) -> ModuleType:
-    """The module that imports the launcher (0.9 s). What the launcher prints meanwhile goes to `log`."""
-    api.quiet_environment()
-    with api.talking_to(log):
-        from helpers.executors.slurm import job_scripts
-    return job_scripts
+@contextlib.contextmanager
+def _submitting(submission: Submission) -> Iterator[None]:
+    from helpers.executors.slurm import job_scripts
+
+    with job_scripts.submitting(submission):
+        yield
 
 
 EXECUTOR = Slurm()

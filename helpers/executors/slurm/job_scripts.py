@@ -71,10 +71,12 @@ class OnceExecutor(stock.SlurmExecutor):  # type: ignore[misc]
         return submission.invocation_id
 
 
-def submit(submission: Submission, data: dict[str, Any], log: Path | None) -> None:
-    """Submit a launcher config; the submission then holds the ids. Raises as api.run_eval."""
+@contextlib.contextmanager
+def submitting(submission: Submission) -> Iterator[None]:
+    """The launcher as it submits this submission, which then holds the ids."""
     OnceExecutor.submission = submission
-    api.run_eval(data, log, replaced())
+    with replaced():
+        yield
 
 
 def texts(data: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -138,7 +138,7 @@ def test_the_gpus_of_a_node_are_read_from_every_place_that_asks_for_them(executi
 
 def handover(run: Path | None) -> Handover:
     data = submitted_config()
-    return Handover({**data, "run": {"env": {}}}, data, SEAL, run)
+    return Handover({**data, "run": {"env": {}}}, data, SEAL, run, log=run / "launcher.log" if run else None)
 
 
 def test_what_is_submitted_comes_back_as_the_jobs_of_submission_json(
@@ -147,6 +147,7 @@ def test_what_is_submitted_comes_back_as_the_jobs_of_submission_json(
     monkeypatch.setenv("MY_TOKEN", "x")
     monkeypatch.setenv("MY_WORD", "x")
     done = EXECUTOR.submit(handover(run), None)
+    assert "Logging error" not in (run / "launcher.log").read_text()
     assert done.invocation_id == Submission(CLUSTER, run, SEAL).invocation_id
     assert done.cluster == CLUSTER.document()
     assert [(job["slurm_job_id"], job["job_name"], job["job_dir"]) for job in done.jobs] == [

@@ -116,7 +116,7 @@ def test_scripts_files_and_records_are_those_of_the_launcher_s_own_executor(
     data = config()
     change(data)
     submission = Submission(CLUSTER, run, SEAL)
-    job_scripts.submit(submission, data, None)
+    api.run_eval(data, None, job_scripts.submitting(submission))
     ours = {
         f"{submission.invocation_id}.{index}": execdb.ExecutionDB().get_job(f"{submission.invocation_id}.{index}") for index in range(3)
     }
@@ -177,10 +177,10 @@ def test_a_command_that_nobody_allowed_is_refused_before_anything_is_contacted(
     given = config()
     given["evaluation"]["pre_cmd"] = "reboot"
     with pytest.raises(StepFailed, match="export NEMO_EVALUATOR_TRUST_PRE_CMD=1"):
-        job_scripts.submit(Submission(CLUSTER, run, SEAL), given, None)
+        api.run_eval(given, None, job_scripts.submitting(Submission(CLUSTER, run, SEAL)))
     assert cluster.calls == []
     monkeypatch.setenv("NEMO_EVALUATOR_TRUST_PRE_CMD", "1")
-    job_scripts.submit(Submission(CLUSTER, run, SEAL), given, None)
+    api.run_eval(given, None, job_scripts.submitting(Submission(CLUSTER, run, SEAL)))
     assert "submit" in cluster.calls
 
 
@@ -189,7 +189,7 @@ def test_a_container_of_a_task_s_own_needs_no_registry(cluster: ClusterDouble, r
     monkeypatch.setenv("MY_WORD", "x")
     given = config()
     given["evaluation"]["tasks"][1]["container"] = "/images/own.sqsh"
-    job_scripts.submit(Submission(CLUSTER, run, SEAL), given, None)
+    api.run_eval(given, None, job_scripts.submitting(Submission(CLUSTER, run, SEAL)))
     assert b"--container-image /images/own.sqsh " in cluster.sent["adlr_mmlu.1/run.sub"]
     assert b"--container-image /images/own.sqsh " not in cluster.sent["hellaswag.0/run.sub"]
 
@@ -295,7 +295,7 @@ def test_an_export_job_and_we_write_to_the_same_wandb_run_with_the_key_out_of_th
         wandb = {"mode": "online", "server": double.url, "entity": ENTITY, "project": PROJECT}
         data = launcher_config({**sections, "run": {}}, run, wandb=wandb)
         submission = Submission(CLUSTER, run, SEAL)
-        job_scripts.submit(submission, data, None)
+        api.run_eval(data, None, job_scripts.submitting(submission))
         name = "hellaswag.2"
         there = Path(submission.remote_dir) / name
         for file, content in cluster.sent.items():
