@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from helpers.common import files, run_folder
+from helpers.common import files, processes, run_folder
 from helpers.common.errors import BadInput, EvalmakeError, StepFailed, Unreachable
 from helpers.executors import job_folder
 from helpers.executors import scores as results
@@ -315,7 +315,7 @@ def test_a_server_that_goes_away_half_way_is_not_waited_for_long(desk: Desk, mon
 
     monkeypatch.setattr(desk.double, "answer", dying)
     desk.failed(Unreachable)
-    assert process_jobs.processes(f"export-{RUN}", process_jobs.JOB_MARK) == []
+    assert processes.marked(processes.JOB_MARK, f"export-{desk.run.resolve()}") == []
 
 
 def test_a_missing_key_and_another_destination_are_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
