@@ -129,7 +129,7 @@ def test_a_token_is_asked_of_another_host_with_that_host_s_line(registry: Regist
     ]
 
 
-def test_a_token_for_nobody_is_enough_where_anybody_may_read(registry: RegistryDouble, job_dir: Path) -> None:
+def test_an_anonymous_token_is_enough_for_public_images(registry: RegistryDouble, job_dir: Path) -> None:
     registry.rule(auth="Bearer", realm="https://tokens.example/token", anonymous=True)
     assert registry.put("team/model", "1") == ask(job_dir).digest
 
