@@ -8,8 +8,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import psutil
+if TYPE_CHECKING:
+    import psutil  # 0.02 s, which only those pay who look at processes
 
 # Marks what belongs together: the processes of one task, of the model server (INVOCATION.server), or of an export.
 JOB_MARK = "EVALMAKE_JOB"
@@ -21,6 +23,8 @@ def end_group(process: subprocess.Popen[bytes], job: str) -> None:
 
     What it started is in its process group, or has the mark of its `job` when it left that group. The child may have ended already.
     """
+    import psutil
+
     for number in (signal.SIGTERM, signal.SIGKILL):
         members = {member.pid: member for member in (*in_group(process.pid), *marked(JOB_MARK, job))}
         for member in members.values():
@@ -34,6 +38,8 @@ def end_group(process: subprocess.Popen[bytes], job: str) -> None:
 
 def marked(mark: str, value: str) -> list[psutil.Process]:
     """Every live process that has the variable `mark` with this value in its environment."""
+    import psutil
+
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -51,6 +57,8 @@ def wait_until_ended(processes: Iterable[psutil.Process], seconds: float) -> Non
 
 def is_alive(process: psutil.Process) -> bool:
     """Whether it still runs; a zombie does not, nor does another process that got its pid."""
+    import psutil
+
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
@@ -59,6 +67,8 @@ def is_alive(process: psutil.Process) -> bool:
 
 def in_group(group: int) -> list[psutil.Process]:
     """The live processes of a process group."""
+    import psutil
+
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):

@@ -15,8 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from helpers.common import processes
 from helpers.common.errors import StepFailed
 from helpers.executors import job_folder
@@ -103,6 +101,8 @@ def stop(jobs: Path, code: int) -> int:
     killed. Only a process with the invocation's mark is signalled, even when its pid is in supervisor.json; the mark also finds what a
     killed supervisor left. Raises StepFailed when the supervisor runs on another host.
     """
+    import psutil
+
     plan = job_folder.read(jobs / PLAN)
     if plan is None:
         return 0
