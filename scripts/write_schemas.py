@@ -21,7 +21,7 @@ from helpers.dev import derived_schemas
 
 
 def main(arguments: list[str]) -> None:
-    """Write, or compare."""
+    """Write the schemas that are out of date, or name them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; check that the files are up to date")
     options = parser.parse_args(arguments)

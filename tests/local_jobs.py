@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import psutil
 
+from helpers.common import processes
 from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import launcher_executor as executor
@@ -85,7 +86,7 @@ def plan_of(jobs: Path) -> dict[str, Any]:
 def left(jobs: Path) -> list[str]:
     """The command lines of what is left running of a jobs folder: found by the mark in the environment of every process."""
     lines = []
-    for process in process_jobs.processes(plan_of(jobs)["invocation_id"]):
+    for process in processes.marked(process_jobs.MARK, plan_of(jobs)["invocation_id"]):
         with contextlib.suppress(psutil.Error):  # it may end while it is looked at
             lines.append(" ".join(process.cmdline()))
     return lines

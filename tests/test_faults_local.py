@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from checkout import Make
+from helpers.common import processes
 from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from local_jobs import left, plan_of, served_by, supervisor_pid, until
@@ -92,7 +93,7 @@ def test_ctrl_c_on_a_real_model_leaves_nothing_and_the_same_run_goes_on(make: Ma
     process = begin("eval", "QUICK=4", "TASKS=opposites capitals")
     jobs = jobs_of(project)
     until(lambda: started(jobs, plan_of(jobs)["tasks"][1]["dir"]))
-    listening = [p.pid for p in process_jobs.processes(plan_of(jobs)["invocation_id"])]
+    listening = [p.pid for p in processes.marked(process_jobs.MARK, plan_of(jobs)["invocation_id"])]
     assert len(listening) >= 3
     os.killpg(process.pid, signal.SIGINT)
     _, told = process.communicate(timeout=30)
@@ -237,7 +238,7 @@ def test_two_evaluations_at_once_never_share_a_port(make: Make, project: Path) -
         until(lambda plan=plan: started(plan.parent, "opposites.0"))
         invocation = plan_of(plan.parent)["invocation_id"]
         for job, variable in ((f"{invocation}.server", "PORT"), (f"{invocation}.0", "ADAPTER_PORT")):
-            ports.add(until(lambda job=job: process_jobs.processes(job, process_jobs.JOB_MARK))[0].environ()[variable])
+            ports.add(until(lambda job=job: processes.marked(processes.JOB_MARK, job))[0].environ()[variable])
     assert len(ports) == 4
     for plan in plans:
         assert process_jobs.cancel(plan.parent) > 0

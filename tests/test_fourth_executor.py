@@ -15,6 +15,8 @@ from checkout import ROOT, Make
 from endpoint import Endpoint
 from local_jobs import until
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 defaults: [deployment: none, _self_]
 execution: {type: detached}

@@ -77,10 +77,10 @@ def config_file() -> dict[str, Any]:
         for word in ("required", "minItems", "if", "then"):
             node.pop(word, None)
         if "type" in node and "properties" not in node:
-            said = {key: node.pop(key) for key in ANNOTATIONS if key in node}
+            annotations = {key: node.pop(key) for key in ANNOTATIONS if key in node}
             value = dict(node)
             node.clear()
-            node.update(said, anyOf=[value, OPEN])
+            node.update(annotations, anyOf=[value, OPEN])
     defaults = {
         "title": "Defaults",
         "description": "the files to compose this config of, the last one wins: groups of the launcher and configs/, and _self_",

@@ -13,13 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers.common import console, files
+from helpers.common import console, files, processes
 from helpers.common.errors import EvalmakeError, StepFailed, one_line
 from helpers.common.files import ROOT, shown
 from helpers.credentials import gathering, wanted_variables
 from helpers.credentials.wandb_server import WANDB, Held
-from helpers.executors.process import children
-from helpers.executors.process import jobs as process_jobs
 from helpers.exports import exports_file, wandb_runs
 from helpers.exports.wandb_runs import WandbRun
 
@@ -151,8 +149,8 @@ def _write(run: Path, found: gathering.Credentials, given: dict[str, Any], wante
     environ = {name: value for name, value in os.environ.items() if name not in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SERVICE")}
     found.apply(environ)
     environ |= {"WANDB_DIR": str(run), "WANDB_DATA_DIR": str(run / WANDB / "data"), "WANDB_CACHE_DIR": str(run / WANDB / "cache")}
-    mark = f"export-{run.name}"
-    environ |= {"PYTHONPATH": str(ROOT), process_jobs.JOB_MARK: mark}
+    mark = f"export-{run}"  # with the folder: other checkouts may export a run of the same name
+    environ |= {"PYTHONPATH": str(ROOT), processes.JOB_MARK: mark}
     entity, project = found.value(wanted_variables.ENTITY), found.value(wanted_variables.PROJECT)
     plan = {"entity": entity, "project": project, "mode": found.mode, **given, "runs": [vars(one) for one in wanted]}
     files.make_folder(run / WANDB)
@@ -176,7 +174,7 @@ def _write(run: Path, found: gathering.Credentials, given: dict[str, Any], wante
         except subprocess.TimeoutExpired:
             raise StepFailed(f"W&B did not take the runs within {timeout} s; see {shown(log)}") from None
         finally:
-            children.end_group(process, mark)  # with the service that wandb started
+            processes.end_group(process, mark)  # with the service that wandb started
     answers = {line["id"]: line for line in map(json.loads, output.splitlines())}
     if process.returncode or len(answers) != len(wanted):
         raise StepFailed(f"wandb ended with code {process.returncode} after {len(answers)} of {len(wanted)} runs; see {shown(log)}")

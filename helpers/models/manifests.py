@@ -41,8 +41,8 @@ class Manifests:
         self.cluster = None if "://" in root else cluster
         self.where = f"{self.root} on {self.cluster}" if self.cluster else self.root
 
-    def find(self, key: str, reference: Reference, with_path: bool) -> Artifact:  # noqa: ARG002  a manifest says its path anyhow
-        """The artifact. Raises BadInput when there is none, or its manifest makes no sense; Unreachable when that could not be read."""
+    def find(self, key: str, reference: Reference, with_path: bool) -> Artifact:  # noqa: ARG002  a manifest has the path anyway
+        """The artifact. Raises BadInput for a missing artifact and an invalid manifest, Unreachable when the root could not be read."""
         name = reference.name
         shelf = self._look(name)
         if not shelf.versions.get(name):
@@ -51,15 +51,15 @@ class Manifests:
         manifest = self._document(shelf, name, version, "manifest.json")
         if manifest is None:
             raise BadInput(f"{key}={reference.text}: {self._at(name, version)} has no manifest.json: writing it was interrupted")
-        said = self._document(shelf, name, version, "metadata.json") or {}
-        metadata = {**_mapping(manifest.get("metadata")), **_mapping(said.get("metadata")), **said}
+        own = self._document(shelf, name, version, "metadata.json") or {}
+        metadata = {**_mapping(manifest.get("metadata")), **_mapping(own.get("metadata")), **own}
         path, why = model_references.path_in({**manifest, **metadata})
         text = shelf.documents[name, version, "manifest.json"]
         digest = files.sha256_bytes(text.rstrip("\n").encode())
         return Artifact(name, version, digest, str(manifest.get("type") or ""), metadata, path, why)
 
     def listing(self, match: str) -> list[ListedArtifact]:
-        """All artifacts with this text in their names."""
+        """All artifacts whose names contain this text."""
         shelf = self._look(None)
         return [
             ListedArtifact(name, versions, {model_references.LATEST: self._latest(name, shelf)})

@@ -29,7 +29,7 @@ NO_MODELS = ("wandb-", "run_table", "job", "code", "evaluation")
 
 
 class WandbStore:
-    """W&B's artifacts of one server, looked up with what WANDB_BASE_URL, WANDB_API_KEY, WANDB_ENTITY and WANDB_PROJECT say."""
+    """W&B's artifacts of one server, looked up with WANDB_BASE_URL, WANDB_API_KEY, WANDB_ENTITY and WANDB_PROJECT."""
 
     def __init__(self) -> None:
         """Log in. Raises Unreachable when the server does not answer, BadInput when it refuses the key."""
@@ -45,7 +45,7 @@ class WandbStore:
             self._api = wandb.Api(timeout=ANSWER_SECONDS)
 
     def find(self, key: str, reference: Reference, with_path: bool) -> Artifact:
-        """The artifact. Raises BadInput when there is none, Unreachable when the server could not be asked."""
+        """The artifact. Raises BadInput for a missing artifact, Unreachable when the server could not be asked."""
         project = self._path(reference)
         try:
             with asking(self.server):
@@ -60,7 +60,7 @@ class WandbStore:
         return Artifact(name, found.source_version, found.digest, found.type, found.metadata, path, why)
 
     def listing(self, match: str) -> list[ListedArtifact]:
-        """The artifacts of the project that may be models, with this text in their names: one request, and one for each of them."""
+        """The artifacts of the project that may be models and whose names contain this text; makes one request, and one for each."""
         project = f"{self.entity}/{self.project}"
         try:
             return [self._listed(project, kind, name) for kind, name in self._names(project) if match.lower() in name.lower()]
@@ -85,9 +85,9 @@ class WandbStore:
         aliases = {alias: one.version for one in versions for alias in one.aliases}
         return ListedArtifact(f"{project}/{name}", sorted((one.version for one in versions), key=lambda one: int(one[1:])), aliases)
 
-    def _missing(self, key: str, reference: Reference, project: str, said: str) -> BadInput:
-        """The error for a reference to a missing artifact, with the names or versions that exist; `said` is the SDK's message."""
-        if said.startswith("project "):
+    def _missing(self, key: str, reference: Reference, project: str, reason: str) -> BadInput:
+        """The error for a reference to a missing artifact, with the names or versions that exist; `reason` is the SDK's message."""
+        if reason.startswith("project "):
             fix = "check [wandb] in env.toml, or write the full name ENTITY/PROJECT/NAME:VERSION"
             return BadInput(f"{key}={reference.text}: W&B {self.server} has no project {project}, or you may not see it; {fix}")
         there = {name: kind for kind, name in self._names(project)}
@@ -111,12 +111,12 @@ def asking(server: str) -> Iterator[None]:
     except CommError as error:
         if isinstance(error.exc, ValueError):  # how the SDK reports an answer without the artifact
             raise NotThere(str(error)) from error
-        said = one_line(error)
+        reason = one_line(error)
         if getattr(getattr(error.__cause__, "response", None), "http_status", None) in REFUSED:
             raise BadInput(
-                f"W&B {server} refuses the key ({said}): run `wandb login --relogin --host={server}`, or set another WANDB_API_KEY"
+                f"W&B {server} refuses the key ({reason}): run `wandb login --relogin --host={server}`, or set another WANDB_API_KEY"
             ) from error
-        raise Unreachable(f"W&B {server} could not be asked ({said}); run the same command again") from error
+        raise Unreachable(f"W&B {server} could not be asked ({reason}); run the same command again") from error
     except UsageError as error:
         raise BadInput(f"W&B {server}: {one_line(error)}") from error
     except (OSError, TimeoutError) as error:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import psutil
 
+from helpers.common import processes
 from helpers.common.errors import BadInput
 from helpers.common.files import ROOT
 from helpers.executors.process import jobs as process_jobs
@@ -41,36 +40,10 @@ def environment(names: dict[str, str], extra: dict[str, str]) -> dict[str, str]:
     return child
 
 
-def end_group(process: subprocess.Popen[bytes], job: str) -> None:
-    """Stop a child and everything that it started: SIGTERM, GRACE_SECONDS, SIGKILL.
-
-    What it started is in its process group, or has the mark of its `job` when it left that group. The child may have ended already.
-    """
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        members = {member.pid: member for member in (*in_group(process.pid), *process_jobs.processes(job, process_jobs.JOB_MARK))}
-        for member in members.values():
-            with contextlib.suppress(psutil.Error):
-                member.send_signal(number)
-        process_jobs.wait_until_ended(members.values(), process_jobs.GRACE_SECONDS)
-        process.poll()
-        if not members:
-            return
-
-
 def end_all(invocation: str) -> None:
     """Kill what has the invocation's mark, except ourselves: what a killed supervisor left, or what is just being started."""
-    left = [process for process in process_jobs.processes(invocation) if process.pid != os.getpid()]
+    left = [process for process in processes.marked(process_jobs.MARK, invocation) if process.pid != os.getpid()]
     for process in left:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    process_jobs.wait_until_ended(left, process_jobs.GRACE_SECONDS)
-
-
-def in_group(group: int) -> list[psutil.Process]:
-    """The live processes of a process group."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+    processes.wait_until_ended(left, processes.GRACE_SECONDS)

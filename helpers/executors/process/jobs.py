@@ -12,21 +12,16 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from helpers.common import processes
 from helpers.common.errors import StepFailed
 from helpers.executors import job_folder
-
-if TYPE_CHECKING:
-    import psutil
 
 PLAN, SUPERVISOR, LOCK = "plan.json", "supervisor.json", "supervisor.lock"
 # Marks every process of an invocation, so that all are found, even when the processes that started them have ended.
 MARK = "EVALMAKE_INVOCATION"
-# Marks the processes of one task, or of the model server (INVOCATION.server).
-JOB_MARK = "EVALMAKE_JOB"
 # The variable with the URL that the harness posts its progress to.
 PROGRESS_URL = "EVALMAKE_PROGRESS_URL"
 # The pid of the process whose end stops the jobs: the `make eval` that somebody looks at.
@@ -36,7 +31,6 @@ INTERRUPTED_MARKER = ".nemo_evaluator_interrupted"
 # Exit codes of jobs that we stopped: `make cancel` ends them for good; those that Ctrl-C interrupted are resumed by the same run.
 CANCELLED_CODE = 128 + signal.SIGTERM
 INTERRUPTED_CODE = 128 + signal.SIGINT
-GRACE_SECONDS = 4.0  # nemo-evaluator is given at most 3
 
 
 def is_open(job_dir: Path) -> bool:
@@ -100,35 +94,6 @@ def state(job_dir: Path, supervised: bool) -> dict[str, Any]:
     }
 
 
-def processes(value: str, mark: str = MARK) -> list[psutil.Process]:
-    """Every live process with this mark in its environment. Of an invocation: supervisor, server, harness, and what they started."""
-    import psutil  # 0.01 s, which only those pay who look at processes
-
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(mark) == value and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
-def wait_until_ended(processes: Iterable[psutil.Process], seconds: float) -> None:
-    """Wait until all have ended. A zombie counts as ended: in a container process 1 may never reap it, and psutil would wait for that."""
-    deadline = time.monotonic() + seconds
-    while any(is_alive(process) for process in processes) and time.monotonic() < deadline:
-        time.sleep(0.02)
-
-
-def is_alive(process: psutil.Process) -> bool:
-    """Whether it still runs; a zombie does not, nor does another process that got its pid."""
-    import psutil
-
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
 def stop(jobs: Path, code: int) -> int:
     """Stop everything of this jobs folder; jobs that have not ended get the exit `code` (CANCELLED_CODE or INTERRUPTED_CODE).
 
@@ -146,20 +111,20 @@ def stop(jobs: Path, code: int) -> int:
     record = job_folder.read(jobs / SUPERVISOR) or {}
     if code == CANCELLED_CODE:  # before anything is stopped, so that nobody takes these for interrupted and resumes them
         mark_stopped(folders, code)
-    stopped = processes(invocation)
+    stopped = processes.marked(MARK, invocation)
     for process in stopped:
         if process.pid == record.get("pid"):
             with contextlib.suppress(psutil.Error):
                 process.terminate()
-                wait_until_ended([process], GRACE_SECONDS * 4 + 2)
+                processes.wait_until_ended([process], processes.GRACE_SECONDS * 4 + 2)
     for signalled in (psutil.Process.terminate, *[psutil.Process.kill] * 3):
-        if not (left := processes(invocation)):
+        if not (left := processes.marked(MARK, invocation)):
             break
         for process in left:
             with contextlib.suppress(psutil.Error):
                 signalled(process)
-        wait_until_ended(left, GRACE_SECONDS)
-    deadline = time.monotonic() + GRACE_SECONDS
+        processes.wait_until_ended(left, processes.GRACE_SECONDS)
+    deadline = time.monotonic() + processes.GRACE_SECONDS
     while is_supervised(jobs):  # a process that has just ended may hold the lock for some microseconds more
         if time.monotonic() < deadline:
             time.sleep(0.02)

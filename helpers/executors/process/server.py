@@ -12,12 +12,13 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+from helpers.common import processes
 from helpers.common.errors import StepFailed
 from helpers.common.files import ROOT
 from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import ports
-from helpers.executors.process.children import end_group, environment
+from helpers.executors.process.children import environment
 
 POLL_SECONDS = 0.1
 
@@ -49,7 +50,7 @@ class Server:
                 cwd=ROOT,
                 env=environment(
                     self.deployment["env"],
-                    {"PORT": str(self.port), process_jobs.JOB_MARK: self.job, **self.deployment["variables"]},
+                    {"PORT": str(self.port), processes.JOB_MARK: self.job, **self.deployment["variables"]},
                 ),
                 start_new_session=True,
             )
@@ -84,7 +85,7 @@ class Server:
     def stop(self) -> None:
         """Stop it and everything that it started."""
         if self.process:
-            end_group(self.process, self.job)
+            processes.end_group(self.process, self.job)
         if self.reserved:
             self.reserved.release()
 

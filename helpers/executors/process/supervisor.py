@@ -25,14 +25,14 @@ from typing import IO, Any
 import psutil
 import yaml
 
-from helpers.common import run_folder, yaml_files
+from helpers.common import processes, run_folder, yaml_files
 from helpers.common.errors import BadInput, EvalmakeError, Interrupted, StepFailed
 from helpers.common.files import ROOT, write_text
 from helpers.credentials.wandb_server import WANDB
 from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import ports
-from helpers.executors.process.children import end_all, end_group, environment
+from helpers.executors.process.children import end_all, environment
 from helpers.executors.process.server import POLL_SECONDS, Server
 
 LOCK_SECONDS = 2.0  # how long it tries to get the folder's lock: whoever tests it holds it for an instant
@@ -106,7 +106,7 @@ def end_with_owner(owner: str | None) -> None:
         raise Interrupted("its owner has ended") from None
 
     def watch() -> None:
-        while process_jobs.is_alive(process):
+        while processes.is_alive(process):
             time.sleep(POLL_SECONDS * 2)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -151,7 +151,7 @@ def run_task(folder: Path, task: dict[str, Any], server: Server | None) -> None:
             try:
                 code = _watch(harness, server)
             finally:
-                end_group(harness, task["job_id"])
+                processes.end_group(harness, task["job_id"])
     except (BadInput, StepFailed) as error:
         _fail(folder, str(error))
         return
@@ -194,7 +194,7 @@ def start_harness(folder: Path, task: dict[str, Any], url: str | None, adapter: 
         stdout=log,
         stderr=subprocess.STDOUT,
         cwd=folder,
-        env=environment(task["env"], {"ADAPTER_PORT": str(adapter), process_jobs.JOB_MARK: task["job_id"], **task["variables"]}),
+        env=environment(task["env"], {"ADAPTER_PORT": str(adapter), processes.JOB_MARK: task["job_id"], **task["variables"]}),
         start_new_session=True,
     )
 

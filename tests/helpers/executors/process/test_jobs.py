@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.common import processes
 from helpers.common.errors import StepFailed
 from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
@@ -79,7 +80,7 @@ def test_a_reused_pid_is_neither_alive_nor_signalled(tmp_path: Path) -> None:
 def test_the_lock_says_who_lives_and_another_host_s_supervisor_is_not_called_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process_jobs, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.1)
     jobs = make_jobs(tmp_path / "jobs", {"a": DONE})
     (jobs / process_jobs.SUPERVISOR).write_text(json.dumps({"pid": 1, "host": "login7"}))
     with (jobs / process_jobs.LOCK).open("w") as lock:

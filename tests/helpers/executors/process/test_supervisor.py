@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from helpers.common import processes
 from helpers.common.errors import BadInput
 from helpers.executors.process import children, start
 from helpers.executors.process import jobs as process_jobs
@@ -34,7 +35,7 @@ def begun(jobs: Path, task: str) -> bool:
 
 
 def by_job(jobs: Path, job: str) -> list[psutil.Process]:
-    return process_jobs.processes(f"{plan_of(jobs)['invocation_id']}.{job}", process_jobs.JOB_MARK)
+    return processes.marked(processes.JOB_MARK, f"{plan_of(jobs)['invocation_id']}.{job}")
 
 
 def test_tasks_run_one_after_another_and_nothing_is_left(jobs: Path) -> None:
@@ -129,7 +130,7 @@ def test_a_killed_supervisor_is_told_and_gone_on_with(jobs: Path) -> None:
     until(lambda: ended(jobs))
     assert states(jobs) == ["SUCCEEDED", "INTERRUPTED"]
     assert "killed" in reasons(jobs)[1]
-    orphans = process_jobs.processes(invocation)
+    orphans = processes.marked(process_jobs.MARK, invocation)
     assert orphans
 
     (jobs / "again").touch()
@@ -138,7 +139,7 @@ def test_a_killed_supervisor_is_told_and_gone_on_with(jobs: Path) -> None:
     assert states(jobs) == ["SUCCEEDED", "SUCCEEDED"]
     assert (jobs / "a.runs").read_text().split() == ["run"], "a task that had ended is not run again"
     assert plan_of(jobs)["invocation_id"] == invocation
-    assert not any(process_jobs.is_alive(process) for process in orphans), "what the killed one left is stopped"
+    assert not any(processes.is_alive(process) for process in orphans), "what the killed one left is stopped"
 
 
 def test_what_an_earlier_attempt_left_is_not_taken_for_a_result(jobs: Path) -> None:

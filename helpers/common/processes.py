@@ -1,0 +1,77 @@
+"""Processes of this machine that we started: finding them all by a mark in their environment, and ending them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil  # 0.02 s, which only those pay who look at processes
+
+# Marks what belongs together: the processes of one task, of the model server (INVOCATION.server), or of an export.
+JOB_MARK = "EVALMAKE_JOB"
+GRACE_SECONDS = 4.0  # between SIGTERM and SIGKILL; nemo-evaluator takes at most 3
+
+
+def end_group(process: subprocess.Popen[bytes], job: str) -> None:
+    """Stop a child and everything that it started: SIGTERM, GRACE_SECONDS, SIGKILL.
+
+    What it started is in its process group, or has the mark of its `job` when it left that group. The child may have ended already.
+    """
+    import psutil
+
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        members = {member.pid: member for member in (*in_group(process.pid), *marked(JOB_MARK, job))}
+        for member in members.values():
+            with contextlib.suppress(psutil.Error):
+                member.send_signal(number)
+        wait_until_ended(members.values(), GRACE_SECONDS)
+        process.poll()
+        if not members:
+            return
+
+
+def marked(mark: str, value: str) -> list[psutil.Process]:
+    """Every live process that has the variable `mark` with this value in its environment."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(mark) == value and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def wait_until_ended(processes: Iterable[psutil.Process], seconds: float) -> None:
+    """Wait until all have ended. A zombie counts as ended: in a container process 1 may never reap it, and psutil would wait for that."""
+    deadline = time.monotonic() + seconds
+    while any(is_alive(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it still runs; a zombie does not, nor does another process that got its pid."""
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def in_group(group: int) -> list[psutil.Process]:
+    """The live processes of a process group."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
