@@ -70,15 +70,15 @@ def test_scores_are_in_wandb_after_make_eval_and_the_key_is_nowhere(
     assert KEY not in done.stdout + done.stderr + again.stderr
 
 
-def test_a_failed_export_is_told_and_the_evaluation_is_not_failed(make: Make, project: Path, double: WandbDouble) -> None:
+def test_a_failed_export_is_reported_and_the_evaluation_succeeds(make: Make, project: Path, double: WandbDouble) -> None:
     double.off()
     done = make("eval", configure(project, served_by()), "QUICK=1", "TASKS=opposites", EXPORTED)
     assert done.returncode == 0, done.stderr
     assert "the evaluation continues, and its export is verified at the end" in done.stderr
-    told = [line for line in done.stderr.splitlines() if line.startswith("✗ ")]
-    assert len(told) == 1
-    assert told[0].startswith(f"✗ The export to W&B failed: W&B at {double.url} does not answer")
-    assert "`make export RUN=" in told[0]
+    failures = [line for line in done.stderr.splitlines() if line.startswith("✗ ")]
+    assert len(failures) == 1
+    assert failures[0].startswith(f"✗ The export to W&B failed: W&B at {double.url} does not answer")
+    assert "`make export RUN=" in failures[0]
     assert exports(project)["state"] == "failed"
     assert make("export").stderr.startswith(f"error: W&B at {double.url} does not answer")
     double.on()
@@ -105,7 +105,7 @@ def test_a_refused_key_stops_before_anything_is_submitted(make: Make, project: P
     assert exports(project)["state"] == "nothing"
 
 
-def test_a_batch_is_exported_when_it_ends_with_nobody_there(make: Make, project: Path, double: WandbDouble) -> None:
+def test_a_batch_is_exported_when_it_ends(make: Make, project: Path, double: WandbDouble) -> None:
     done = make("batch", configure(project, served_by()), "QUICK=1", "TASKS=opposites", EXPORTED)
     assert done.returncode == 0, done.stderr
     (jobs,) = project.glob("runs/*/jobs")
@@ -116,7 +116,7 @@ def test_a_batch_is_exported_when_it_ends_with_nobody_there(make: Make, project:
     assert KEY not in (jobs / "export.log").read_text()
 
 
-def test_an_export_that_is_asked_for_by_hand_takes_what_env_toml_says(make: Make, project: Path, double: WandbDouble) -> None:
+def test_an_export_by_hand_uses_the_project_of_env_toml(make: Make, project: Path, double: WandbDouble) -> None:
     (project / "env.toml").write_text(WANDB + '[P]\nexecutor = "local"\nwandb = { project = "of-the-profile" }\n')
     done = make("eval", configure(project, served_by()), "PROFILE=P", "QUICK=1", "TASKS=opposites")
     assert done.returncode == 0, done.stderr

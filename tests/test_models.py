@@ -41,7 +41,7 @@ def in_files(project: Path, root: Path) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path, project: Path) -> Path:
-    """A folder of manifests with two versions of the recipe's RL model, that env.toml names. Each version is a file of its own."""
+    """A folder of manifests, named in env.toml, with two versions of the recipe's RL model. Each version is a file of its own."""
     folder = tmp_path / "artifacts"
     for version in ("v1", "v2"):
         weights = tmp_path / f"rl-{version}.gguf"
@@ -53,7 +53,7 @@ def root(tmp_path: Path, project: Path) -> Path:
 
 @pytest.fixture
 def server(project: Path) -> Iterator[WandbDouble]:
-    """A self-hosted W&B with a model in it, that env.toml names the project of."""
+    """A self-hosted W&B with a model in the project that env.toml names."""
     with WandbDouble() as server:
         server.put_artifact("ModelArtifact-rl", metadata={"absolute_path": str(WEIGHTS)})
         (project / "env.toml").write_text('[wandb]\nproject = "nemotron"\nentity = "my-team"\n')
@@ -72,7 +72,7 @@ def read(run: Path, name: str) -> dict[str, Any]:
     return files.read_json(run / name, Path(name).stem)
 
 
-def test_a_model_is_evaluated_by_its_name_and_its_version_is_recorded_to_the_results(make: Make, project: Path, root: Path) -> None:
+def test_a_model_is_evaluated_by_its_name_and_the_results_have_its_version(make: Make, project: Path, root: Path) -> None:
     done = make("eval", by_artifact(project), "QUICK=2", "TASKS=opposites", "MODEL=rl:v1")
     assert done.returncode == 0, done.stderr
     run = run_folder(project)
@@ -87,7 +87,7 @@ def test_a_model_is_evaluated_by_its_name_and_its_version_is_recorded_to_the_res
     assert f"[info] run.model = rl:v1: ModelArtifact-rl v1, {model['path']}" in done.stderr
 
 
-def test_a_run_that_goes_on_has_the_version_that_was_recorded_though_latest_has_moved(make: Make, project: Path, root: Path) -> None:
+def test_a_resumed_run_keeps_the_recorded_version_after_latest_has_moved(make: Make, project: Path, root: Path) -> None:
     config = by_artifact(project, command="exit 9", served_model_name="m")
     first = make("eval", config, "QUICK=1", "TASKS=opposites")
     assert "Error 4" in first.stderr, first.stderr
@@ -117,9 +117,7 @@ def test_a_run_that_goes_on_has_the_version_that_was_recorded_though_latest_has_
         ("lr:latest", "has no artifact lr (did you mean ModelArtifact-rl?); it has ModelArtifact-rl"),
     ],
 )
-def test_a_model_that_is_not_there_is_one_line_and_nothing_is_submitted(
-    make: Make, project: Path, root: Path, model: str, message: str
-) -> None:
+def test_a_missing_model_is_one_line_and_nothing_is_submitted(make: Make, project: Path, root: Path, model: str, message: str) -> None:
     done = make("eval", by_artifact(project), f"MODEL={model}")
     assert BAD_INPUT in done.stderr
     (line,) = errors_in(done.stderr)
@@ -129,7 +127,7 @@ def test_a_model_that_is_not_there_is_one_line_and_nothing_is_submitted(
     assert script_code(project, "resolve_model") == 2
 
 
-def test_a_checkpoint_that_is_not_there_is_told_before_it_is_served(make: Make, project: Path, root: Path) -> None:
+def test_a_missing_checkpoint_is_an_error_before_it_is_served(make: Make, project: Path, root: Path) -> None:
     (root.parent / "rl-v2.gguf").unlink()
     done = make("eval", by_artifact(project), "QUICK=1")
     assert done.returncode
@@ -139,7 +137,7 @@ def test_a_checkpoint_that_is_not_there_is_told_before_it_is_served(make: Make, 
     assert not (run_folder(project) / "submission.json").exists()
 
 
-def test_a_model_of_w_and_b_is_evaluated_where_it_lies(make: Make, project: Path, server: WandbDouble) -> None:
+def test_a_model_of_w_and_b_is_evaluated_in_its_place(make: Make, project: Path, server: WandbDouble) -> None:
     done = make("eval", by_artifact(project), "QUICK=2", "TASKS=opposites", env=login(server))
     assert done.returncode == 0, done.stderr
     model = read(run_folder(project), "model.json")["models"]["model"]
@@ -177,7 +175,7 @@ def test_the_graph_of_an_evaluation_is_in_w_and_b(make: Make, project: Path, ser
     assert read(run, "exports.json")["state"] == "verified"
 
 
-def test_w_and_b_that_does_not_answer_is_exit_3_and_the_same_run_goes_on(make: Make, project: Path, server: WandbDouble) -> None:
+def test_no_answer_of_w_and_b_is_exit_3_and_the_run_can_be_resumed(make: Make, project: Path, server: WandbDouble) -> None:
     config = by_artifact(project, command=served_by(), served_model_name="m")
     server.off()
     done = make("eval", config, "QUICK=1", "TASKS=opposites", env=login(server))
@@ -191,7 +189,7 @@ def test_w_and_b_that_does_not_answer_is_exit_3_and_the_same_run_goes_on(make: M
     assert read(run_folder(project), "results.json")["artifacts"]["model"]["version"] == "v0"
 
 
-def test_without_a_login_the_run_stops_at_once_and_says_who_wants_it(make: Make, project: Path, server: WandbDouble) -> None:
+def test_without_a_login_the_run_stops_at_once_and_says_what_needs_it(make: Make, project: Path, server: WandbDouble) -> None:
     done = make("eval", by_artifact(project), env={"WANDB_BASE_URL": server.url})
     assert BAD_INPUT in done.stderr
     (line,) = errors_in(done.stderr)
@@ -219,7 +217,7 @@ def test_a_config_that_gives_its_checkpoint_needs_no_login_and_asks_nobody(make:
     assert "run.model has no effect" in done.stderr
 
 
-def test_models_lists_what_can_be_named_in_both(make: Make, project: Path, root: Path) -> None:
+def test_models_lists_the_artifacts_of_both_places(make: Make, project: Path, root: Path) -> None:
     done = make("models", by_artifact(project))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"1 models in {root}"
@@ -235,12 +233,12 @@ def test_models_lists_what_can_be_named_in_both(make: Make, project: Path, root:
 
 
 def test_the_default_config_works_as_it_stands(make: Make, project: Path, server: WandbDouble) -> None:
-    """`make eval PROFILE=CLUSTER TASKS="adlr_mmlu hellaswag"`, up to the cluster, which is not there."""
+    """`make eval PROFILE=CLUSTER TASKS="adlr_mmlu hellaswag"`, up to the cluster, which does not exist."""
     server.put_artifact("ModelArtifact-rl", metadata={"absolute_path": "/lustre/rl/1"})
     with (project / "env.toml").open("a") as file:
         file.write('[CLUSTER]\nexecutor = "slurm"\naccount = "a"\nhost = "no-such-host.invalid"\nremote_job_dir = "/lustre/me"\n')
     done = make("eval", "PROFILE=CLUSTER", "TASKS=adlr_mmlu hellaswag", env=login(server))
     assert UNREACHABLE in done.stderr, done.stderr
-    assert "no-such-host.invalid is no name that this machine can resolve" in errors_in(done.stderr)[-1]
+    assert "no-such-host.invalid" in errors_in(done.stderr)[-1]
     model = read(run_folder(project), "model.json")["models"]["model"]
     assert (model["version"], model["path"]) == ("v1", "/lustre/rl/1")

@@ -1,7 +1,7 @@
-"""A double of containers registries for tests without a cluster: what the real one of tests/cluster cannot be made to say.
+"""A double of container registries for tests without a cluster, for answers that the real one of tests/cluster cannot be made to give.
 
-One HTTPS server stands in for any number of hosts, told apart by the Host header: tokens given by another host, Basic, refusals, a rate
-limit, errors, redirects, image indexes, answers without a digest, slowness. It holds manifests alone: what it tells is never pulled. Its
+One HTTPS server stands in for any number of hosts, distinguished by the Host header: tokens given by another host, Basic, refusals, a rate
+limit, errors, redirects, image indexes, answers without a digest, slowness. It holds only manifests: nothing is ever pulled from it. Its
 certificate is its own authority, for curl (a .curlrc, which sends every host here) and for Python (SSL_CERT_FILE).
 """
 
@@ -40,7 +40,7 @@ def index_of(*platforms: str) -> bytes:
 
 @dataclass
 class Call:
-    """A request: what was asked of which host, and the user that Basic named or the token that Bearer showed."""
+    """A request: method, host and path, with the user of Basic or the token of Bearer."""
 
     method: str
     host: str
@@ -51,7 +51,7 @@ class Call:
 
 @dataclass
 class Rule:
-    """How a host answers for manifests. `auth`: Bearer or Basic; `realm`: where tokens are to be had; `fails`: statuses by method."""
+    """How a host answers for manifests. `auth`: Bearer or Basic; `realm`: the address that gives tokens; `fails`: statuses by method."""
 
     auth: str = ""
     realm: str = ""
@@ -59,7 +59,7 @@ class Rule:
     anonymous: bool = False
     fails: dict[str, int] = field(default_factory=dict)
     seconds: float = 0
-    redirect: str = ""  # where it sends those whom it lets in: https://HOST[:PORT]
+    redirect: str = ""  # where it sends authorized requests: https://HOST[:PORT]
     tells_digest: bool = True
 
 
@@ -73,8 +73,8 @@ class RegistryDouble:
         self.certificate = folder / "registry.pem"
         names = ",".join([*(f"DNS:{name}" for name in HOSTS), "IP:127.0.0.1"])
         key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", folder / "registry.key"]
-        told = ["-days", "2", "-subj", "/CN=double", "-addext", f"subjectAltName={names}"]
-        subprocess.run(["openssl", "req", "-x509", *key, *told, "-out", self.certificate], check=True, capture_output=True)
+        options = ["-days", "2", "-subj", "/CN=double", "-addext", f"subjectAltName={names}"]
+        subprocess.run(["openssl", "req", "-x509", *key, *options, "-out", self.certificate], check=True, capture_output=True)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, folder / "registry.key")
         self.server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"double": self}))
@@ -84,7 +84,7 @@ class RegistryDouble:
 
     @property
     def address(self) -> str:
-        """HOST:PORT for those who resolve names as everybody does."""
+        """HOST:PORT for clients that resolve names as usual."""
         return f"localhost:{self.port}"
 
     def curlrc(self, port: int | None = None) -> str:
@@ -92,14 +92,14 @@ class RegistryDouble:
         return f'cacert = "{self.certificate}"\nconnect-to = "::127.0.0.1:{self.port if port is None else port}"\n'
 
     def put(self, name: str, tag: str, body: bytes = b"", type_: str = MANIFEST) -> str:
-        """Have a manifest under a tag, and under its digest, which is returned."""
+        """Store a manifest under a tag and under its digest; returns the digest."""
         body = body or json.dumps({"name": name, "tag": tag}).encode()
         for reference in (tag, digest_of(body)):
             self.manifests[name, reference] = (type_, body)
         return digest_of(body)
 
     def rule(self, host: str = "registry.example", **more: Any) -> Rule:
-        """How a host answers from now on."""
+        """Set how a host answers from now on; returns the rule."""
         self.rules[host] = Rule(**more)
         return self.rules[host]
 
@@ -117,7 +117,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hung up, or trusts nobody: what it says is what a test looks at."""
+        """Ignore a client that hung up or rejects the certificate: tests look at what the client reports."""
 
 
 class _Handler(BaseHTTPRequestHandler):

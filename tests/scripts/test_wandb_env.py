@@ -1,4 +1,4 @@
-"""scripts/wandb_env.py, run by hand as a person would: what it says, what it writes, its exit codes, and that it asks nobody."""
+"""scripts/wandb_env.py, run by hand as a person would: its output, its file, its exit codes, and that it contacts nothing."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def desk(tmp_path: Path) -> Desk:
 EXPORT = {"type": "slurm", "auto_export": {"enabled": True, "destinations": ["wandb"]}}
 
 
-def test_the_seeds_sentence_and_the_file(desk: Desk) -> None:
+def test_the_sentence_about_a_detected_login_and_the_file(desk: Desk) -> None:
     desk.login()
     desk.configure(execution=EXPORT)
     done = desk.start()
@@ -104,7 +104,7 @@ def test_the_seeds_sentence_and_the_file(desk: Desk) -> None:
     assert (written["missing"], written["wandb"]) == ([], {"mode": "online", "export": True, **where})
 
 
-def test_without_a_login_and_without_a_wish_nothing_is_said(desk: Desk) -> None:
+def test_nothing_is_printed_without_a_login_and_without_a_need_for_one(desk: Desk) -> None:
     done = desk.start()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     where = {"server": None, "entity": None, "project": None}
@@ -125,7 +125,7 @@ def test_no_planted_secret_is_printed_or_written(desk: Desk) -> None:
         assert secret not in "".join(texts)
 
 
-def test_what_is_missing_stops_with_one_line_and_no_file_and_a_dry_run_lists_it(desk: Desk) -> None:
+def test_missing_variables_are_one_error_and_no_file_and_a_dry_run_lists_them(desk: Desk) -> None:
     desk.configure(execution=EXPORT, run={}, env_vars={"HF_TOKEN": "host:HF_TOKEN"})
     done = desk.start()
     assert done.returncode == 2
@@ -183,7 +183,7 @@ def test_stdin_stdout_and_help(desk: Desk) -> None:
     assert desk.again("--env-dir", "/nowhere").stderr == "error: --env-dir /nowhere: no such folder\n"
 
 
-def test_dotenv_beside_the_env_toml_that_counts_is_found_without_being_named(desk: Desk) -> None:
+def test_the_dotenv_beside_the_env_toml_in_use_is_found(desk: Desk) -> None:
     (desk.folder / "env.toml").write_text('[wandb]\nproject = "nemotron"\n')
     (desk.folder / ".env").write_text("HF_TOKEN=x\n")
     (desk.folder / ".env").chmod(0o600)

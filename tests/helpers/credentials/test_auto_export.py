@@ -21,7 +21,7 @@ from helpers.credentials.auto_export import WandbExport
         (["wandb"], True),
     ],
 )
-def test_when_export_to_wandb_is_asked_for(given: object, asked: bool) -> None:
+def test_when_the_config_asks_for_an_export_to_wandb(given: object, asked: bool) -> None:
     assert auto_export.to_wandb({"execution": {"auto_export": given}}) is asked
 
 
@@ -38,7 +38,7 @@ def test_when_export_to_wandb_is_asked_for(given: object, asked: bool) -> None:
         (WandbExport.NEVER, "online", None, False),
     ],
 )
-def test_the_launcher_exports_to_wandb_where_jobs_can_and_to_all_else(
+def test_the_launcher_exports_to_wandb_only_where_jobs_can_and_to_other_places_always(
     ability: WandbExport, mode: str, log_mode: str | None, in_jobs: bool
 ) -> None:
     config = {"execution": {"auto_export": {"destinations": ["mlflow", "wandb"]}}, "export": {"wandb": {"log_mode": log_mode}}}

@@ -45,14 +45,14 @@ def test_a_malformed_line_of_dotenv_is_named_and_not_shown(home: Path, text: str
     assert SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize(("mode", "told"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
-def test_a_dotenv_that_others_can_read_is_told(home: Path, mode: int, told: bool) -> None:
+@pytest.mark.parametrize(("mode", "noticed"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+def test_a_notice_names_a_dotenv_that_others_can_read(home: Path, mode: int, noticed: bool) -> None:
     dotenv(home, "A=1\n", mode)
     notices = dotenv_file.read(home)[1]
-    assert [("chmod 600 .env" in notice) for notice in notices] == [True] * told
+    assert [("chmod 600 .env" in notice) for notice in notices] == [True] * noticed
 
 
-def test_no_dotenv_a_folder_of_that_name_and_no_folder_at_all_are_nothing(home: Path) -> None:
+def test_without_a_dotenv_file_nothing_is_read(home: Path) -> None:
     assert dotenv_file.read(home) == ({}, [])
     (home / ".env").mkdir()
     assert dotenv_file.read(home) == ({}, [])

@@ -137,7 +137,7 @@ def test_old_and_new_keys_are_taken_from_the_environment_and_from_netrc(home: Pa
 
 
 @pytest.mark.parametrize("key", [SECRET, OLD_KEY + "\n", OLD_KEY[:-1], "é" * 3 + " " + OLD_KEY])
-def test_an_ill_formed_key_is_told_where_an_export_needs_it_and_not_shown(home: Path, key: str) -> None:
+def test_an_invalid_key_is_an_error_only_for_an_export_and_not_shown(home: Path, key: str) -> None:
     found = gather(EXPORT, None, environ(home, WANDB_API_KEY=key))
     assert "the key from environment is invalid (API key m" in missing(found)["WANDB_API_KEY"].fix
     assert found.value("WANDB_API_KEY") is None
@@ -145,7 +145,7 @@ def test_an_ill_formed_key_is_told_where_an_export_needs_it_and_not_shown(home: 
     assert not gather({}, None, environ(home, WANDB_API_KEY=key)).missing
 
 
-def test_an_ill_formed_key_in_netrc_is_told(home: Path) -> None:
+def test_an_invalid_key_in_netrc_is_reported(home: Path) -> None:
     netrc(home / ".netrc", SECRET)
     fix = missing(gather(EXPORT, None, environ(home)))["WANDB_API_KEY"].fix
     assert "netrc" in fix
@@ -189,7 +189,7 @@ def test_a_server_address_that_wandb_refuses_is_bad_input(home: Path, url: str) 
     assert SECRET not in str(caught.value)
 
 
-def test_files_that_wandb_cannot_read_are_told_by_name_and_line_alone(
+def test_files_that_wandb_cannot_read_are_named_with_the_line_and_not_quoted(
     home: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wandb.errors.term._silent", False)  # another test of this process may have used the SDK silently
@@ -198,8 +198,8 @@ def test_files_that_wandb_cannot_read_are_told_by_name_and_line_alone(
     settings.write_text(f"[default]\n{SECRET}\n")
     found = gather(EXPORT, None, environ(home))
     # Which line netrc's parser names, the bad one or the next, depends on the Python.
-    told = [re.sub(r":[34]$", ":N", notice.split(": ")[0]) for notice in found.notices]
-    assert told == [str(settings), f"{home / '.netrc'}:N"]
+    places = [re.sub(r":[34]$", ":N", notice.split(": ")[0]) for notice in found.notices]
+    assert places == [str(settings), f"{home / '.netrc'}:N"]
     assert SECRET not in "".join(found.notices)
     assert SECRET not in "".join(capfd.readouterr())
 
@@ -259,16 +259,16 @@ def test_wandb_is_imported_only_where_there_is_something_to_read(home: Path, wit
 # ---- mode, project, entity, export ----
 
 
-@pytest.mark.parametrize(("told", "mode"), [("offline", "offline"), ("dryrun", "offline"), ("disabled", "disabled")])
-def test_offline_and_disabled_need_no_key_but_the_exporter_still_needs_project_and_entity(home: Path, told: str, mode: str) -> None:
+@pytest.mark.parametrize(("given", "mode"), [("offline", "offline"), ("dryrun", "offline"), ("disabled", "disabled")])
+def test_offline_and_disabled_need_no_key_but_the_exporter_still_needs_project_and_entity(home: Path, given: str, mode: str) -> None:
     netrc(home / ".netrc", OLD_KEY)
-    found = gather(EXPORT, None, environ(home, WANDB_MODE=told))
+    found = gather(EXPORT, None, environ(home, WANDB_MODE=given))
     assert (found.mode, found.missing, found.value("WANDB_API_KEY")) == (mode, [], None)
-    without = gather({**EXPORT, "run": {}}, None, environ(home, WANDB_MODE=told))
+    without = gather({**EXPORT, "run": {}}, None, environ(home, WANDB_MODE=given))
     assert set(missing(without)) == {"WANDB_PROJECT", "WANDB_ENTITY"}
 
 
-def test_offline_by_wandbs_settings_is_handed_on(home: Path) -> None:
+def test_offline_in_wandbs_settings_is_passed_on(home: Path) -> None:
     path = wandb_settings(home, mode="offline")
     found = gather(EXPORT, None, environ(home))
     assert (found.mode, found.value("WANDB_MODE"), sources(found)["WANDB_MODE"]) == ("offline", "offline", f"wandb settings ({path})")
@@ -289,7 +289,7 @@ def test_project_and_entity_come_from_env_toml_where_the_environment_has_none(ho
     assert sources(found) == {"WANDB_PROJECT": "config export.wandb.project", "WANDB_ENTITY": "config export.wandb.entity"}
 
 
-def test_one_error_names_all_that_is_missing_and_the_mend(home: Path) -> None:
+def test_one_error_lists_everything_missing_with_the_fixes(home: Path) -> None:
     config = {
         "execution": EXPORT["execution"],
         "evaluation": {"tasks": [{"name": "gpqa", "env_vars": {"TOKEN": "host:HF_TOKEN"}}]},
@@ -327,7 +327,7 @@ def test_an_identity_token_replaces_the_key_where_a_job_can_read_its_file(home: 
 # ---- nothing shows a value ----
 
 
-def test_no_text_form_shows_a_value_and_the_document_fits_its_schema(home: Path, tmp_path: Path) -> None:
+def test_no_text_shows_a_value_and_the_document_fits_its_schema(home: Path, tmp_path: Path) -> None:
     dotenv(home, f"HF_TOKEN={SECRET}\n")
     netrc(home / ".netrc", NEW_KEY)
     found = gather(EXPORT | {"env_vars": {"A": "host:API"}}, home, environ(home, API=SECRET + "2"))
@@ -343,13 +343,13 @@ def test_no_text_form_shows_a_value_and_the_document_fits_its_schema(home: Path,
     assert {"name": "API", "source": "environment", "wanted_by": ["env_vars.A"]} in written["variables"]
 
 
-def test_the_seeds_own_sentence(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sentence_about_a_detected_login(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     netrc(home / ".netrc", OLD_KEY)
     gather(EXPORT, None, environ(home)).announce()
     assert capsys.readouterr().err == "[info] Detected W&B login, setting WANDB_API_KEY\n"
 
 
-def test_what_a_run_recorded_before_there_were_exports_is_still_read(tmp_path: Path) -> None:
+def test_the_file_of_a_run_from_before_there_were_exports_is_still_read(tmp_path: Path) -> None:
     document = {"made_by": "wandb_env.py", "made_from": {}, "variables": [], "missing": [], "wandb": {"mode": "offline", "export": False}}
     files.write_json(tmp_path / "credentials.json", document, "credentials")
     assert gathering.recorded(tmp_path / "config.yaml") == {"mode": "offline", "export": False}

@@ -1,4 +1,4 @@
-"""credentials/wandb_server.py against the double of a server: what is told of a key, a project, and a server that is not to be asked."""
+"""credentials/wandb_server.py against the double of a server: its answers about keys and projects, and a server that gives none."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def known(double: WandbDouble, project: str = PROJECT) -> None:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_good_key_may_write_to_a_project_that_is_there_or_will_be_in_one_call(double: WandbDouble, there: bool) -> None:
+def test_a_valid_key_may_write_to_an_existing_or_new_project_and_one_call_tells(double: WandbDouble, there: bool) -> None:
     if there:
         known(double)
     assert asked(double).check(ENTITY, PROJECT) == "me"
@@ -52,12 +52,12 @@ def refused(double: WandbDouble, key: str = KEY, entity: str = ENTITY) -> str:
     return str(caught.value)
 
 
-def test_an_expired_and_an_unknown_key_are_refused_with_the_mend(double: WandbDouble) -> None:
+def test_an_expired_and_an_unknown_key_are_refused_with_the_fix(double: WandbDouble) -> None:
     for key in (KEY, "f" * 40):
         double.expired = {KEY}
-        told = refused(double, key)
-        assert f"W&B at {double.url} refuses the key from environment: it has expired, was revoked, or belongs to another server" in told
-        assert f"`wandb login --relogin --host={double.url}`" in told
+        text = refused(double, key)
+        assert f"W&B at {double.url} refuses the key from environment: it has expired, was revoked, or belongs to another server" in text
+        assert f"`wandb login --relogin --host={double.url}`" in text
     assert "`wandb login --relogin`, or" in str(Server(wandb_server.CLOUD, KEY, "netrc")._refused())
 
 
@@ -88,7 +88,7 @@ def test_no_answer_is_unreachable_in_a_short_time(double: WandbDouble, monkeypat
     assert time.monotonic() - began < 4
 
 
-def test_an_address_without_wandb_is_told(double: WandbDouble) -> None:
+def test_an_address_without_wandb_is_bad_input(double: WandbDouble) -> None:
     wrong = Server(f"{double.url}/nothing", KEY, "environment")
     with pytest.raises(BadInput, match=r"there is no W&B server at this address .*WANDB_BASE_URL"):
         wrong.check(ENTITY, PROJECT)
@@ -116,7 +116,7 @@ def test_the_key_goes_nowhere_else_and_a_proxy_s_page_is_no_answer(double: Wandb
     assert double.calls == []
 
 
-def test_a_password_in_the_address_and_the_key_are_in_no_text() -> None:
+def test_no_text_has_the_key_or_the_password_of_the_address() -> None:
     server = Server("https://user:hunter2@wandb.example.com/", KEY, "environment")
     assert str(server) == "https://wandb.example.com"
     assert KEY not in repr(server)
@@ -124,7 +124,7 @@ def test_a_password_in_the_address_and_the_key_are_in_no_text() -> None:
     assert Server(wandb_server.CLOUD, KEY, "").run_url("e", "p", "r") == "https://wandb.ai/e/p/runs/r"
 
 
-def test_runs_are_held_by_their_ids_and_asked_for_by_the_page(double: WandbDouble) -> None:
+def test_runs_are_looked_up_by_id_a_page_at_a_time(double: WandbDouble) -> None:
     known(double)
     assert asked(double).held(ENTITY, "none-yet", ["r"]) == {}
     found = asked(double).held(ENTITY, PROJECT, ["r", *(f"x{n}" for n in range(wandb_server.PAGE))])
@@ -133,7 +133,7 @@ def test_runs_are_held_by_their_ids_and_asked_for_by_the_page(double: WandbDoubl
     assert len(double.calls) == 3
 
 
-def test_an_id_is_the_same_each_time_and_one_that_wandb_takes() -> None:
+def test_an_id_is_the_same_every_time_and_valid_for_wandb() -> None:
     assert run_id("480d3c89bfe4a55c", "lm-evaluation-harness.hellaswag.0") == "480d3c89bfe4a55c-lm-evaluation-harness.hellaswag.0"
     assert run_id("480d3c89bfe4a55c") == "480d3c89bfe4a55c"
     assert run_id("i", "a b/c:d.0") == "i-a-b-c-d.0"

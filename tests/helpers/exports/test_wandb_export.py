@@ -136,7 +136,7 @@ def test_the_names_are_those_of_the_launcher_s_own_exporter(tmp_path: Path) -> N
 # ---- Online ---------------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_a_task_is_brought_there_verified_and_giving_it_again_changes_nothing(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_task_gets_a_verified_run_and_a_second_export_changes_nothing(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     desk.fill("t", "u", group="nightly", tags=["rl"], description="why", extra_metadata={"stage": "rl"}, job_type="eval")
     written = desk.export()
     said = capsys.readouterr().err
@@ -167,7 +167,7 @@ def test_a_run_a_task_is_brought_there_verified_and_giving_it_again_changes_noth
     assert len(desk.double.runs) == 2
 
 
-def test_a_wrong_and_a_missing_run_are_noticed_and_mended_and_a_new_score_is_one_more_step(desk: Desk) -> None:
+def test_a_wrong_and_a_missing_run_are_fixed_and_a_new_score_is_one_more_step(desk: Desk) -> None:
     desk.fill("t", "u")
     desk.export()
     wrong, gone = (desk.double.run(f"{desk.invocation}-{name}") for name in ("t.0", "u.1"))
@@ -192,9 +192,9 @@ def test_what_the_server_loses_is_a_failure_that_names_the_metric(desk: Desk, mo
         return answer
 
     monkeypatch.setattr(desk.double, "stream", losing)
-    told = desk.failed(StepFailed)
-    assert "1 of 1 W&B runs are not as results.json has it: t: t_acc is null there and 0.5 in results.json" in told
-    assert f"try again with `make export RUN={RUN}`" in told
+    text = desk.failed(StepFailed)
+    assert "1 of 1 W&B runs are not as results.json has it: t: t_acc is null there and 0.5 in results.json" in text
+    assert f"try again with `make export RUN={RUN}`" in text
     assert (desk.run / "wandb" / "export.log").exists()
 
 
@@ -207,7 +207,7 @@ def test_one_run_for_all_holds_each_task_s_metrics(desk: Desk) -> None:
     assert len(written["runs"]) == len(desk.double.runs) == 1
 
 
-def test_artifacts_and_logs_go_along_as_the_config_says(desk: Desk) -> None:
+def test_artifacts_and_logs_are_exported_as_the_config_says(desk: Desk) -> None:
     desk.fill("t", copy_artifacts=False)
     desk.export()
     assert desk.double.artifacts == {}
@@ -245,7 +245,7 @@ def test_the_model_that_was_evaluated_goes_into_its_wandb_run_and_the_results_co
     assert json.loads(made.metadata or "")["scores"] == {"t/acc": 0.5, "t/acc/norm": 0.625}
 
 
-def test_a_lineage_that_cannot_be_told_is_told_and_made_up_for(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_lineage_is_reported_and_the_next_export_records_it(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     desk.fill("t")
     named_by_artifact(desk)
     models = dict(desk.double.artifacts)
@@ -283,9 +283,7 @@ def test_a_refused_key_and_a_closed_project_are_bad_input(desk: Desk) -> None:
     assert "permission denied" in desk.failed(StepFailed)
 
 
-def test_no_network_is_unreachable_and_with_auto_it_is_recorded_and_told_and_no_error(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_network_is_unreachable_and_with_auto_only_recorded_and_announced(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     desk.fill("t")
     desk.double.off()
     assert "does not answer" in desk.failed(Unreachable)
@@ -303,7 +301,7 @@ def test_no_network_is_unreachable_and_with_auto_it_is_recorded_and_told_and_no_
     assert len(desk.double.calls) == calls, "what was verified is not asked for again"
 
 
-def test_a_server_that_goes_away_half_way_is_not_waited_for_long(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_disappears_half_way_is_not_waited_for_long(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.fill("t")
     answer = desk.double.answer
 
@@ -318,7 +316,7 @@ def test_a_server_that_goes_away_half_way_is_not_waited_for_long(desk: Desk, mon
     assert processes.marked(processes.JOB_MARK, f"export-{desk.run.resolve()}") == []
 
 
-def test_a_missing_key_and_another_destination_are_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_and_another_destination_are_bad_input(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.fill("t")
     monkeypatch.delenv("WANDB_API_KEY")
     assert "WANDB_API_KEY" in desk.failed(BadInput)
@@ -327,7 +325,7 @@ def test_a_missing_key_and_another_destination_are_told(desk: Desk, monkeypatch:
     assert desk.double.calls == []
 
 
-def test_results_that_are_not_those_that_were_gathered_are_not_exported(desk: Desk) -> None:
+def test_results_that_changed_since_they_were_collected_are_not_exported(desk: Desk) -> None:
     desk.fill("t")
     desk.export()
     (desk.run / "jobs/t.0/artifacts/results.yml").write_text(results_yml({"acc": {"acc": (0.9, 0.1, 4)}}))
@@ -342,7 +340,7 @@ def test_results_that_are_not_those_that_were_gathered_are_not_exported(desk: De
 # ---- Offline and disabled -------------------------------------------------------------------------------------------------------------
 
 
-def test_offline_everything_lies_in_the_run_and_comes_to_the_server_later(
+def test_offline_everything_is_in_the_run_folder_and_reaches_the_server_later(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, clean_env: dict[str, str]
 ) -> None:
     desk.fill("t")

@@ -1,4 +1,4 @@
-"""images/registry.py: what this machine learns of a registry, with the credentials of `docker login`, from a double of registries."""
+"""images/registry.py: answers of a double of registries, with the credentials of `docker login`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def ask(double: RegistryDouble, name: str = "team/model:1") -> asking.Reply:
 
 
 def log_in(home: Path, host: str, password: str = PASSWORD, **more: object) -> None:
-    """What `docker login` leaves."""
+    """Write what `docker login` writes."""
     (home / ".docker").mkdir(exist_ok=True)
     auth = base64.b64encode(f"{USER}:{password}".encode()).decode()
     (home / ".docker/config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}, **more}))
 
 
-def test_a_digest_is_asked_with_head_which_counts_as_no_pull(registry: RegistryDouble) -> None:
+def test_a_digest_is_asked_for_with_head_which_is_not_a_pull(registry: RegistryDouble) -> None:
     digest = registry.put("team/model", "1")
     answer = ask(registry)
     assert (answer.status, answer.digest, answer.index, answer.here) == (200, digest, None, True)
@@ -36,7 +36,7 @@ def test_a_digest_is_asked_with_head_which_counts_as_no_pull(registry: RegistryD
 
 
 @pytest.mark.parametrize("type_", [INDEX, DOCKER_LIST])
-def test_an_index_is_brought(registry: RegistryDouble, type_: str) -> None:
+def test_an_index_is_fetched_with_its_digest(registry: RegistryDouble, type_: str) -> None:
     body = index_of("linux/amd64", "linux/arm64", "unknown/unknown")
     registry.put("team/model", "1", body, type_)
     answer = ask(registry)
@@ -51,7 +51,7 @@ def test_a_registry_that_sends_no_digest_is_hashed(registry: RegistryDouble) -> 
 
 
 @pytest.mark.parametrize("status", [403, 404, 429, 500, 503])
-def test_a_status_is_told_as_it_is(registry: RegistryDouble, status: int) -> None:
+def test_an_error_status_is_passed_on(registry: RegistryDouble, status: int) -> None:
     registry.rule("localhost", fails={"HEAD": status, "GET": status})
     registry.put("team/model", "1")
     assert (ask(registry).status, ask(registry).digest) == (status, "")
@@ -69,7 +69,7 @@ def test_basic_is_answered_with_what_docker_login_stored(registry: RegistryDoubl
     assert ask(registry).digest == digest
 
 
-def test_a_token_is_asked_of_the_host_that_the_registry_names(registry: RegistryDouble, tmp_path: Path) -> None:
+def test_the_host_that_the_registry_names_gives_the_token(registry: RegistryDouble, tmp_path: Path) -> None:
     registry.rule("localhost", auth="Bearer", realm=f"https://127.0.0.1:{registry.port}/token", accounts={USER: PASSWORD})
     digest = registry.put("team/model", "1")
     assert ask(registry).status == 401
@@ -83,7 +83,7 @@ def test_a_token_is_asked_of_the_host_that_the_registry_names(registry: Registry
     ]
 
 
-def test_a_token_for_nobody_is_enough_where_anybody_may_read(registry: RegistryDouble) -> None:
+def test_an_anonymous_token_is_enough_for_public_images(registry: RegistryDouble) -> None:
     registry.rule("localhost", auth="Bearer", realm=f"https://127.0.0.1:{registry.port}/token", anonymous=True)
     assert registry.put("team/model", "1") == ask(registry).digest
 
@@ -129,7 +129,7 @@ def test_a_credential_helper_is_asked(registry: RegistryDouble, tmp_path: Path, 
 
 @pytest.mark.parametrize("body", ["exit 1", "echo 'credentials not found'", "echo '{}'", None])
 @pytest.mark.parametrize("config", [{"credsStore": "double"}, None])
-def test_a_helper_that_has_nothing_or_a_torn_config_is_nobody(
+def test_without_usable_credentials_the_request_is_anonymous(
     registry: RegistryDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str | None, config: dict[str, str] | None
 ) -> None:
     registry.rule("localhost", auth="Basic", accounts={USER: PASSWORD})
@@ -165,7 +165,7 @@ def test_all_are_asked_at_once(registry: RegistryDouble) -> None:
     assert [answer.digest for answer in answers] == digests
 
 
-def test_what_does_not_answer_is_no_status(registry: RegistryDouble, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_answer_is_status_0_with_the_reason(registry: RegistryDouble, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = asking.ask([references.parse("localhost:9/team/model:1")])[0]
     assert answer.status == 0
     assert "refused" in answer.words

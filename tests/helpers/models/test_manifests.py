@@ -59,7 +59,7 @@ def test_latest_is_what_the_file_says_and_without_it_the_highest_number(registry
     assert registry.find("run.model", reference("rl:latest"), True).version == "v10"
 
 
-def test_a_version_or_name_that_is_not_there_is_told_with_those_that_are(registry: Manifests) -> None:
+def test_the_error_for_a_missing_version_or_name_lists_those_that_exist(registry: Manifests) -> None:
     with pytest.raises(BadInput, match=r"ModelArtifact-rl has no version v9; it has latest, v10, v2, v1"):
         registry.find("run.model", reference("rl:v9"), True)
     with pytest.raises(
@@ -70,7 +70,7 @@ def test_a_version_or_name_that_is_not_there_is_told_with_those_that_are(registr
         registry.find("run.model", reference("empty:latest"), True)
 
 
-def test_what_was_half_written_or_makes_no_sense_is_told_by_its_file(registry: Manifests, root: Path) -> None:
+def test_the_error_for_an_incomplete_or_invalid_manifest_names_its_file(registry: Manifests, root: Path) -> None:
     folder = root / "ModelArtifact-rl"
     (folder / "latest").write_text("v3")
     with pytest.raises(BadInput, match=r"latest.* says 'v3', but there is no such version; the versions are v1, v2, v10"):
@@ -86,7 +86,7 @@ def test_what_was_half_written_or_makes_no_sense_is_told_by_its_file(registry: M
         registry.find("run.model", reference("rl:latest"), True)
 
 
-def test_all_that_can_be_named_is_listed(registry: Manifests) -> None:
+def test_every_artifact_that_can_be_named_is_listed(registry: Manifests) -> None:
     found = registry.listing("")
     assert [(one.name, one.versions, one.aliases) for one in found] == [
         ("ModelArtifact-rl", ["v1", "v2", "v10"], {"latest": "v2"}),
@@ -95,14 +95,14 @@ def test_all_that_can_be_named_is_listed(registry: Manifests) -> None:
     assert [one.name for one in registry.listing("SFT")] == ["ModelArtifact-sft"]
 
 
-def test_a_root_that_is_not_there_is_told_with_where_it_was_looked_for(tmp_path: Path, slurm: SlurmDouble) -> None:
+def test_the_error_for_a_missing_root_says_on_which_machine(tmp_path: Path, slurm: SlurmDouble) -> None:
     with pytest.raises(BadInput, match=r"none: no such folder; check root"):
         Manifests(f"{tmp_path}/none", None).listing("")
     with pytest.raises(BadInput, match=r"none on this login node: no such folder; check root"):
         Manifests(f"{tmp_path}/none", HERE).listing("")
 
 
-def test_a_root_that_cannot_be_asked_is_not_one_that_has_no_such_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_root_is_not_a_missing_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadInput, match=r"fix root|another package"):
         Manifests("nosuch://x", None).find("run.model", reference("rl:v1"), True)
     with pytest.raises(Unreachable, match="could not be read"):

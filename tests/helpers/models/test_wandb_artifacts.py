@@ -1,4 +1,4 @@
-"""models/wandb_artifacts.py with the real SDK, against the double of a server: versions and aliases, what is not there, and no answer."""
+"""models/wandb_artifacts.py with the real SDK, against the double of a server: versions and aliases, missing artifacts, and no answer."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_nothing_is_downloaded_and_nothing_changed(server: WandbDouble) -> None:
         ({"model.gguf": "file:///lustre/model.gguf"}, "/lustre/model.gguf"),
     ],
 )
-def test_an_artifact_of_references_is_where_they_point_to(server: WandbDouble, references: dict[str, str], path: str) -> None:
+def test_an_artifact_of_references_is_at_their_target(server: WandbDouble, references: dict[str, str], path: str) -> None:
     server.put_artifact("other", references=references)
     assert find("other:latest").path == path
     assert find("other:latest", with_path=False).path is None
@@ -80,7 +80,7 @@ def test_an_artifact_of_references_is_where_they_point_to(server: WandbDouble, r
         ({"a": "file:///one/a", "b": "file:///two/b"}, "not in one folder"),
     ],
 )
-def test_an_artifact_that_is_in_no_filesystem_says_why(server: WandbDouble, references: dict[str, str], why: str) -> None:
+def test_an_artifact_without_a_path_says_why(server: WandbDouble, references: dict[str, str], why: str) -> None:
     server.put_artifact("other", references=references)
     found = find("other:latest")
     assert found.path is None
@@ -100,13 +100,13 @@ def test_an_artifact_that_is_in_no_filesystem_says_why(server: WandbDouble, refe
         ("my-team/nemo/rl:v0", r"has no project my-team/nemo, or you may not see it; check \[wandb\]"),
     ],
 )
-def test_what_is_not_there_is_told_with_what_is(server: WandbDouble, text: str, message: str) -> None:
+def test_the_error_for_a_missing_artifact_lists_what_exists(server: WandbDouble, text: str, message: str) -> None:
     assert server.url
     with pytest.raises(BadInput, match=message):
         find(text)
 
 
-def test_models_are_listed_and_what_evaluations_leave_is_not(server: WandbDouble) -> None:
+def test_models_are_listed_and_results_of_evaluations_are_not(server: WandbDouble) -> None:
     server.put_artifact("scores", kind="evaluation")
     found = {one.name: one for one in WandbStore().listing("")}
     assert set(found) == {"my-team/nemotron/ModelArtifact-rl", "my-team/nemotron/ModelArtifact-sft"}
@@ -115,7 +115,7 @@ def test_models_are_listed_and_what_evaluations_leave_is_not(server: WandbDouble
     assert [one.name for one in WandbStore().listing("SFT")] == ["my-team/nemotron/ModelArtifact-sft"]
 
 
-def test_a_server_that_cannot_be_asked_is_unreachable_and_never_an_artifact_that_is_not_there(
+def test_a_server_without_an_answer_is_unreachable_and_never_a_missing_artifact(
     server: WandbDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("helpers.models.wandb_artifacts.ANSWER_SECONDS", 2)
@@ -135,7 +135,7 @@ def test_a_server_that_cannot_be_asked_is_unreachable_and_never_an_artifact_that
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_key_is_told_with_the_mend(server: WandbDouble, status: int) -> None:
+def test_a_refused_key_is_an_error_with_the_fix(server: WandbDouble, status: int) -> None:
     if status == 401:
         server.expired.add(server.key)
     else:

@@ -1,4 +1,4 @@
-"""helpers/models/wandb_lineage.py with the real SDK, against the double of a server: the model goes into the run, its results come out."""
+"""helpers/models/wandb_lineage.py with the real SDK, against a double of a server: a run has the model as input, the results as output."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def results_in(server: WandbDouble) -> list[Artifact]:
     return [one for one in server.artifacts.values() if one.type == "evaluation"]
 
 
-def test_the_graph_of_the_seed_model_to_eval_to_benchmark_results(server: WandbDouble, tmp_path: Path) -> None:
+def test_the_graph_from_model_to_evaluation_to_benchmark_results(server: WandbDouble, tmp_path: Path) -> None:
     model, results = documents("v0")
     done = declare(server, tmp_path, model, results)
     assert done.returncode == 0, done.stderr
@@ -81,7 +81,7 @@ def test_the_graph_of_the_seed_model_to_eval_to_benchmark_results(server: WandbD
     assert json.loads(content) == files.seal_json(results)
 
 
-def test_the_same_results_again_make_no_new_version_and_others_do(server: WandbDouble, tmp_path: Path) -> None:
+def test_only_other_results_make_a_new_version(server: WandbDouble, tmp_path: Path) -> None:
     for value, versions in ((0.5, 1), (0.5, 1), (0.6, 2)):
         done = declare(server, tmp_path, *documents(value=value))
         assert done.returncode == 0, done.stderr
@@ -89,7 +89,7 @@ def test_the_same_results_again_make_no_new_version_and_others_do(server: WandbD
     assert len(set(server.run("eval").used)) == 1
 
 
-def test_a_model_out_of_files_is_no_artifact_of_w_and_b_and_stands_in_the_config(server: WandbDouble, tmp_path: Path) -> None:
+def test_a_model_from_manifests_is_only_in_the_config_of_the_run(server: WandbDouble, tmp_path: Path) -> None:
     done = declare(server, tmp_path, *documents("v2", "file"))
     assert done.returncode == 0, done.stderr
     assert server.run("eval").used == []
@@ -97,7 +97,7 @@ def test_a_model_out_of_files_is_no_artifact_of_w_and_b_and_stands_in_the_config
     assert [one.collection for one in results_in(server)] == ["BenchmarkResults-rl"]
 
 
-def test_a_run_that_is_offline_declares_what_needs_no_server(server: WandbDouble, tmp_path: Path) -> None:
+def test_an_offline_run_declares_only_what_needs_no_server(server: WandbDouble, tmp_path: Path) -> None:
     done = declare(server, tmp_path, *documents(), WANDB_MODE="offline")
     assert done.returncode == 0, done.stderr
     assert server.calls == []
@@ -105,7 +105,7 @@ def test_a_run_that_is_offline_declares_what_needs_no_server(server: WandbDouble
     assert b"BenchmarkResults-rl" in kept.read_bytes()
 
 
-def test_a_model_that_is_gone_is_said_by_its_name(server: WandbDouble, tmp_path: Path) -> None:
+def test_the_error_for_a_deleted_model_names_it(server: WandbDouble, tmp_path: Path) -> None:
     done = declare(server, tmp_path, *documents("v9"))
     assert done.returncode == 1
     assert "error: my-team/nemotron/ModelArtifact-rl:v9 was evaluated, but is gone from W&B" in done.stderr
