@@ -239,6 +239,6 @@ def test_the_default_config_works_as_it_stands(make: Make, project: Path, server
         file.write('[CLUSTER]\nexecutor = "slurm"\naccount = "a"\nhost = "no-such-host.invalid"\nremote_job_dir = "/lustre/me"\n')
     done = make("eval", "PROFILE=CLUSTER", "TASKS=adlr_mmlu hellaswag", env=login(server))
     assert UNREACHABLE in done.stderr, done.stderr
-    assert "no-such-host.invalid is no name that this machine can resolve" in errors_in(done.stderr)[-1]
+    assert "no-such-host.invalid" in errors_in(done.stderr)[-1]
     model = read(run_folder(project), "model.json")["models"]["model"]
     assert (model["version"], model["path"]) == ("v1", "/lustre/rl/1")
