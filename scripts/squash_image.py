@@ -8,22 +8,18 @@ Exit codes: 0 all are there (or left as they are, with the reason), 1 an import 
 does not answer, 130 interrupted: imports that have begun keep running, and the same command finds them.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import flags, run_folder, step
-from helpers.common.errors import BadInput, interruptible, run_main
+from helpers.common import command_line, flags, run_folder, step
+from helpers.common.errors import BadInput, interruptible
 from helpers.steps import squash_images
 
 
 def main(arguments: list[str]) -> None:
-    """Squash the images of a run, or one by hand."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--config", help="config.yaml of the run, or - for stdin")
     parser.add_argument("--reference", help="one image, instead of those of a config")
     parser.add_argument("--profile", help="with --reference: the cluster, a profile of env.toml")
@@ -47,4 +43,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

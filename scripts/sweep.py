@@ -11,21 +11,18 @@ Exit codes: 0 all have scores, 1 a model could not be evaluated, 2 bad input, 3 
 130 interrupted.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common.errors import interruptible, run_main
+from helpers.common import command_line
+from helpers.common.errors import interruptible
 from helpers.steps import request, sweep
 
 
 def main(arguments: list[str]) -> None:
-    """Start the sweep, or continue it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--models", default="", help="models by artifact, separated by spaces")
     parser.add_argument("--jobs", help="on Slurm: the most jobs at a time (default: no limit)")
     parser.add_argument("--make", default="make", help="GNU Make to call (default: make)")
@@ -40,4 +37,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)
