@@ -1,7 +1,5 @@
 """What every script shares: its argument parser, and the one place that turns an expected error into a line and an exit code."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

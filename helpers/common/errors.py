@@ -1,7 +1,5 @@
 """The expected errors, each with its exit code; command_line.run shows them."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """On/off variables: one rule for what counts as yes and what counts as no. Standard library only: read_variables.py checks them first."""
 
-from __future__ import annotations
-
 from helpers.common.errors import BadInput
 
 YES = ("1", "y", "yes", "true", "on")

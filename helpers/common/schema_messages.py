@@ -1,7 +1,5 @@
 """Messages for values that do not fit their schema: the value, what was expected, and the fix."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -4,8 +4,6 @@ exit.json holds the step's name, exit code and error. The next step removes it w
 or was killed. A step at work holds the lock .at-work, which ends with its process. events.jsonl tells the same to people.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

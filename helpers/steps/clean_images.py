@@ -1,7 +1,5 @@
 """Making room in a cluster's cache of squashed images: images that no run here uses, replaced ones, and what failed imports left."""
 
-from __future__ import annotations
-
 import re
 import sys
 import time

@@ -1,7 +1,5 @@
 """The compile step: request.json into config.yaml and origins.json, shown on the screen."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from pathlib import Path

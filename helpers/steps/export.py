@@ -1,7 +1,5 @@
 """exports.json: bring the results of a run to W&B, and ask W&B whether it holds them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Staying with a submission until its jobs have ended, and what Ctrl-C does."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -4,28 +4,27 @@ Every file holds the seals of the files that it was made from. An edited file do
 run or made again with another content, does not fit the seals that the other files hold of it.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from helpers.common import files, run_folder
 from helpers.common.errors import BadInput
 from helpers.common.files import shown
 
-# In the order they are made; each has a schema of the same name.
-FILES = (
-    "request.json",
-    "config.yaml",
-    "origins.json",
-    "credentials.json",
-    "model.json",
-    "images.json",
-    "launcher.yaml",
-    "submission.json",
-    "status.json",
-    "results.json",
-    "exports.json",
-)
+# The files of a run in the order they are made, each with the script that makes it; each has a schema of the same name.
+MADE_BY = {
+    "request.json": "new_run.py",
+    "config.yaml": "compile_config.py",
+    "origins.json": "compile_config.py",
+    "credentials.json": "wandb_env.py",
+    "model.json": "resolve_model.py",
+    "images.json": "squash_image.py",
+    "launcher.yaml": "submit_eval.py",
+    "submission.json": "submit_eval.py",
+    "status.json": "status.py",
+    "results.json": "collect_results.py",
+    "exports.json": "export_results.py",
+}
+FILES = tuple(MADE_BY)
 
 
 def check(run: Path) -> None:

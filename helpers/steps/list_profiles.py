@@ -1,7 +1,5 @@
 """The table of the profiles of env.toml."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from helpers.common import console

@@ -1,7 +1,5 @@
 """The table of tasks for TASKS."""
 
-from __future__ import annotations
-
 from helpers.common import console
 from helpers.common.console import Cell
 from helpers.common.errors import BadInput, nearest

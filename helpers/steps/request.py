@@ -1,7 +1,5 @@
 """request.json: what a run was asked to do. Written once; a command that continues the run must ask for the same."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import platform

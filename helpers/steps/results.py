@@ -1,7 +1,5 @@
 """Collecting the scores of a run into results.json, showing them, and the verdict."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """From config.yaml to launcher.yaml to submission.json: what the launcher gets, and submitting it exactly once."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -7,8 +7,6 @@ The same command continues an unfinished sweep: same runs, so the model versions
 finished sweep it starts a new one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os
