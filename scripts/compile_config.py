@@ -5,7 +5,7 @@
     scripts/compile_config.py --config hosted --set target.api_endpoint.model_id=m --task capitals --out my.yaml
     scripts/compile_config.py --request runs/ID/request.json --out runs/ID/config.yaml --origins runs/ID/origins.json
 
-Exit codes: 0 written, 2 bad input (one line says what, where and the mend).
+Exit codes: 0 written, 2 bad input (one line says what, where and the fix).
 """
 
 import sys

@@ -24,9 +24,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--submission", required=True, help="submission.json of the run")
     parser.add_argument("--out", required=True, help="exports.json to write, or - for stdout")
     parser.add_argument("--dest", default=WANDB, help="where to export to (only wandb)")
-    parser.add_argument(
-        "--auto", action="store_true", help="export only if the config asks for it; record a failed export instead of failing"
-    )
+    parser.add_argument("--auto", action="store_true", help="export only if the config says so; record a failure instead of failing")
     options = parser.parse_args(arguments)
     with step.recorded(run_folder.run_of(options.submission), "export_results"):
         export.export(options.submission, options.out, options.dest, options.auto)

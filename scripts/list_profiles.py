@@ -13,14 +13,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from helpers.common import command_line
-from helpers.steps import list_profiles
+from helpers.steps import listings
 
 
 def main(arguments: list[str]) -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument("--env-file", type=Path, help="env.toml to read (default: the one that applies to configs/)")
     options = parser.parse_args(arguments)
-    list_profiles.show(options.env_file)
+    listings.show_profiles(options.env_file)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from helpers.common import command_line
-from helpers.steps import list_runs
+from helpers.steps import listings
 
 
 def main(arguments: list[str]) -> None:
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--match", default="", help="only runs with this text in their id")
     parser.add_argument("--most", type=int, default=20, help="how many to show at most (default: 20)")
     options = parser.parse_args(arguments)
-    list_runs.show(options.match, options.most)
+    listings.show_runs(options.match, options.most)
 
 
 if __name__ == "__main__":

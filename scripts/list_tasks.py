@@ -13,14 +13,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from helpers.common import command_line
-from helpers.steps import list_tasks
+from helpers.steps import listings
 
 
 def main(arguments: list[str]) -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument("--match", default="", help="only tasks with this text in their name, harness, endpoint type or description")
     options = parser.parse_args(arguments)
-    list_tasks.show(options.match)
+    listings.show_tasks(options.match)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,7 @@ from helpers.steps import request
 def main(arguments: list[str]) -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument("--out", required=True, help="request.json of the run, or - for stdout")
-    parser.add_argument(
-        "--mode", choices=["eval", "batch", "dry-run"], help="what the run is for (default: eval; an existing run keeps its own)"
-    )
+    parser.add_argument("--mode", choices=["eval", "batch", "dry-run"], help="what a new run is for (default: eval)")
     parser.add_argument("--new", action="store_true", help="the run must not exist yet")
     request.add_arguments(parser)
     options = parser.parse_args(arguments)

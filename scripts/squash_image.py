@@ -24,17 +24,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--reference", help="one image, instead of those of a config")
     parser.add_argument("--profile", help="with --reference: the cluster, a profile of env.toml")
     parser.add_argument("--out", default="-", help="images.json to write, or - for stdout")
-    parser.add_argument(
-        "--force", default="0", metavar="1", help="import images again that are there; the old file stays until the new one is complete"
-    )
+    parser.add_argument("--force", default="0", metavar="1", help="import again; the old file stays until the new one is complete")
     parser.add_argument("--imports", default=str(squash_images.AT_ONCE), metavar="N", help="how many imports at a time (%(default)s)")
     options = parser.parse_args(arguments)
     if bool(options.config) == bool(options.reference):
         raise BadInput("give either --config or --reference")
-    if not options.imports.isdecimal() or int(options.imports) < 1:
-        raise BadInput(f"IMPORTS={options.imports}: expected a number, 1 or more")
+    force, at_once = flags.is_yes("FORCE_SQUASH", options.force), flags.count("IMPORTS", options.imports, "imports")
     interruptible()
-    force, at_once = flags.is_yes("FORCE_SQUASH", options.force), int(options.imports)
     with step.recorded(run_folder.run_of(options.out), squash_images.STEP):
         if options.reference:
             squash_images.by_hand(options.reference, options.profile, options.out, force, at_once)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import command_line
+from helpers.common import command_line, flags
 from helpers.common.errors import interruptible
 from helpers.steps import request, sweep
 
@@ -30,10 +30,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--keep-partial", metavar="1", help="if Slurm refuses a task, keep the jobs of the others")
     request.add_arguments(parser)
     options = parser.parse_args(arguments)
+    jobs = None if options.jobs is None else flags.count("JOBS", options.jobs, "jobs")
     interruptible()
     for_each_run = {"IMPORTS": options.imports, "KEEP_PARTIAL": options.keep_partial}
     make = [options.make, *(f"{name}={value}" for name, value in for_each_run.items() if value is not None)]
-    sweep.sweep(request.asked(options), options.models.split(), sweep.cap(options.jobs), make)
+    sweep.sweep(request.asked(options), options.models.split(), jobs, make)
 
 
 if __name__ == "__main__":

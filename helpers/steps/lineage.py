@@ -33,10 +33,8 @@ def check(run: Path) -> None:
     for name, (_, made_from) in read.items():
         for source, seal in made_from.items():
             if source in read and read[source][0] != seal:
-                raise BadInput(
-                    f"{shown(run / source)} and {name} do not belong together: {name} was made from another {source}; "
-                    "delete the one that was replaced and run the same command again"
-                )
+                why = f"{name} was made from another {source}; delete the one that was replaced and run the same command again"
+                raise BadInput(f"{shown(run / source)} and {name} do not belong together: {why}")
 
 
 def refuse_other(path: Path | str, seal: str, why: str) -> None:
@@ -52,10 +50,9 @@ def refuse_other(path: Path | str, seal: str, why: str) -> None:
     held |= {name: made_from[path.name] for name in FILES if (run / name).exists() and path.name in (made_from := _read(run / name)[1])}
     for name, other in held.items():
         if other != seal:
-            raise BadInput(
-                f"{shown(path)}{'' if path.exists() else ' is missing and'} cannot be made again as it was when {name} was made: {why}; "
-                f"restore that, or leave RUN out to start a new run (`make results RUN={run.name}` shows the scores so far)"
-            )
+            what = f"{shown(path)}{'' if path.exists() else ' is missing and'} cannot be made again as it was when {name} was made: {why}"
+            fix = f"restore that, or leave RUN out to start a new run (`make results RUN={run.name}` shows the scores so far)"
+            raise BadInput(f"{what}; {fix}")
 
 
 def _read(path: Path) -> tuple[str, dict[str, str]]:
