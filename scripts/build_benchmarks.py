@@ -11,9 +11,6 @@ Needs the packages in requirements/benchmarks.in, in exactly the versions pinned
 Exit codes: 1 a file differs, or a package is missing or has another version; 2 bad arguments.
 """
 
-from __future__ import annotations
-
-import argparse
 import importlib
 import json
 import re
@@ -26,8 +23,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import console
-from helpers.common.errors import StepFailed, run_main
+from helpers.common import command_line, console
+from helpers.common.errors import StepFailed
 from helpers.common.files import ROOT, shown, write_text
 
 DATA = ROOT / "helpers" / "harness" / "core_evals" / "starter" / "data"
@@ -138,8 +135,7 @@ def build() -> dict[Path, str]:
 
 
 def main(argv: list[str]) -> None:
-    """Write the files, or compare them with the existing ones."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file is out of date")
     args = parser.parse_args(argv)
     built = build()
@@ -156,4 +152,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

@@ -7,22 +7,17 @@
 Exit codes: 0 stopped, or nothing was running; 1 something would not stop; 2 the run was not submitted; 3 the cluster could not be asked.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import run_folder, step
-from helpers.common.errors import run_main
+from helpers.common import command_line, run_folder, step
 from helpers.steps import cancel
 
 
 def main(arguments: list[str]) -> None:
-    """Cancel every job of the submission."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--submission", required=True, action="append", help="submission.json of the run; can be repeated")
     parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")
     options = parser.parse_args(arguments)
@@ -32,4 +27,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

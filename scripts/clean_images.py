@@ -7,22 +7,17 @@ Exit codes: 0 done, or nothing to do; 1 something could not be removed; 2 no suc
 cluster.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import flags
-from helpers.common.errors import run_main
+from helpers.common import command_line, flags
 from helpers.steps import clean_images
 
 
 def main(arguments: list[str]) -> None:
-    """List, ask, remove."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--profile", help="profile of env.toml that names the cluster")
     parser.add_argument("--yes", default="0", metavar="1", help="remove without asking")
     options = parser.parse_args(arguments)
@@ -30,4 +25,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

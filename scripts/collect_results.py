@@ -8,22 +8,18 @@
 Exit codes: 0 collected (also when a task failed), 2 the run was not submitted, 4 with --show when some task has no results.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import run_folder, step
-from helpers.common.errors import BadInput, run_main
+from helpers.common import command_line, run_folder, step
+from helpers.common.errors import BadInput
 from helpers.steps import results
 
 
 def main(arguments: list[str]) -> None:
-    """Collect, or show."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--submission", help="submission.json of the run, or - for stdin")
     parser.add_argument("--status", help="status.json of the run (default: ask now)")
     parser.add_argument("--out", help="results.json to write, or - for stdout")
@@ -41,4 +37,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

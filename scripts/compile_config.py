@@ -5,26 +5,21 @@
     scripts/compile_config.py --config hosted --set target.api_endpoint.model_id=m --task capitals --out my.yaml
     scripts/compile_config.py --request runs/ID/request.json --out runs/ID/config.yaml --origins runs/ID/origins.json
 
-Exit codes: 0 written, 2 bad input (one line says what, where and the mend).
+Exit codes: 0 written, 2 bad input (one line says what, where and the fix).
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import run_folder, step
-from helpers.common.errors import run_main
+from helpers.common import command_line, run_folder, step
 from helpers.steps import compile as compile_step
 from helpers.steps import request
 
 
 def main(arguments: list[str]) -> None:
-    """Compile for a run (--request) or by hand (--config …)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--request", help="request.json of a run, or - for stdin; the other arguments then come from it")
     parser.add_argument("--out", default="-", help="config.yaml to write (default: stdout)")
     parser.add_argument("--origins", help="origins.json to write: where each value comes from")
@@ -38,4 +33,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

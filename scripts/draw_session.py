@@ -8,22 +8,18 @@
 Exit codes: 0 written, or up to date; 1 the command that was recorded failed, or with --check the picture is out of date.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import files
-from helpers.common.errors import StepFailed, run_main
+from helpers.common import command_line, files
+from helpers.common.errors import StepFailed
 from helpers.dev import session
 
 
 def main(arguments: list[str]) -> None:
-    """Record, draw or compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--record", action="store_true", help="record the session again")
     parser.add_argument("--check", action="store_true", help="write nothing; fail when docs/session.svg is out of date")
     options = parser.parse_args(arguments)
@@ -37,4 +33,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

@@ -7,21 +7,17 @@
 Exit codes: 0 explained, 2 no such key.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common.errors import run_main
+from helpers.common import command_line
 from helpers.steps import explain
 
 
 def main(arguments: list[str]) -> None:
-    """Print the places on stdout."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--origins", required=True, help="origins.json of the run, or - for stdin")
     parser.add_argument("--key", default="", help="dotted key, or the section of several (default: all keys)")
     options = parser.parse_args(arguments)
@@ -29,4 +25,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

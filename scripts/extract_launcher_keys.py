@@ -8,23 +8,19 @@
 Exit codes: 0 written, or up to date; 1 with --check when the file is out of date, or the launcher is not installed.
 """
 
-from __future__ import annotations
-
-import argparse
 import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import console, files
-from helpers.common.errors import StepFailed, run_main
+from helpers.common import command_line, console, files
+from helpers.common.errors import StepFailed
 from helpers.dev import launcher_keys
 
 
 def main(arguments: list[str]) -> None:
-    """Write the file, or compare it with the launcher."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--out", default=str(launcher_keys.OUTPUT), help="the file to write, or to compare with (default: %(default)s)")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the file is out of date")
     options = parser.parse_args(arguments)
@@ -43,4 +39,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

@@ -7,23 +7,19 @@
 Exit codes: 0 listed; 2 no model matches, or credentials are missing; 3 W&B or the cluster could not be asked.
 """
 
-from __future__ import annotations
-
-import argparse
 import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common.errors import run_main
+from helpers.common import command_line
 from helpers.steps import compile as compile_step
 from helpers.steps import request, resolve_models
 
 
 def main(arguments: list[str]) -> None:
-    """Print a table on stdout."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--match", default="", help="only models with this text in their names")
     request.add_arguments(parser)
     options = parser.parse_args(arguments)
@@ -33,4 +29,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

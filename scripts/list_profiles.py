@@ -7,25 +7,21 @@
 Exit codes: 0 listed (also when there is no env.toml), 2 env.toml cannot be read.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common.errors import run_main
-from helpers.steps import list_profiles
+from helpers.common import command_line
+from helpers.steps import listings
 
 
 def main(arguments: list[str]) -> None:
-    """Print a table on stdout."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--env-file", type=Path, help="env.toml to read (default: the one that applies to configs/)")
     options = parser.parse_args(arguments)
-    list_profiles.show(options.env_file)
+    listings.show_profiles(options.env_file)
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

@@ -7,26 +7,22 @@
 Reads only the runs that it shows, so 10,000 runs take no longer than twenty. Exit codes: 0 listed, 2 bad usage.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common.errors import run_main
-from helpers.steps import list_runs
+from helpers.common import command_line
+from helpers.steps import listings
 
 
 def main(arguments: list[str]) -> None:
-    """Print a table on stdout."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--match", default="", help="only runs with this text in their id")
     parser.add_argument("--most", type=int, default=20, help="how many to show at most (default: 20)")
     options = parser.parse_args(arguments)
-    list_runs.show(options.match, options.most)
+    listings.show_runs(options.match, options.most)
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

@@ -7,25 +7,21 @@
 Exit codes: 0 listed, 2 no task matches.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common.errors import run_main
-from helpers.steps import list_tasks
+from helpers.common import command_line
+from helpers.steps import listings
 
 
 def main(arguments: list[str]) -> None:
-    """Print a table on stdout."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--match", default="", help="only tasks with this text in their name, harness, endpoint type or description")
     options = parser.parse_args(arguments)
-    list_tasks.show(options.match)
+    listings.show_tasks(options.match)
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

@@ -6,25 +6,21 @@
 Exit codes: 0 written, 2 no name, a path instead of a name, or the file exists.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common.errors import run_main
+from helpers.common import command_line
 from helpers.steps import new_config
 
 
 def main(arguments: list[str]) -> None:
-    """Copy the template."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--config", default="", help="name of the new config")
     options = parser.parse_args(arguments)
     new_config.start(options.config)
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

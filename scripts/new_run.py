@@ -7,26 +7,19 @@
 Exit codes: 0 written or unchanged, 2 bad input, such as a missing config or a value that differs from the run's.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import run_folder, step
-from helpers.common.errors import run_main
+from helpers.common import command_line, run_folder, step
 from helpers.steps import request
 
 
 def main(arguments: list[str]) -> None:
-    """Write the request of a new run, or check that of an existing one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--out", required=True, help="request.json of the run, or - for stdout")
-    parser.add_argument(
-        "--mode", choices=["eval", "batch", "dry-run"], help="what the run is for (default: eval; an existing run keeps its own)"
-    )
+    parser.add_argument("--mode", choices=["eval", "batch", "dry-run"], help="what a new run is for (default: eval)")
     parser.add_argument("--new", action="store_true", help="the run must not exist yet")
     request.add_arguments(parser)
     options = parser.parse_args(arguments)
@@ -39,4 +32,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

@@ -9,22 +9,18 @@ Make calls it while it reads the Makefile, so it needs no installed package and 
 Exit codes: 0 printed, 2 an unknown variable, a value that cannot be right, or a RUN that does not name one run.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.dont_write_bytecode = True  # `make -n` leaves nothing behind, not even __pycache__
 
-from helpers.common.errors import run_main
+from helpers.common import command_line
 from helpers.steps import variables
 
 
 def main(arguments: list[str]) -> None:
-    """Print the ids. Raises BadInput."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--typed", default="", help="names of the variables on Make's command line, separated by spaces")
     parser.add_argument("--value", action="append", default=[], metavar="NAME=VALUE", help="a variable that was given; can be repeated")
     parser.add_argument("--goals", default="", help="Make's goals, separated by spaces")
@@ -36,4 +32,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

@@ -9,23 +9,18 @@ For a config without ${art:…} nothing is contacted. If model.json exists, noth
 Exit codes: 0 written or unchanged, 2 no such artifact or version (the message lists those that exist), 3 W&B or the cluster did not answer.
 """
 
-from __future__ import annotations
-
-import argparse
 import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import run_folder, step
-from helpers.common.errors import run_main
+from helpers.common import command_line, run_folder, step
 from helpers.steps import resolve_models
 
 
 def main(arguments: list[str]) -> None:
-    """Resolve the models of a compiled config."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
     parser.add_argument("--out", required=True, help="model.json of the run, or - for stdout")
     options = parser.parse_args(arguments)
@@ -34,4 +29,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

@@ -7,22 +7,17 @@
 Exit codes: 0 queued, or nothing to do; 1 Slurm refused; 2 the run was not submitted, or no such task; 3 the cluster could not be asked.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import run_folder, step
-from helpers.common.errors import run_main
+from helpers.common import command_line, run_folder, step
 from helpers.steps import resume
 
 
 def main(arguments: list[str]) -> None:
-    """Run tasks again."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--submission", required=True, help="submission.json of the run")
     parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")
     options = parser.parse_args(arguments)
@@ -31,4 +26,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

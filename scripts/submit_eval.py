@@ -8,22 +8,18 @@ Exit codes: 0 submitted (or submitted before), 1 refused by the launcher or by S
 not answer, 130 interrupted: nothing keeps running on this machine; the same command finds what Slurm has queued.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import flags, run_folder, step
-from helpers.common.errors import BadInput, run_main
+from helpers.common import command_line, flags, run_folder, step
+from helpers.common.errors import BadInput
 from helpers.steps import cancel, submit
 
 
 def main(arguments: list[str]) -> None:
-    """Prepare, or submit."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
     parser.add_argument("--model", help="model.json of the run, for --prepare (a config without ${art:…} needs none)")
     parser.add_argument("--launcher", help="launcher.yaml of the run")
@@ -46,4 +42,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

@@ -10,25 +10,21 @@ Contacts only the W&B server, and that only with --check or --preflight. Exit co
 with --dry-run), cannot be read, or is refused by W&B; 3 with --check: W&B could not be asked.
 """
 
-from __future__ import annotations
-
-import argparse
 import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import console, files, run_folder, step
-from helpers.common.errors import BadInput, run_main
+from helpers.common import command_line, console, files, run_folder, step
+from helpers.common.errors import BadInput
 from helpers.credentials import gathering
 from helpers.executors import registry
 from helpers.steps import request
 
 
 def main(arguments: list[str]) -> None:
-    """Find the credentials of a compiled config and record where they come from."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
     parser.add_argument("--out", required=True, help="credentials.json of the run, or - for stdout")
     parser.add_argument("--env-dir", type=Path, metavar="DIR", help="folder of a .env file (default: the folder of the env.toml in use)")
@@ -63,4 +59,4 @@ def write(out: str, document: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

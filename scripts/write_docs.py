@@ -7,22 +7,18 @@
 Exit codes: 0 written, or up to date; 1 with --check when a document is out of date.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import files
-from helpers.common.errors import StepFailed, run_main
+from helpers.common import command_line, files
+from helpers.common.errors import StepFailed
 from helpers.dev import documents
 
 
 def main(arguments: list[str]) -> None:
-    """Write, or compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a document is out of date")
     options = parser.parse_args(arguments)
     outdated = documents.outdated()
@@ -33,4 +29,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

@@ -7,22 +7,19 @@
 Exit codes: 0 written, or up to date; 1 with --check if a file is out of date.
 """
 
-from __future__ import annotations
-
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import files
-from helpers.common.errors import StepFailed, run_main
+from helpers.common import command_line, files
+from helpers.common.errors import StepFailed
 from helpers.dev import derived_schemas
 
 
 def main(arguments: list[str]) -> None:
     """Write the schemas that are out of date, or name them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line.parser(__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; check that the files are up to date")
     options = parser.parse_args(arguments)
     stale = derived_schemas.stale()
@@ -33,4 +30,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

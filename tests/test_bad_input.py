@@ -14,7 +14,7 @@ import pytest
 
 from checkout import ROOT
 from compiled import HOSTED, PROFILE, SLURM
-from helpers.common import errors
+from helpers.common import command_line
 
 pytestmark = pytest.mark.slow
 
@@ -198,7 +198,7 @@ def test_bad_input_is_one_line_that_says_what_where_and_the_fix_and_nothing_is_m
     monkeypatch.setattr(sys, "argv", ["compile_config.py", *prepare(folder, case)])
     before = sorted(folder.iterdir())
     with pytest.raises(SystemExit) as ended:
-        errors.run_main(load_script("compile_config").main)  # type: ignore[attr-defined]
+        command_line.run(load_script("compile_config").main)  # type: ignore[attr-defined]
     out, err = capfd.readouterr()
     assert ended.value.code == 2, err
     assert out == ""

@@ -1,11 +1,7 @@
-"""The expected errors, and the one place that turns them into a line and an exit code."""
+"""The expected errors, each with its exit code; command_line.run shows them."""
 
-from __future__ import annotations
-
-import os
 import signal
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 INTERRUPTED = 130
 
@@ -73,26 +69,3 @@ def uninterruptible() -> None:
     """Ignore Ctrl-C, SIGTERM and SIGHUP from now on, so that a second one does not cut the clean-up short."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-
-
-def run_main(main: Callable[[list[str]], int | None]) -> None:
-    """Call `main` with the command line's arguments and exit with its code (None: 0).
-
-    The one error boundary: an EvalmakeError becomes one line `error: …` on stderr and its exit code; a reader that closes the pipe ends the
-    script silently; anything else is a bug and keeps its traceback. EVALMAKE_DEBUG=1 shows every traceback.
-    """
-    try:
-        code = main(sys.argv[1:]) or 0
-        sys.stdout.flush()
-    except EvalmakeError as error:
-        if os.environ.get("EVALMAKE_DEBUG"):
-            raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
-        code = INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    sys.exit(code)

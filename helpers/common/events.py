@@ -1,7 +1,5 @@
 """events.jsonl of a run: a log for people, a JSON object a line. Nothing reads it to decide anything."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

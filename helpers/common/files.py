@@ -5,8 +5,6 @@ nothing edited is used, or ignored, in silence. A file without a seal was writte
 write theirs with one. `made_from` holds the seals of the files that it was made from, so content decides what is stale, not clocks.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,6 +1,4 @@
-"""On/off variables: one rule for what counts as yes and what counts as no. Standard library only: read_variables.py checks them first."""
-
-from __future__ import annotations
+"""Values that people type: on or off, and counts. Standard library only: read_variables.py checks them before anything is installed."""
 
 from helpers.common.errors import BadInput
 
@@ -19,3 +17,10 @@ def is_yes(name: str, value: str | None) -> bool:
     if word not in YES + NO:
         raise BadInput(f"{name}={value}: expected {', '.join(YES)} to switch it on, or {', '.join(NO[:-1])} to leave it off")
     return word in YES
+
+
+def count(name: str, value: str, noun: str) -> int:
+    """The value of the variable `name` as a number of `noun`. Raises BadInput unless it is a whole number, 1 or more."""
+    if not value.isdecimal() or int(value) < 1:
+        raise BadInput(f"{name}={value}: expected a number of {noun}, 1 or more")
+    return int(value)

@@ -3,8 +3,6 @@
 Standard library only: Make asks for ids while it reads the Makefile, before anything is installed.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

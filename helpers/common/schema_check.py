@@ -4,8 +4,6 @@ Nearly every file fits, and to import jsonschema and build a validator takes 0.0
 jsonschema is asked only when the answer is not yes: it has the last word, and says what is wrong.
 """
 
-from __future__ import annotations
-
 import operator
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Messages for values that do not fit their schema: the value, what was expected, and the fix."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -62,9 +60,7 @@ def _annotation(error: Any, word: str) -> Any:
 def _expected(error: Any) -> str:
     value = error.validator_value
     if error.validator == "type":
-        names = [value] if isinstance(value, str) else list(value)
-        words = [TYPES.get(name, name) for name in names]
-        return " or ".join(words)
+        return " or ".join(TYPES.get(name, name) for name in ([value] if isinstance(value, str) else value))
     if error.validator == "enum":
         choices = ["null" if choice is None else str(choice) for choice in value]
         return f"one of {', '.join(choices)}{nearest(str(error.instance), choices)}"
@@ -94,6 +90,5 @@ def _unknown(error: Any, key: str) -> str:
 
 
 def _as_json(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    text = one_line(text)
+    text = one_line(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

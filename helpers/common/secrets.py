@@ -1,7 +1,5 @@
 """What looks like a secret: by its own form, or by the name of the field that holds it."""
 
-from __future__ import annotations
-
 import re
 
 # The forms that keys have today, each with the variable it belongs in; a private key has none.

@@ -4,16 +4,14 @@ exit.json holds the step's name, exit code and error. The next step removes it w
 or was killed. A step at work holds the lock .at-work, which ends with its process. events.jsonl tells the same to people.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from helpers.common import events, files, run_folder
 from helpers.common.errors import INTERRUPTED, EvalmakeError, StepFailed, one_line
@@ -21,8 +19,7 @@ from helpers.common.errors import INTERRUPTED, EvalmakeError, StepFailed, one_li
 EXIT, LOCK = "exit.json", ".at-work"
 
 
-@dataclass(frozen=True)
-class Exit:
+class Exit(NamedTuple):
     """How a step ended: its name, its exit code (0 is success), and the error's text, empty on success."""
 
     step: str

@@ -1,7 +1,5 @@
 """Named places where a test can kill the process, as a failing machine would: EVALMAKE_STOP_AT=NAME."""
 
-from __future__ import annotations
-
 import os
 import signal
 

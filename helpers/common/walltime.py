@@ -1,7 +1,5 @@
 """Walltimes in Slurm's formats (man sbatch, --time): MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS."""
 
-from __future__ import annotations
-
 import re
 
 from helpers.common.errors import BadInput

@@ -1,7 +1,5 @@
 """YAML text into plain data and back, by the fastest loader that is safe. PyYAML is imported when the first text is read or written."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

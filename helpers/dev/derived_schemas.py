@@ -3,8 +3,6 @@
 People edit config.schema.json and env.schema.json by hand, except the names of executors.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """The tables of the documents that are made from the Makefile, the schemas and the code, so that they cannot drift."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -9,23 +7,9 @@ from helpers.common import yaml_files
 from helpers.common.files import ROOT, load_schema, read_text
 from helpers.config import profile_fields
 from helpers.config.catalogue import STARTER
-from helpers.steps import variables
+from helpers.steps import lineage, variables
 
 DOCUMENTS = (ROOT / "docs" / "reference.md", ROOT / "docs" / "run-files.md")
-# The files of a run in the order they are made, and the script that makes each.
-FILES = {
-    "request.json": "new_run.py",
-    "config.yaml": "compile_config.py",
-    "origins.json": "compile_config.py",
-    "credentials.json": "wandb_env.py",
-    "model.json": "resolve_model.py",
-    "images.json": "squash_image.py",
-    "launcher.yaml": "submit_eval.py",
-    "submission.json": "submit_eval.py",
-    "status.json": "status.py",
-    "results.json": "collect_results.py",
-    "exports.json": "export_results.py",
-}
 OTHERS = {
     "jobs/": "a folder for each task: run.sh (what was run), run_config.yml, logs/, artifacts/ (what the harness wrote)",
     "logs/": "the launcher's own log",
@@ -43,11 +27,13 @@ def outdated() -> dict[Path, str]:
 
 def filled(text: str) -> str:
     """A document's text with the table between each `<!-- name -->` and `<!-- /name -->` made again."""
+    files = [[f"`{name}`", f"`{script}`", load_schema(Path(name).stem)["description"]] for name, script in lineage.MADE_BY.items()]
+    files += [[f"`{name}`", "", text] for name, text in OTHERS.items()]
     for name, table in (
-        ("targets", _targets()),
-        ("variables", _variables()),
+        ("targets", _table(["target", "what it does"], [[f"`make {entry.name}`", entry.sentence] for entry in variables.targets()])),
+        ("variables", _table(["variable", "what it is"], [[f"`{entry.name}`", entry.sentence] for entry in variables.variables()])),
         ("fields", _table(["field", "what it does"], [[f"`{name}`", text] for name, text in profile_fields.FIELDS.items()])),
-        ("files", _files()),
+        ("files", _table(["file", "made by", "what it holds"], files)),
         ("tasks", _tasks()),
     ):
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
@@ -58,19 +44,6 @@ def filled(text: str) -> str:
 def _table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-
-
-def _targets() -> str:
-    return _table(["target", "what it does"], [[f"`make {entry.name}`", entry.sentence] for entry in variables.targets()])
-
-
-def _variables() -> str:
-    return _table(["variable", "what it is"], [[f"`{entry.name}`", entry.sentence] for entry in variables.variables()])
-
-
-def _files() -> str:
-    rows = [[f"`{name}`", f"`{script}`", load_schema(Path(name).stem)["description"]] for name, script in FILES.items()]
-    return _table(["file", "made by", "what it holds"], rows + [[f"`{name}`", "", text] for name, text in OTHERS.items()])
 
 
 def _tasks() -> str:

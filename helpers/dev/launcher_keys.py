@@ -5,8 +5,6 @@ nemo-evaluator. Keys that only the launcher's code reads are listed here by hand
 for an entry of a list.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from importlib import metadata

@@ -1,13 +1,8 @@
 """The picture of a terminal session in README.md: recording `make eval` on a terminal, and drawing the recording as an SVG."""
 
-from __future__ import annotations
-
-import fcntl
 import os
 import pty
 import re
-import struct
-import termios
 from pathlib import Path
 
 from rich.console import Console
@@ -29,22 +24,15 @@ def record(command: list[str]) -> str:
 
     Raises StepFailed unless the command exits 0.
     """
-    process, terminal = pty.fork()
-    if process == 0:
-        os.chdir(ROOT)
-        os.environ.update(TERM="xterm-256color", COLUMNS=str(COLUMNS), LINES=str(ROWS))
-        os.execvp(command[0], command)  # noqa: S606  no shell is wanted
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-    output = b""
-    while True:
-        try:
-            piece = os.read(terminal, 1 << 16)
-        except OSError:  # Linux's way to say that the other end was closed
-            break
-        if not piece:
-            break
-        output += piece
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    output = bytearray()
+
+    def read(terminal: int) -> bytes:
+        piece = os.read(terminal, 1 << 16)
+        output.extend(piece)
+        return piece
+
+    size = [f"COLUMNS={COLUMNS}", f"LINES={ROWS}"]
+    code = os.waitstatus_to_exitcode(pty.spawn(["env", "-C", str(ROOT), "TERM=xterm-256color", *size, *command], read))
     if code:
         raise StepFailed(f"{' '.join(command)} exited with code {code}; nothing was recorded")
     return f"{PROMPT}{' '.join(command)}\n{screen(output.decode('utf-8', 'replace'))}"

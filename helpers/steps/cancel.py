@@ -1,7 +1,5 @@
 """Stopping the jobs of a run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

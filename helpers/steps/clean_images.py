@@ -1,7 +1,5 @@
 """Making room in a cluster's cache of squashed images: images that no run here uses, replaced ones, and what failed imports left."""
 
-from __future__ import annotations
-
 import re
 import sys
 import time
@@ -46,9 +44,7 @@ def clean(profile_name: str | None, yes: bool) -> None:
     if not found:
         console.done(f"nothing to remove from {job_dir}/containers on {cluster}")
         return
-    rows: list[list[str | console.Cell]] = []
-    for one in found:
-        rows.append([one.path, importing.size(one.bytes), f"{one.age / DAY:.1f}", one.why])
+    rows: list[list[str | console.Cell]] = [[one.path, importing.size(one.bytes), f"{one.age / DAY:.1f}", one.why] for one in found]
     console.print_table(f"Not needed on {cluster}", ["file", "size", "days old", "why"], rows, right=("size", "days old"))
     total = importing.size(sum(one.bytes for one in found))
     console.notice("runs of other people and of other checkouts are not known here; if they share this folder, they may use these files")

@@ -1,9 +1,8 @@
 """The compile step: request.json into config.yaml and origins.json, shown on the screen."""
 
-from __future__ import annotations
-
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +67,7 @@ def show(compiled: Compiled) -> None:
 
             screen.print(Panel(Syntax(text, "yaml", background_color="default", word_wrap=True), title=name, border_style="cyan"))
         else:
-            console.say(f"{name}:")
-            console.say("\n".join(f"  {line}" for line in text.splitlines()))
+            console.say(f"{name}:\n{textwrap.indent(text, '  ')}")
     for text in compiled.notices:
         console.notice(text)
 

@@ -1,7 +1,5 @@
 """Where each value of a run's config comes from, according to origins.json."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

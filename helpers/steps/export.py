@@ -1,7 +1,5 @@
 """exports.json: bring the results of a run to W&B, and ask W&B whether it holds them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +38,5 @@ def export(submission_path: str, out: str, destination: str, auto: bool) -> None
 def refuse_other(destination: str, submission: dict[str, Any]) -> None:
     """Raise BadInput for a destination other than W&B, with the launcher's own command for it."""
     if destination != WANDB:
-        raise BadInput(
-            f"DEST={destination}: only wandb is exported to from here; for other destinations use the launcher, which knows this run: "
-            f"`.venv/bin/nemo-evaluator-launcher export {submission['invocation_id']} --dest {destination}`"
-        )
+        command = f".venv/bin/nemo-evaluator-launcher export {submission['invocation_id']} --dest {destination}"
+        raise BadInput(f"DEST={destination}: only wandb is exported to from here; for other destinations use the launcher: `{command}`")

@@ -1,7 +1,5 @@
 """Staying with a submission until its jobs have ended, and what Ctrl-C does."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any
@@ -34,13 +32,11 @@ def follow(submission: dict[str, Any], submission_path: str, out: str, with_logs
             _apply_credentials(Path(submission_path).with_name("config.yaml"), executor.reads_local_files)
         answer = executor.follow(submission, executor.streams_logs if with_logs is None else with_logs, record)
     except (KeyboardInterrupt, Interrupted, BrokenPipeError) as error:
+        shown = f"`make results RUN={run}` shows the finished tasks, `make eval RUN={run}` resumes the others"
+        text = f"stopped, nothing is left running; {shown}"
         if executor.jobs_outlive_us:
-            raise Interrupted(
-                f"detached: the jobs continue; `make eval RUN={run}` follows them again, `make cancel RUN={run}` stops them"
-            ) from error
-        raise Interrupted(
-            f"stopped, nothing is left running; `make results RUN={run}` shows the finished tasks, `make eval RUN={run}` resumes the others"
-        ) from error
+            text = f"detached: the jobs continue; `make eval RUN={run}` follows them again, `make cancel RUN={run}` stops them"
+        raise Interrupted(text) from error
     _say_what_failed(answer.rows)
     files.write_json(out, status.document_of(submission, answer), "status")
     if states.is_lost(answer.rows):
@@ -57,7 +53,6 @@ def _apply_credentials(config: Path, reads_local_files: bool) -> None:
 
 
 def _say_what_failed(rows: list[dict[str, Any]]) -> None:
-    """Print for each task without results the reason, the last errors, and the log."""
     labels = tasks.labels(rows)
     for row in rows:
         if row["state"] != states.SUCCEEDED:

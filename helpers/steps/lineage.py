@@ -4,28 +4,27 @@ Every file holds the seals of the files that it was made from. An edited file do
 run or made again with another content, does not fit the seals that the other files hold of it.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from helpers.common import files, run_folder
 from helpers.common.errors import BadInput
 from helpers.common.files import shown
 
-# In the order they are made; each has a schema of the same name.
-FILES = (
-    "request.json",
-    "config.yaml",
-    "origins.json",
-    "credentials.json",
-    "model.json",
-    "images.json",
-    "launcher.yaml",
-    "submission.json",
-    "status.json",
-    "results.json",
-    "exports.json",
-)
+# The files of a run in the order they are made, each with the script that makes it; each has a schema of the same name.
+MADE_BY = {
+    "request.json": "new_run.py",
+    "config.yaml": "compile_config.py",
+    "origins.json": "compile_config.py",
+    "credentials.json": "wandb_env.py",
+    "model.json": "resolve_model.py",
+    "images.json": "squash_image.py",
+    "launcher.yaml": "submit_eval.py",
+    "submission.json": "submit_eval.py",
+    "status.json": "status.py",
+    "results.json": "collect_results.py",
+    "exports.json": "export_results.py",
+}
+FILES = tuple(MADE_BY)
 
 
 def check(run: Path) -> None:
@@ -34,10 +33,8 @@ def check(run: Path) -> None:
     for name, (_, made_from) in read.items():
         for source, seal in made_from.items():
             if source in read and read[source][0] != seal:
-                raise BadInput(
-                    f"{shown(run / source)} and {name} do not belong together: {name} was made from another {source}; "
-                    "delete the one that was replaced and run the same command again"
-                )
+                why = f"{name} was made from another {source}; delete the one that was replaced and run the same command again"
+                raise BadInput(f"{shown(run / source)} and {name} do not belong together: {why}")
 
 
 def refuse_other(path: Path | str, seal: str, why: str) -> None:
@@ -53,10 +50,9 @@ def refuse_other(path: Path | str, seal: str, why: str) -> None:
     held |= {name: made_from[path.name] for name in FILES if (run / name).exists() and path.name in (made_from := _read(run / name)[1])}
     for name, other in held.items():
         if other != seal:
-            raise BadInput(
-                f"{shown(path)}{'' if path.exists() else ' is missing and'} cannot be made again as it was when {name} was made: {why}; "
-                f"restore that, or leave RUN out to start a new run (`make results RUN={run.name}` shows the scores so far)"
-            )
+            what = f"{shown(path)}{'' if path.exists() else ' is missing and'} cannot be made again as it was when {name} was made: {why}"
+            fix = f"restore that, or leave RUN out to start a new run (`make results RUN={run.name}` shows the scores so far)"
+            raise BadInput(f"{what}; {fix}")
 
 
 def _read(path: Path) -> tuple[str, dict[str, str]]:

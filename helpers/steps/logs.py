@@ -1,7 +1,5 @@
 """The logs of a run's tasks."""
 
-from __future__ import annotations
-
 from helpers.common.errors import BadInput, nearest
 from helpers.executors import registry, submissions
 

@@ -1,7 +1,5 @@
 """A new config, copied from configs/template.yaml."""
 
-from __future__ import annotations
-
 from helpers.common.console import say
 from helpers.common.errors import BadInput
 from helpers.common.files import shown, write_text

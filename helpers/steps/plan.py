@@ -1,7 +1,5 @@
 """What an evaluation will take, shown before anything is contacted: tasks, images, models, credentials, GPU-hours, job scripts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

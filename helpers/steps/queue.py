@@ -1,7 +1,5 @@
 """The queue of a cluster."""
 
-from __future__ import annotations
-
 from helpers.config import clusters
 from helpers.executors import registry
 

@@ -1,7 +1,5 @@
 """request.json: what a run was asked to do. Written once; a command that continues the run must ask for the same."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import platform
@@ -23,15 +21,7 @@ MADE_BY = "new_run.py"
 LEFT_SECONDS = 60
 PACKAGES = ("nemo-evaluator-launcher", "nemo-evaluator", "nemo-run", "wandb")
 # Names for messages: people typed TASKS=, not --tasks.
-VARIABLES = {
-    "config": "CONFIG",
-    "profile": "PROFILE",
-    "tasks": "TASKS",
-    "overrides": "SET",
-    "model": "MODEL",
-    "quick": "QUICK",
-    "force_squash": "FORCE_SQUASH",
-}
+VARIABLES = {key: key.upper() for key in ("config", "profile", "tasks", "model", "quick", "force_squash")} | {"overrides": "SET"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,12 +56,10 @@ def asked(options: argparse.Namespace) -> dict[str, Any]:
             raise BadInput(f"{variable} is empty; give it a value or leave it out")
         _refuse_bytes(variable, value)
         given[key] = value
-    tasks = [*given.pop("tasks", "").split(), *options.task]
-    for task in options.task:
-        _refuse_bytes("--task", task)
-    for override in options.set:
-        _refuse_bytes("--set", override)
-    if tasks:
+    for name, values in (("--task", options.task), ("--set", options.set)):
+        for value in values:
+            _refuse_bytes(name, value)
+    if tasks := [*given.pop("tasks", "").split(), *options.task]:
         given["tasks"] = tasks
     try:
         overrides = [*shlex.split(given.pop("overrides", "")), *options.set]
@@ -81,9 +69,7 @@ def asked(options: argparse.Namespace) -> dict[str, Any]:
         given["overrides"] = overrides
     _refuse_secrets(given)
     if "quick" in given:
-        if not given["quick"].isdecimal() or int(given["quick"]) < 1:
-            raise BadInput(f"QUICK={given['quick']}: expected a number of samples, 1 or more")
-        given["quick"] = int(given["quick"])
+        given["quick"] = flags.count("QUICK", given["quick"], "samples")
     if options.env_file:
         given["env_file"] = options.env_file
     return given
@@ -95,10 +81,8 @@ def _refuse_secrets(given: dict[str, Any]) -> None:
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and secrets.is_secret(text):
                 name = text.partition("=")[0] if key == "overrides" and "=" in text else "its value"
-                raise BadInput(
-                    f"{VARIABLES.get(key, key)}: {name}: this looks like a secret; "
-                    "put it into the environment or .env and name its variable (host:NAME in env_vars, target.api_endpoint.api_key_name)"
-                )
+                fix = "put it into the environment or .env and name its variable (host:NAME in env_vars, target.api_endpoint.api_key_name)"
+                raise BadInput(f"{VARIABLES.get(key, key)}: {name}: this looks like a secret; {fix}")
 
 
 def build(mode: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -187,14 +171,11 @@ def go_on(path: Path, mode: str | None, given: dict[str, Any]) -> None:
     request = files.read_json(path, "request")
     for key, value in given.items():
         if key in VARIABLES and request[key] != value:
-            raise BadInput(
-                f"RUN={folder.name} was made with {VARIABLES[key]}={_typed(request[key])}, not {_typed(value)}; "
-                f"leave {VARIABLES[key]} out to continue it, or RUN out to start a new run"
-            )
+            was, fix = _typed(request[key]), f"leave {VARIABLES[key]} out to continue it, or RUN out to start a new run"
+            raise BadInput(f"RUN={folder.name} was made with {VARIABLES[key]}={was}, not {_typed(value)}; {fix}")
     if mode and (request["mode"] == "dry-run") != (mode == "dry-run"):
-        raise BadInput(
-            f"RUN={folder.name} is {'a dry run' if request['mode'] == 'dry-run' else 'an evaluation'}; leave RUN out to start a new one"
-        )
+        kind = "a dry run" if request["mode"] == "dry-run" else "an evaluation"
+        raise BadInput(f"RUN={folder.name} is {kind}; leave RUN out to start a new one")
     tidy(folder)
     lineage.check(folder)
     submitted = (folder / "submission.json").exists()

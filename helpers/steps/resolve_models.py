@@ -1,7 +1,5 @@
 """Looking up models: from config.yaml to model.json, and the table of models that a config can name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Collecting the scores of a run into results.json, showing them, and the verdict."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,10 +49,8 @@ def verdict(path: str) -> None:
     failed = [labels[entry["index"]] for entry in found["tasks"] if entry["state"] != states.SUCCEEDED]
     if failed:
         of_run = f" RUN={run.name}" if (run := run_folder.run_of(path)) else ""
-        raise TaskFailed(
-            f"{len(failed)} of {len(found['tasks'])} tasks failed: {', '.join(failed)}; "
-            f"`make logs{of_run}` shows why, `make resume{of_run}` runs them again"
-        )
+        fix = f"`make logs{of_run}` shows why, `make resume{of_run}` runs them again"
+        raise TaskFailed(f"{len(failed)} of {len(found['tasks'])} tasks failed: {', '.join(failed)}; {fix}")
 
 
 def _print(found: dict[str, Any]) -> None:

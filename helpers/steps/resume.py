@@ -1,7 +1,5 @@
 """Running tasks again that ended without results, in the same run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from helpers.common import console

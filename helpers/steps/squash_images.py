@@ -4,8 +4,6 @@ An image that is not in the cache yet is imported before the run is submitted, o
 (no cluster, no remote_job_dir, no nemo-run, no enroot), the reason is printed with what happens instead.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

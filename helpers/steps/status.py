@@ -1,7 +1,5 @@
 """Where the jobs of submissions stand: status.json and its table."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,7 +1,5 @@
 """From config.yaml to launcher.yaml to submission.json: what the launcher gets, and submitting it exactly once."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os
@@ -138,9 +136,7 @@ def only_one(run: Path | None) -> Iterator[None]:
     try:
         handle = (run / ".lock").open("w")
     except OSError as error:
-        raise StepFailed(
-            f"cannot write {shown(run / '.lock')}: {error.strerror}; fix the permissions, then give the same command"
-        ) from error
+        raise StepFailed(f"cannot write {shown(run / '.lock')}: {error.strerror}; {run_folder.FREE_OR_FIX}") from error
     with handle as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,8 +7,6 @@ The same command continues an unfinished sweep: same runs, so the model versions
 finished sweep it starts a new one.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os
@@ -58,20 +56,11 @@ class One:
         return self.run / name
 
 
-def cap(text: str | None) -> int | None:
-    """JOBS as a number, or None for no cap. Raises BadInput unless it is a number of 1 or more."""
-    if text is None:
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise BadInput(f"JOBS={text}: expected a number of jobs, 1 or more")
-    return int(text)
-
-
 def sweep(given: dict[str, Any], models: Sequence[str], jobs: int | None, make: Sequence[str]) -> None:
     """Evaluate each model and print one table on stdout.
 
-    `given`: what each run is asked to do (see request.asked). `jobs`: the most Slurm jobs at a time. `make`: the command, with variables
-    for every run.
+    `given`: what each run is asked to do (see request.asked). `jobs`: the most Slurm jobs at a time; None for no limit. `make`: the
+    command, with variables for every run.
 
     Raises BadInput before anything is made or contacted when no run could work, and before anything is submitted when a model does not
     exist; Unreachable and Interrupted, after which the same command continues; TaskFailed when a task has no scores; StepFailed when a
@@ -105,10 +94,8 @@ def _checked(given: dict[str, Any], models: Sequence[str], jobs: int | None) -> 
         config = compile_step.compiled_for(one).config
         if "model" not in model_references.references(config):
             place = config["deployment"].get("checkpoint_path") or config["deployment"].get("hf_model_handle") or "an endpoint"
-            raise BadInput(
-                f"MODELS: this config evaluates {place} and ignores run.model; "
-                "to take a model by artifact, set `deployment.checkpoint_path: ${art:model,path}`"
-            )
+            fix = "to take a model by artifact, set `deployment.checkpoint_path: ${art:model,path}`"
+            raise BadInput(f"MODELS: this config evaluates {place} and ignores run.model; {fix}")
     tasks, executor = len(config["evaluation"]["tasks"]), registry.get(config["execution"]["type"])
     if jobs and not executor.has_queue:
         name = executor.description.name
@@ -117,9 +104,6 @@ def _checked(given: dict[str, Any], models: Sequence[str], jobs: int | None) -> 
         raise BadInput(f"JOBS={jobs}: each model has {tasks} tasks, and each task is a job; give JOBS={tasks} or more, or fewer TASKS")
     kept = ("mode", "config", "profile", "tasks", "overrides", "quick", "inputs")
     return {"models": list(models), **{name: one[name] for name in kept}}
-
-
-# ---- The sweep's folder ----------------------------------------------------------------------------------------------------------
 
 
 def _find(asked: Mapping[str, Any]) -> Path | None:
@@ -153,9 +137,6 @@ def _only_one(folder: Path) -> Iterator[None]:
         except OSError:
             console.notice(f"{shown(folder)} is on a filesystem without locks: run this sweep from one terminal only")
         yield
-
-
-# ---- Its runs ------------------------------------------------------------------------------------------------------------------------
 
 
 def _ready(one: One, given: dict[str, Any], is_first: bool, make: Sequence[str]) -> None:
@@ -287,16 +268,8 @@ def _run(make: Sequence[str], goals: list[str], quiet: bool) -> tuple[int, str]:
     """Run Make; its exit code, and with `quiet` what it printed. It inherits neither flags nor variables of the Make that started us."""
     own = {f"{variables.PREFIX}{entry.name}" for entry in variables.variables()}
     environ = {key: value for key, value in os.environ.items() if key not in own and not re.match(r"MAKE|MFLAGS|GNUMAKEFLAGS", key)}
-    out = subprocess.PIPE if quiet else sys.stderr
-    with subprocess.Popen(
-        [*make, "--no-print-directory", *goals],
-        cwd=run_folder.ROOT,
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        stdout=out,
-        stderr=out,
-        text=True,
-    ) as process:
+    command, nothing, out = [*make, "--no-print-directory", *goals], subprocess.DEVNULL, subprocess.PIPE if quiet else sys.stderr
+    with subprocess.Popen(command, cwd=run_folder.ROOT, env=environ, stdin=nothing, stdout=out, stderr=out, text=True) as process:
         try:
             _, said = process.communicate()
         except BaseException as error:
@@ -307,9 +280,6 @@ def _run(make: Sequence[str], goals: list[str], quiet: bool) -> tuple[int, str]:
                 process.wait(STOP_SECONDS)
             raise
         return process.returncode, said or ""
-
-
-# ---- The table -----------------------------------------------------------------------------------------------------------------------
 
 
 def _finish(folder: Path, ones: Sequence[One], failures: Mapping[str, str]) -> None:
@@ -323,11 +293,12 @@ def _finish(folder: Path, ones: Sequence[One], failures: Mapping[str, str]) -> N
         reasons = "; ".join(f"{model}: {why}" for model, why in failures.items())
         raise StepFailed(f"{len(failures)} of {len(ones)} models could not be evaluated: {reasons}; the same command tries again")
     if failed := [f"{one['model']} {task} (RUN={one['run']})" for one in entries for task in one["failed"]]:
-        raise TaskFailed(
-            f"{counted(len(failed), 'task')} failed: {', '.join(failed)}; `make logs RUN=…` shows why; the same command tries again"
-        )
+        number = counted(len(failed), "task")
+        raise TaskFailed(f"{number} failed: {', '.join(failed)}; `make logs RUN=…` shows why; the same command tries again")
     kept = [{key: value for key, value in one.items() if key != "failed"} for one in entries]
-    data = {"made_by": MADE_BY, "made_from": _seals(folder, ones), "models": kept}
+    seals = {f"runs/{one.run.name}/results.json": files.read_json(one.path("results.json"), "results")["seal"] for one in done}
+    seals["sweep.json"] = files.read_json(folder / "sweep.json", "sweep")["seal"]
+    data = {"made_by": MADE_BY, "made_from": seals, "models": kept}
     files.write_json(folder / "results.json", data, "sweep_results")
     console.say(f"Results: {shown(folder / 'results.json')}")
 
@@ -340,14 +311,6 @@ def _export(one: One) -> None:
     export.export(str(one.path("submission.json")), out, WANDB, auto=True)
     if one.path("exports.json").exists():
         exports_file.announce(files.read_json(out, "exports"), one.run)
-
-
-def _seals(folder: Path, ones: Sequence[One]) -> dict[str, str]:
-    seals = {"sweep.json": files.read_json(folder / "sweep.json", "sweep")["seal"]}
-    for one in ones:
-        if one.path("results.json").exists():
-            seals[f"runs/{one.run.name}/results.json"] = files.read_json(one.path("results.json"), "results")["seal"]
-    return seals
 
 
 def _entry(one: One) -> dict[str, Any]:
@@ -370,16 +333,14 @@ def print_table(entries: Sequence[Mapping[str, Any]]) -> None:
     For a benchmark with parts, such as mmlu with its subjects, only the overall score is shown if the harness gives one.
     """
     columns: dict[tuple[str, ...], str] = {}
-    cells: list[dict[tuple[str, ...], str]] = []
-    for entry in entries:
-        row: dict[tuple[str, ...], str] = {}
+    cells: list[dict[tuple[str, ...], str]] = [{} for _ in entries]
+    for entry, row in zip(entries, cells, strict=True):
         for score in _whole(entry["scores"]):
             column = (score["label"], score["part"] or "", score["metric"], score["score"])
             part = f" {score['part']}" if score["part"] and score["part"] != score["label"].rpartition(".")[2] else ""
             metric = score["metric"] if score["score"] == score["metric"] else f"{score['metric']} {score['score']}"
             columns.setdefault(column, f"{score['label']}{part} {metric}")
             row[column] = results.cell(score)
-        cells.append(row)
     rows: list[list[str | Cell]] = []
     for entry, row in zip(entries, cells, strict=True):
         named = entry["model"] if entry["model"].endswith(f":{entry['version']}") else f"{entry['model']} ({entry['version']})"

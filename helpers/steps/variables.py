@@ -3,8 +3,6 @@
 Standard library only: this runs while Make reads the Makefile, before anything is installed.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

@@ -20,7 +20,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from helpers.common.errors import BadInput, StepFailed, run_main
+from helpers.common import command_line
+from helpers.common.errors import BadInput, StepFailed
 
 GGUF_MAGIC = b"GGUF"
 # Tokens of prompt and answer together, for one request. The starter benchmarks need fewer than 200.
@@ -159,4 +160,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    command_line.run(main)

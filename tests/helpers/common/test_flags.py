@@ -1,4 +1,4 @@
-"""helpers/common/flags.py: one rule for yes and no."""
+"""helpers/common/flags.py: one rule for yes and no, and one for counts."""
 
 from __future__ import annotations
 
@@ -32,3 +32,10 @@ def test_anything_else_is_refused_by_the_name_that_was_typed(value: str) -> None
 def test_each_on_off_variable_of_the_makefile_is_one() -> None:
     documented = re.findall(r"^#: ([A-Z_]+) +1: ", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert sorted(documented) == sorted(flags.NAMES)
+
+
+def test_a_count_is_a_whole_number_of_one_or_more() -> None:
+    assert flags.count("JOBS", "4", "jobs") == 4
+    for text in ("0", "-1", "many", "1.5", ""):
+        with pytest.raises(BadInput, match="expected a number of jobs, 1 or more"):
+            flags.count("JOBS", text, "jobs")

@@ -10,7 +10,7 @@ import pytest
 
 from checkout import ROOT
 from helpers.common import step
-from helpers.common.errors import BadInput, Unreachable
+from helpers.common.errors import Unreachable
 from helpers.common.step import Exit
 from helpers.steps import sweep
 
@@ -52,14 +52,6 @@ def test_of_a_benchmark_with_parts_the_whole_is_shown_and_all_where_there_is_non
 def test_a_score_that_a_model_lacks_though_its_task_did_not_fail_is_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
     printed = lines(capsys, entry("a:v1", [score("t", 0.5)]), entry("b:v1", [score("t", 0.5, metric="f1")]))
     assert [cell.strip() for cell in printed[3]] == ["b:v1", "-", "0.500 ± 0.010 (40)"]
-
-
-def test_the_cap_is_a_number_of_jobs() -> None:
-    assert sweep.cap(None) is None
-    assert sweep.cap("4") == 4
-    for text in ("0", "-1", "many", "1.5", ""):
-        with pytest.raises(BadInput, match="expected a number of jobs, 1 or more"):
-            sweep.cap(text)
 
 
 def test_the_make_of_a_run_is_a_person_s_and_is_told_nothing_of_the_sweep_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,36 @@
+"""What every script shares: its argument parser, and the one place that turns an expected error into a line and an exit code."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from helpers.common.errors import INTERRUPTED, EvalmakeError, one_line
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose --help starts with `description`, a script's docstring, in its own line breaks."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Call `main` with the command line's arguments and exit with its code (None: 0).
+
+    The one error boundary: an EvalmakeError becomes one line `error: …` on stderr and its exit code; a reader that closes the pipe ends the
+    script silently; anything else is a bug and keeps its traceback. EVALMAKE_DEBUG=1 shows every traceback.
+    """
+    try:
+        code = main(sys.argv[1:]) or 0
+        sys.stdout.flush()
+    except EvalmakeError as error:
+        if os.environ.get("EVALMAKE_DEBUG"):
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
