@@ -190,7 +190,7 @@ def _side_by_side(ones: Sequence[One], tasks: int, jobs: int | None, make: Seque
         found, unreachable = status.ask_all(submissions)
         if unreachable and not lost:
             console.notice(
-                f"{unreachable[0]}; trying again until it answers (after Ctrl-C the jobs continue, and so does the same command)"
+                f"{unreachable[0]}; trying again until it answers (after Ctrl-C the jobs continue; the same command resumes)"
             )
         lost = bool(unreachable)
         running = 0
