@@ -189,9 +189,7 @@ def _side_by_side(ones: Sequence[One], tasks: int, jobs: int | None, make: Seque
         submissions = [files.read_json(one.path("submission.json"), "submission") for one in active]
         found, unreachable = status.ask_all(submissions)
         if unreachable and not lost:
-            console.notice(
-                f"{unreachable[0]}; trying again until it answers (after Ctrl-C the jobs continue; the same command resumes)"
-            )
+            console.notice(f"{unreachable[0]}; trying again until it answers (after Ctrl-C the jobs continue; the same command resumes)")
         lost = bool(unreachable)
         running = 0
         for one, seen in zip(active, found, strict=True):
