@@ -14,7 +14,7 @@ from checkout import ROOT
 from compiled import fenced
 from helpers.common import files
 from helpers.common.errors import BadInput
-from helpers.config import composing, env_check, profiles, schema_keys
+from helpers.config import config_files, env_check, profiles, schema_keys
 from helpers.dev import derived_schemas
 from helpers.executors import registry
 from helpers.executors.registry import REFUSED
@@ -29,7 +29,7 @@ BY_HAND = ["config.schema.json", "env.schema.json"]
 DESCRIBED = [*BY_HAND, *derived_schemas.all_derived()]
 REGISTRY = Registry().with_resources([(name, Resource.from_contents(schema)) for name, schema in SCHEMAS.items()])
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml")) + sorted((ROOT / "configs").glob("*/*.yaml"))
-LAUNCHER = composing.launcher_configs()
+LAUNCHER = config_files.launcher_configs()
 TEMPLATES = sorted((LAUNCHER.parent / "resources" / "config_templates").rglob("*.yaml"))
 GROUPS = sorted(path for group in derived_schemas.GROUPS for path in (LAUNCHER / group).rglob("*.yaml") if path.parent.name not in REFUSED)
 SEED_YAML = [

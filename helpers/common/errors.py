@@ -1,7 +1,8 @@
 """The expected errors, each with its exit code; command_line.run shows them."""
 
+import contextlib
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 INTERRUPTED = 130
 
@@ -38,6 +39,15 @@ class Interrupted(EvalmakeError):
     """A person stopped the step (Ctrl-C, SIGTERM, SIGHUP). Exit 130."""
 
     exit_code = INTERRUPTED
+
+
+@contextlib.contextmanager
+def located(place: str) -> Iterator[None]:
+    """Put a place in front of the message of a BadInput that is raised inside."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{place}: {error}") from error
 
 
 def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:

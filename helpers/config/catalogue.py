@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from helpers.common import yaml_files
 from helpers.common.errors import BadInput, StepFailed, nearest
 from helpers.common.files import ROOT, sha256_bytes, write_text
+from helpers.config.config_files import launcher_configs
 
 # The starter benchmarks; processes have this folder on their PYTHONPATH too (helpers/executors/process/executor.py).
 STARTER = ROOT / "helpers" / "harness"
@@ -48,9 +48,7 @@ def load() -> dict[tuple[str, str], Task]:
     tasks = {(task.harness, task.name): task for task in _catalogue()}
     for task in _installed():
         known = tasks.get((task.harness, task.name))
-        tasks[task.harness, task.name] = Task(
-            task.harness, task.name, task.endpoint_types, known.container if known else None, True, task.description
-        )
+        tasks[task.harness, task.name] = replace(task, container=known.container if known else None)
     return tasks
 
 
@@ -81,29 +79,19 @@ def is_known(query: str) -> bool:
 
 
 def _catalogue() -> Iterable[Task]:
-    spec = importlib.util.find_spec("nemo_evaluator_launcher")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    source = (Path(spec.submodule_search_locations[0]) / "resources" / "all_tasks_irs.yaml").read_bytes()
+    source = (launcher_configs().parent / "resources" / "all_tasks_irs.yaml").read_bytes()
     made_from = sha256_bytes(source + Path(__file__).read_bytes())
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # not there, torn, or not ours: it is made again
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # missing, damaged or of another version: it is made again
         cached = json.loads(CACHE.read_bytes())
         if cached["made_from"] == made_from:
             return [Task(harness, name, tuple(kinds), *rest) for harness, name, kinds, *rest in cached["tasks"]]
     data = yaml_files.load(source)
     containers = {harness["name"]: harness.get("container") for harness in data["harnesses"]}
-    tasks = [
-        Task(
-            task["harness"],
-            task["name"],
-            tuple(task["defaults"].get("config", {}).get("supported_endpoint_types", ["chat"])),
-            containers.get(task["harness"]),
-            False,
-            _sentence(task.get("description")),
-        )
-        for task in data["tasks"]
-    ]
-    with contextlib.suppress(StepFailed):  # an installation that may not be written
+    tasks = []
+    for task in data["tasks"]:
+        config, harness = task["defaults"].get("config", {}), task["harness"]
+        tasks.append(_task(harness, task["name"], config, task.get("description"), containers.get(harness), installed=False))
+    with contextlib.suppress(StepFailed):  # the installation is read-only
         write_text(CACHE, json.dumps({"made_from": made_from, "tasks": [astuple(task) for task in tasks]}))
     return tasks
 
@@ -116,17 +104,11 @@ def _installed() -> Iterable[Task]:
             defaults = framework.get("defaults", {}).get("config", {})
             for evaluation in framework["evaluations"]:
                 config = {**defaults, **evaluation["defaults"].get("config", {})}
-                yield Task(
-                    framework["framework"]["name"],
-                    config["type"],
-                    tuple(config.get("supported_endpoint_types", ["chat"])),
-                    None,
-                    True,
-                    _sentence(evaluation.get("description")),
-                )
+                yield _task(framework["framework"]["name"], config["type"], config, evaluation.get("description"), None, installed=True)
 
 
-def _sentence(description: Any) -> str:
-    """The description on one line; some in the catalogue are lists of lines."""
+def _task(harness: str, name: str, config: dict[str, Any], description: Any, container: str | None, *, installed: bool) -> Task:
+    """A task with its description on one line; some in the catalogue are lists of lines."""
     text = " ".join(description) if isinstance(description, list) else str(description or "")
-    return " ".join(text.split())
+    kinds = tuple(config.get("supported_endpoint_types", ["chat"]))
+    return Task(harness, name, kinds, container, installed, " ".join(text.split()))

@@ -108,10 +108,9 @@ def refuse_two_models(config: dict[str, Any], trace: Trace) -> None:
         if endpoint.get(name) in (None, MISSING):
             endpoint.pop(name, None)
         else:
-            raise BadInput(
-                f"{trace.place(f'target.api_endpoint.{name}')}: target.api_endpoint.{name} names a hosted model, but deployment.type "
-                f"{config['deployment']['type']} ({trace.place('deployment.type')}) serves one; remove it, or choose deployment.type none"
-            )
+            key, other = f"target.api_endpoint.{name}", f"deployment.type {config['deployment']['type']} ({trace.place('deployment.type')})"
+            fix = "remove it, or choose deployment.type none"
+            raise BadInput(f"{trace.place(key)}: {key} names a hosted model, but {other} serves one; {fix}")
 
 
 def validate(config: dict[str, Any], trace: Trace, path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
+import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -63,29 +65,21 @@ def config_of_profile(name: str | None, executors: Executors) -> dict[str, Any]:
 
 
 def _listed(env: EnvFile, executors: Executors) -> str:
-    """The profiles of clusters, for a message."""
-    return ", ".join(_names(env, executors)) or "none"
-
-
-def _names(env: EnvFile, executors: Executors) -> Iterator[str]:
+    """The valid profiles of clusters, for a message."""
+    found = []
     for name in env.names():
-        try:
+        with contextlib.suppress(BadInput):
             if profile_effects.executor_of(env, profiles.get(env, name), executors).logs_in_over_ssh:
-                yield name
-        except BadInput:
-            continue
+                found.append(name)
+    return ", ".join(found) or "none"
 
 
 @cache
 def ssh_user(host: str | None) -> str:
     """The user that ssh would log in as on `host`: `ssh -G` reads ~/.ssh/config and contacts nothing. Without ssh, the user here."""
     if host and not host.startswith("-"):
-        try:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             answer = subprocess.run(["ssh", "-G", host], capture_output=True, text=True, timeout=10, check=False, stdin=subprocess.DEVNULL)
-        except (OSError, subprocess.TimeoutExpired):
-            return getpass.getuser()
-        for line in answer.stdout.splitlines():
-            name, _, value = line.partition(" ")
-            if name == "user" and value:
-                return value
+            if found := re.search(r"^user (.+)$", answer.stdout, re.MULTILINE):
+                return found[1]
     return getpass.getuser()

@@ -76,9 +76,8 @@ def compile_config(path: Path, env: EnvFile, profile: Profile | None, arguments:
     notices += checks.unknown_keys(config, trace)
     executor = translating.executor(config, trace.place, executors.describe)
     if executor is None:
-        raise BadInput(
-            f'{trace.place("execution.type", shown(path))}: execution.type has no value; give SET="execution.type=…" or a PROFILE'
-        )
+        place = trace.place("execution.type", shown(path))
+        raise BadInput(f'{place}: execution.type has no value; give SET="execution.type=…" or a PROFILE')
     defaults.apply_user(config, executor, trace)
     checks.require_all(config, executor, trace, path)
     checks.check_artifacts(config, trace)
@@ -102,9 +101,9 @@ def _require_sections(raw: dict[str, Any], trace: Trace, path: Path) -> None:
     for name in ("execution", "deployment", "evaluation"):
         if not isinstance(raw.get(name), dict):
             raise BadInput(f"{shown(path)}: there is no `{name}:` section; configs/local.yaml is an example with all sections")
-    listed = raw["evaluation"].setdefault("tasks", [])
-    if listed is None or listed == MISSING:
-        raw["evaluation"]["tasks"] = listed = []
+    if raw["evaluation"].get("tasks") in (None, MISSING):
+        raw["evaluation"]["tasks"] = []
+    listed = raw["evaluation"]["tasks"]
     place = f"{trace.place('evaluation.tasks', shown(path))}: evaluation.tasks"
     if not isinstance(listed, list):
         raise BadInput(f"{place}: expected a list of `- name: TASK`")

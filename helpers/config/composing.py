@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from helpers.common.errors import BadInput, nearest, one_line
+from helpers.common.errors import BadInput, located, nearest, one_line
 from helpers.common.files import shown
 from helpers.config import config_files, overriding
 from helpers.config.executor_description import Executors
@@ -32,15 +31,6 @@ class Composed:
     overrides: list[Override]
 
 
-@cache
-def launcher_configs() -> Path:
-    """The folder of the launcher's own config groups, found without importing the launcher (0.9 s)."""
-    spec = importlib.util.find_spec("nemo_evaluator_launcher")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    return Path(spec.submodule_search_locations[0]) / "configs"
-
-
 def compose(path: Path, given: ProfileEffects, settings: list[tuple[str, str]], executors: Executors) -> Composed:
     """Compose the config file `path` with what env.toml and the profile give; interpolations stay as they are.
 
@@ -57,7 +47,7 @@ def compose(path: Path, given: ProfileEffects, settings: list[tuple[str, str]], 
     from omegaconf.errors import OmegaConfBaseException
 
     data, lines = config_files.load_yaml(path)
-    folders = list(dict.fromkeys([path.parent, config_files.CONFIGS, launcher_configs()]))
+    folders = list(dict.fromkeys([path.parent, config_files.CONFIGS, config_files.launcher_configs()]))
     own_config = _with_defaults(data, lines, path, given, folders, executors)
     # Hydra takes its search path from here too. As an override it would be parsed twice, which takes 0.03 s.
     if isinstance(settings_of_hydra := own_config.get("hydra") or {}, dict):
@@ -98,42 +88,32 @@ def _with_defaults(
         if data.get(name) is not None and not isinstance(data[name], dict):
             found = one_line(repr(data[name]))[:80]
             raise BadInput(f"{shown(path)}:{lines.get(name, 1)}: {name}: {found}: expected `key: value` lines")
-        if name in data and data[name] is None:
+        if data.get(name, "") is None:
             del data[name]  # an empty `run:` must not delete what the defaults put there
     defaults = data.get("defaults")
     if defaults is None:
         place = f"{shown(path)}:{lines.get('execution.type', lines.get('execution', 1))}: execution.type"
         kind = (data.get("execution") or {}).get("type")
         if kind not in (None, "", MISSING):
-            kind = _executor_name(str(kind), place, executors)
+            with located(place):
+                kind = str(kind) if "${" in str(kind) else executors.describe(str(kind)).name
         elif given.executor:
             kind = given.executor.name
         else:
             names = ", ".join(one.name for one in executors.descriptions())
             raise BadInput(f"{place} has no value; expected one of {names}, for example `execution: {{type: slurm}}`, or a PROFILE")
         serving = (data.get("deployment") or {}).get("type") or "none"
-        defaults = [*_group("execution", kind, folders, place)]
+        defaults = _group("execution", kind, folders, place)
         defaults += _group("deployment", str(serving), folders, f"{shown(path)}:{lines.get('deployment.type', 1)}: deployment.type")
-        defaults.append("_self_")
-    place = f"{shown(path)}:{lines.get('defaults', 1)}"
     if not isinstance(defaults, list):
-        raise BadInput(f"{place}: defaults: {one_line(repr(defaults))[:80]}: expected a list such as `- execution: slurm/default`")
+        found = f"{one_line(repr(defaults))[:80]}: expected a list such as `- execution: slurm/default`"
+        raise BadInput(f"{shown(path)}:{lines.get('defaults', 1)}: defaults: {found}")
     for index, entry in enumerate(defaults):
         if not _is_entry(entry):
             text = f"{one_line(repr(entry))[:80]}: expected `- execution: slurm/default` or the name of a config"
             raise BadInput(f"{shown(path)}:{lines.get(f'defaults.{index}', lines.get('defaults', 1))}: defaults: {text}")
-    if "_self_" not in defaults:
-        defaults = [*defaults, "_self_"]
-    data["defaults"] = [_BASE, *defaults, _PROFILE]
+    data["defaults"] = [_BASE, *defaults, *([] if "_self_" in defaults else ["_self_"]), _PROFILE]
     return data
-
-
-def _executor_name(word: str, place: str, executors: Executors) -> str:
-    """Our name of the executor that an execution.type names, or its `${…}`. Raises BadInput for one that does not exist."""
-    try:
-        return word if "${" in word else executors.describe(word).name
-    except BadInput as error:
-        raise BadInput(f"{place}: {error}") from error
 
 
 def _is_entry(entry: Any) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,15 @@ if TYPE_CHECKING:
 CONFIGS = ROOT / "configs"
 # A few lines of YAML aliases can expand to billions of nodes. No real config comes near this number.
 MOST_NODES = 30_000
+
+
+@cache
+def launcher_configs() -> Path:
+    """The folder of the launcher's own config groups, found without importing the launcher (0.9 s)."""
+    spec = importlib.util.find_spec("nemo_evaluator_launcher")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "configs"
 
 
 def folders(environ: Mapping[str, str] = os.environ) -> list[Path]:
@@ -78,15 +89,13 @@ def load_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     finally:
         if loader is not None:
             loader.dispose()
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
+    if not isinstance(data, dict | None):
         raise BadInput(f"{shown(path)}:1: expected `key: value` lines, found {'a list' if isinstance(data, list) else 'plain text'}")
-    return data, lines
+    return data or {}, lines
 
 
 def first_unreadable(data: Any, key: str = "") -> str | None:
-    """The first dotted key whose text has a `${` that OmegaConf's grammar cannot read."""
+    """The first dotted key whose text has a `${` that OmegaConf's grammar cannot read; None if there is none."""
     from omegaconf import grammar_parser
     from omegaconf.errors import GrammarParseError
 
@@ -104,11 +113,9 @@ def first_unreadable(data: Any, key: str = "") -> str | None:
 def _not_yaml(error: yaml.YAMLError, path: Path) -> BadInput:
     mark = getattr(error, "problem_mark", None)
     reason = one_line(getattr(error, "problem", None) or error)
-    fix = "put text with any of : { } [ ] # in quotes"
-    if "\\t" in reason:  # PyYAML's errors carry no more than this text
-        fix = "indent with spaces"
-    elif "duplicate key" in reason:
-        fix = "keep one of the two"
+    # PyYAML's errors carry no more than this text.
+    fixes = {"\\t": "indent with spaces", "duplicate key": "keep one of the two"}
+    fix = next((fix for words, fix in fixes.items() if words in reason), "put text with any of : { } [ ] # in quotes")
     return BadInput(f"{shown(path)}{f':{mark.line + 1}' if mark else ''}: not YAML: {reason}; {fix}")
 
 

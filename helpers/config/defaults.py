@@ -31,10 +31,9 @@ def apply_profile(raw: dict[str, Any], given: ProfileEffects, executor: Descript
         raw["execution"]["type"] = given.executor.name
         trace.add("execution.type", given.executor.name, given.place("executor"))
     elif executor != given.executor:
-        raise BadInput(
-            f"{given.place('executor')}: executor = {given.profile.fields['executor']!r} runs execution.type {given.executor.name}, "
-            f"but the config has {raw['execution']['type']} ({trace.place('execution.type')}); choose another PROFILE or CONFIG"
-        )
+        theirs = f"{given.place('executor')}: executor = {given.profile.fields['executor']!r} runs execution.type {given.executor.name}"
+        ours = f"the config has {raw['execution']['type']} ({trace.place('execution.type')})"
+        raise BadInput(f"{theirs}, but {ours}; choose another PROFILE or CONFIG")
     notices = []
     for effect in given.effects:
         dotted = ".".join(effect.key)

@@ -72,14 +72,11 @@ def _chain(env: EnvFile, profile: str) -> list[str]:
 def _unknown_fields(env: EnvFile, name: str, table: dict[str, Any]) -> list[str]:
     known = schema_keys.profile_fields()
     notices = []
-    for key in table:
-        if key in known:
-            continue
-        near = get_close_matches(key, known, n=1, cutoff=ALIKE)
-        meant = SYNONYMS.get(key) or (near[0] if near else "")
+    for key in (key for key in table if key not in known):
+        meant = [SYNONYMS[key]] if key in SYNONYMS else get_close_matches(key, known, n=1, cutoff=ALIKE)
         place = f"{env.where(name, key)} [{name}]"
         if meant:
-            raise BadInput(f"{place}: unknown field {key} (did you mean {meant}?)")
+            raise BadInput(f"{place}: unknown field {key} (did you mean {meant[0]}?)")
         notices.append(f"{place}: evalmake does not know the field {key}; it is only kept in run.env")
     return notices
 
@@ -105,23 +102,16 @@ def _check_types(env: EnvFile, name: str, table: dict[str, Any]) -> None:
 def _leaves(tables: dict[str, Any], section: str = "") -> Iterator[tuple[str, str, Any]]:
     """Section, key and value of everything in the file; each entry of a list has the list's key."""
     for key, value in tables.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{section}.{key}" if section else key)
-        elif isinstance(value, list):
-            for entry in value:
-                if isinstance(entry, dict):
-                    yield from _leaves(entry, f"{section}.{key}" if section else key)
-                else:
-                    yield section, key, entry
-        else:
-            yield section, key, value
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict):
+                yield from _leaves(one, f"{section}.{key}" if section else key)
+            else:
+                yield section, key, one
 
 
 def _refuse_secret(env: EnvFile, section: str, key: str, value: Any) -> None:
     """Raise BadInput, without the value, for anything that looks like a secret."""
-    if not isinstance(value, str):
-        return
-    variable = secrets.variable_for(key, value)
+    variable = secrets.variable_for(key, value) if isinstance(value, str) else None
     if variable is not None:
         place = f"{env.where(section, key)} [{section}]" if section else f"{shown(env.path or '')}"
         into = f"as {variable}=…" if variable else "as NAME=…"

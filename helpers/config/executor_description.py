@@ -49,12 +49,9 @@ class Executors(Protocol):
 
     def descriptions(self) -> tuple[Description, ...]:
         """All of them, in their order."""
-        ...
 
     def describe(self, word: str) -> Description:
         """The executor that an `execution.type` names, in our word or the launcher's. Raises BadInput with the known names."""
-        ...
 
     def describe_for_profile(self, word: str) -> Description:
         """The executor that a profile's `executor` names. Raises BadInput with the known names."""
-        ...

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from helpers.common.errors import BadInput
+from helpers.common.errors import BadInput, located
 from helpers.config import profile_fields
 from helpers.config.executor_description import Description, Effect, Executors
 from helpers.config.profiles import EnvFile, Profile
@@ -57,10 +57,8 @@ def executor_of(env: EnvFile, profile: Profile, executors: Executors) -> Descrip
         place = profile.origins.get("executor") or f"{env.where(profile.name)} [{profile.name}]"
         found = "is missing" if word is None else f"is {word!r}"
         raise BadInput(f"{place}: executor {found}; expected one of {', '.join(one.name for one in executors.descriptions())}")
-    try:
+    with located(profile.origins["executor"]):
         return executors.describe_for_profile(word)
-    except BadInput as error:
-        raise BadInput(f"{profile.origins['executor']}: {error}") from error
 
 
 def resolve(env: EnvFile, profile: Profile | None, executor: Description | None, mode: str) -> ProfileEffects:

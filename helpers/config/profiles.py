@@ -113,9 +113,8 @@ def get(env: EnvFile, name: str) -> Profile:
         table = env.tables.get(current)
         if not isinstance(table, dict) or current in RESERVED:
             named = f"PROFILE={name}" if not chain else f"{env.where(chain[-1], 'extends')}: extends = {current!r}"
-            raise BadInput(
-                f"{named}: there is no such profile in {shown(env.path)}{nearest(current, env.names())}; profiles: {_listed(env)}"
-            )
+            hint = nearest(current, env.names())
+            raise BadInput(f"{named}: there is no such profile in {shown(env.path)}{hint}; profiles: {_listed(env)}")
         chain.append(current)
         current = table.get("extends")
         if current is not None and not isinstance(current, str):

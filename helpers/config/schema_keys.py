@@ -27,11 +27,6 @@ def subschema(key: str) -> dict[str, Any] | None:
     return _resolved(schema, root) if schema is not None and schema is not FREE else schema
 
 
-def all_keys() -> list[str]:
-    """Every dotted key in the schema of configs, except those in lists and below names that people choose."""
-    return list(_all_keys())
-
-
 def names_below(key: str) -> list[str]:
     """The names below a dotted key in the schema of configs (`` is the whole config), for "did you mean"."""
     return list((subschema(key) or FREE).get("properties", {}))
@@ -43,7 +38,8 @@ def profile_fields() -> list[str]:
 
 
 @cache
-def _all_keys() -> tuple[str, ...]:
+def all_keys() -> tuple[str, ...]:
+    """Every dotted key in the schema of configs, except those in lists and below names that people choose."""
     root = load_schema("config")
 
     def walk(schema: dict[str, Any], prefix: str) -> list[str]:
@@ -62,13 +58,11 @@ def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
 
 
 def _child(schema: dict[str, Any], part: str) -> dict[str, Any] | None:
-    properties = schema.get("properties", {})
+    properties: dict[str, dict[str, Any]] = schema.get("properties", {})
     if part in properties:
-        inner: dict[str, Any] = properties[part]
-        return inner
+        return properties[part]
     if part.isdecimal() and "items" in schema:
-        items: dict[str, Any] = schema["items"]
-        return items
+        return dict(schema["items"])
     extra = schema.get("additionalProperties")
     if isinstance(extra, dict):
         # A name that people choose may contain dots (a path), so below plain values there is nothing to check.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from helpers.common.errors import BadInput
+from helpers.common.errors import BadInput, located
 from helpers.config import catalogue
 from helpers.config.catalogue import Task
 
@@ -79,17 +79,13 @@ def _find(query: str, names: list[str]) -> Task:
     if last.isdecimal() and base in names:
         listed = ", ".join(f"{name}.{index}" for index, name in enumerate(names) if name == base)
         raise BadInput(f"TASKS: the config has no task {query}; it has {listed}")
-    try:
+    with located("TASKS"):
         return catalogue.find(query, others=names)
-    except BadInput as error:
-        raise BadInput(f"TASKS: {error}") from error
 
 
 def _defined(entry: dict[str, Any], place: str) -> Task:
-    try:
+    with located(place):
         return define(entry)
-    except BadInput as error:
-        raise BadInput(f"{place}: {error}") from error
 
 
 def define(entry: dict[str, Any]) -> Task:
@@ -119,10 +115,8 @@ def served(config: dict[str, Any]) -> set[str] | None:
     if endpoint.get("type"):
         return _with_images({endpoint["type"]})
     path = str(endpoint.get("url") or "").split("?")[0].rstrip("/")
-    for ending, kind in (("/chat/completions", "chat"), ("/completions", "completions"), ("/embeddings", "embedding")):
-        if path.endswith(ending):
-            return _with_images({kind})
-    return None
+    kinds = {"/chat/completions": "chat", "/completions": "completions", "/embeddings": "embedding"}
+    return next((_with_images({kind}) for ending, kind in kinds.items() if path.endswith(ending)), None)
 
 
 def _has_own_url(holder: dict[str, Any]) -> bool:
@@ -148,16 +142,13 @@ def check(config: dict[str, Any], definitions: list[Task], place: Callable[[str]
         kinds = None if _has_own_url(config["evaluation"]) or _has_own_url(entry) else everywhere
         if kinds is not None and kind not in kinds:
             reason = "log-likelihoods or raw text from a completions endpoint" if kind == "completions" else f"a {kind} endpoint"
-            raise BadInput(
-                f"{where}: task {entry['name']} needs {reason}, and this endpoint serves only {', '.join(sorted(kinds))}; "
-                f"choose another task (`make tasks MATCH={min(kinds)}`), or a deployment that serves {kind}"
-            )
+            fix = f"choose another task (`make tasks MATCH={min(kinds)}`), or a deployment that serves {kind}"
+            raise BadInput(f"{where}: task {entry['name']} needs {reason}, and this endpoint serves only {', '.join(sorted(kinds))}; {fix}")
         if instead and not task.installed:
             extra = ", or install it with `make .venv/installed/lm-eval`" if task.harness == "lm-evaluation-harness" else ""
-            raise BadInput(
-                f"{where}: task {entry['name']}: its harness {task.harness} comes as a container and is not installed on this machine; "
-                f"choose a PROFILE with an executor that runs containers ({', '.join(instead)}){extra}"
-            )
+            why = f"its harness {task.harness} comes as a container and is not installed on this machine"
+            fix = f"choose a PROFILE with an executor that runs containers ({', '.join(instead)}){extra}"
+            raise BadInput(f"{where}: task {entry['name']}: {why}; {fix}")
 
 
 def labels(jobs: list[dict[str, Any]]) -> dict[int, str]:

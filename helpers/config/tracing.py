@@ -10,7 +10,7 @@ from typing import Any
 
 from helpers.common.files import ROOT
 from helpers.config import config_files
-from helpers.config.composing import launcher_configs
+from helpers.config.config_files import launcher_configs
 from helpers.config.overriding import Override
 from helpers.config.profile_effects import ProfileEffects
 

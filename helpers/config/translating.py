@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from helpers.common import secrets
-from helpers.common.errors import BadInput
+from helpers.common.errors import BadInput, located
 from helpers.config.executor_description import Description
 
 PREFIXES = ("host:", "lit:", "runtime:")
@@ -46,10 +46,8 @@ def executor(config: dict[str, Any], place: Place, describe: Callable[[str], Des
     word = config["execution"].get("type")
     if word in (None, "", "???") or "${" in str(word):
         return None
-    try:
+    with located(f"{place('execution.type')}: execution.type"):
         found = describe(str(word))
-    except BadInput as error:
-        raise BadInput(f"{place('execution.type')}: execution.type: {error}") from error
     config["execution"]["type"] = found.name
     return found
 
@@ -89,12 +87,10 @@ def prefixed(name: str, value: Any, where: str) -> Any:
         return f"host:{variable[1]}"
     if "${oc.env:" in text or "${oc.decode:" in text:
         raise BadInput(f"{where}: ${{oc.…}} inside a text cannot be translated; write host:NAME, lit:TEXT or runtime:NAME")
-    if "${" in text:
+    if "${" in text or text.startswith(PREFIXES) or text == "???":
         return value
-    if text.startswith(PREFIXES):
-        return value
-    if text in ("???", ""):
-        return value if text else "lit:"
+    if not text:
+        return "lit:"
     bare = text.removeprefix("$")
     if secrets.is_secret_name(name) and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", bare) and bare != name:
         fix = f"put it into the environment or .env, and write host:{name} (or lit:TEXT)"
@@ -102,12 +98,13 @@ def prefixed(name: str, value: Any, where: str) -> Any:
     return f"host:{bare}" if re.fullmatch(r"[A-Za-z_]\w*", bare) else f"lit:{text}"
 
 
-def _below(holder: dict[str, Any], name: str) -> dict[str, Any]:
-    """The mapping `name` of `holder`; created if it does not exist."""
-    if not isinstance(holder.get(name), dict):
-        holder[name] = {}
-    inner: dict[str, Any] = holder[name]
-    return inner
+def _below(holder: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The mapping at a path below `holder`; created if it does not exist."""
+    for name in names:
+        if not isinstance(holder.get(name), dict):
+            holder[name] = {}
+        holder = holder[name]
+    return holder
 
 
 def _move_env_vars(config: dict[str, Any], notices: list[str], moved: dict[str, str], place: Place) -> None:
@@ -120,14 +117,14 @@ def _move_env_vars(config: dict[str, Any], notices: list[str], moved: dict[str, 
     for name, value in variables.items():
         old = f"execution.env_vars.{name}"
         if name in SECTIONS and isinstance(value, dict | None):
-            target, new = _below(_below(config, name), "env_vars"), f"{name}.env_vars"
+            target, new = _below(config, name, "env_vars"), f"{name}.env_vars"
             for variable, spec in (value or {}).items():
                 target.setdefault(variable, spec)
                 moved[f"{new}.{variable}"] = f"{old}.{variable}"
         else:
-            _below(config, "env_vars").setdefault(name, value)
             new = "env_vars"
-            moved[f"env_vars.{name}"] = old
+            _below(config, new).setdefault(name, value)
+            moved[f"{new}.{name}"] = old
         notices.append(f"{place(old)}: {old} is now {new}")
 
 
@@ -155,11 +152,8 @@ def _move_overrides(config: dict[str, Any], notices: list[str], moved: dict[str,
         if not isinstance(holder.get("overrides"), dict):
             continue
         for dotted, value in holder.pop("overrides").items():
-            node = _below(holder, "nemo_evaluator_config")
             *parents, last = str(dotted).split(".")
-            for parent in parents:
-                node = _below(node, parent)
-            node.setdefault(last, value)
+            _below(holder, "nemo_evaluator_config", *parents).setdefault(last, value)
             moved[f"{key}.nemo_evaluator_config.{dotted}"] = f"{key}.overrides.{dotted}"
         notices.append(f"{place(f'{key}.overrides')}: {key}.overrides is now {key}.nemo_evaluator_config")
 

@@ -68,12 +68,7 @@ def _only_one(run: Path) -> Iterator[None]:
 
 
 def _export(
-    run: Path,
-    found: gathering.Credentials,
-    given: dict[str, Any],
-    wanted: list[WandbRun],
-    document: dict[str, Any],
-    unfinished: set[str],
+    run: Path, found: gathering.Credentials, given: dict[str, Any], wanted: list[WandbRun], document: dict[str, Any], unfinished: set[str]
 ) -> None:
     """Write what W&B lacks, and record in `document` what W&B holds then. Raises an EvalmakeError when that is not possible.
 

@@ -9,7 +9,7 @@ import pytest
 
 from compiled import HOSTED, PROFILE, SLURM, compile_text, launcher_dry_run
 from helpers.common.errors import BadInput
-from helpers.config import composing
+from helpers.config import config_files
 from helpers.config.tracing import leaves
 from helpers.executors import registry
 
@@ -167,7 +167,7 @@ def test_several_configs_compile_one_after_another_in_one_process(tmp_path: Path
     assert compile_text(tmp_path, SLURM).config == first
 
 
-TEMPLATES = composing.launcher_configs().parent / "resources" / "config_templates"
+TEMPLATES = config_files.launcher_configs().parent / "resources" / "config_templates"
 NEEDED = {
     "tokenizer": "evaluation.nemo_evaluator_config.config.params.extra.tokenizer=org/tokenizer",
     "reasoning": "evaluation.nemo_evaluator_config.target.api_endpoint.adapter_config.params_to_add={skip_special_tokens: false}",

@@ -60,7 +60,7 @@ CHOSEN = Arguments(tasks=["openbookqa", "adlr_mmlu"])
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A config with groups of its own (copies of the launcher's, whose lines may be changed) and an env.toml."""
-    from helpers.config.composing import launcher_configs
+    from helpers.config.config_files import launcher_configs
 
     for group, source in (("execution", "slurm/default"), ("deployment", "vllm")):
         (tmp_path / group).mkdir()
@@ -186,7 +186,7 @@ EXECUTION = ["execution.hostname=h", "execution.account=a", "execution.output_di
 
 
 def test_the_name_of_a_source_leads_back_to_it(tmp_path: Path) -> None:
-    from helpers.config.composing import launcher_configs
+    from helpers.config.config_files import launcher_configs
 
     for path in (launcher_configs() / "deployment" / "vllm.yaml", ROOT / "configs" / "local.yaml", tmp_path / "x.yaml"):
         assert source_path(source_name(path)) == path
