@@ -32,6 +32,7 @@ done
 """
 
 
+@pytest.mark.timeout(900)
 def test_the_whole_chain_costs_at_most_a_tenth_more_than_the_same_by_hand(
     make: Make, project: Path, clean_env: dict[str, str], tmp_path: Path
 ) -> None:

@@ -347,11 +347,11 @@ def test_a_private_registry_is_asked_with_the_users_own_credentials(
     reference = push(cluster, tmp_path, "team/model:1", secrets.token_hex(4), to=private, login=f"{USER}:{PASSWORD}")
     host = private.partition(":")[0]
     _, said = store.squash(reference, code=1)
-    assert f"`machine {host} login … password …`" in said
+    assert f"machine {host} login" in said
     assert store.jobs() == []  # said before anything was queued
     credentials.write_text(f"machine {host} login {USER} password wrong\n")
     credentials.chmod(0o600)
-    assert "renew them" in store.squash(reference, code=1)[1]
+    assert "401" in store.squash(reference, code=1)[1]
     credentials.write_text(f"machine {host} login {USER} password {PASSWORD}\n")
     row, said = store.squash(reference)
     assert row["state"] == "imported"
