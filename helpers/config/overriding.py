@@ -37,10 +37,9 @@ def read(name: str, text: str, composed: Callable[[], Any], folders: Iterable[Pa
     head, equals, raw = text.partition("=")
     sign = re.match(r"\s*(~|\+{0,2})", head)[1]  # type: ignore[index]
     key = re.sub(r"\[(\d+)\]", r".\1", head.strip()[len(sign) :].strip())
-    if not equals and sign != "~":
-        raise BadInput(f"{name}: {one_line(text)!r} has no `=`; expected key=value, for example deployment.tensor_parallel_size=8")
-    if not key:
-        raise BadInput(f"{name}: {one_line(text)!r} has no key before `=`; expected key=value, for example deployment.port=8000")
+    if not key or (not equals and sign != "~"):
+        lacks = "no key before `=`" if equals or sign == "~" else "no `=`"
+        raise BadInput(f"{name}: {one_line(text)!r} has {lacks}; expected key=value, for example deployment.port=8000")
     if key.partition(".")[0].partition("/")[0] in REFUSED:
         raise BadInput(f"{name}: {key} cannot be overridden; edit `defaults:` in the config")
     is_group = bool(equals) and any((folder / key).is_dir() for folder in folders if re.fullmatch(r"[\w/-]+", key))
@@ -84,7 +83,7 @@ def _value(name: str, sign: str, key: str, rest: str, is_group: bool) -> tuple[A
     try:
         parsed = parser.parse_override(f"{sign}{key}={raw}")
         value = None if parsed.is_sweep_override() else parsed.value()
-        if not parsed.is_sweep_override() and (is_group or not (_is_plain_number(value) and _wants_text(key))):
+        if not parsed.is_sweep_override() and (is_group or not (isinstance(value, int | float) and _wants_text(key))):
             return value if isinstance(value, dict | list | int | float) or value is None else str(value), rest
     except HydraException:
         pass
@@ -95,10 +94,6 @@ def _value(name: str, sign: str, key: str, rest: str, is_group: bool) -> tuple[A
 def quoted(text: str) -> str:
     """A text in quotes for Hydra's grammar, where a backslash is literal unless a quote follows it."""
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
-
-
-def _is_plain_number(value: Any) -> bool:
-    return isinstance(value, int | float)
 
 
 def _wants_text(key: str) -> bool:
