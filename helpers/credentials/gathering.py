@@ -113,9 +113,7 @@ class Credentials:
         except Unreachable as error:
             if not lenient:
                 raise
-            console.notice(
-                f"{error}: it is not known whether the key is valid; the evaluation continues, and its export is verified at the end"
-            )
+            console.notice(f"{error}: the key could not be verified; the evaluation continues, and its export is verified at the end")
             return ""
         return f"W&B at {server}: the key belongs to {who} and may write to {entity}/{project}"
 

@@ -113,13 +113,12 @@ def asking(server: str) -> Iterator[None]:
             raise NotThere(str(error)) from error
         reason = one_line(error)
         if getattr(getattr(error.__cause__, "response", None), "http_status", None) in REFUSED:
-            raise BadInput(
-                f"W&B {server} refuses the key ({reason}): run `wandb login --relogin --host={server}`, or set another WANDB_API_KEY"
-            ) from error
+            fix = f"run `wandb login --relogin --host={server}`, or set another WANDB_API_KEY"
+            raise BadInput(f"W&B {server} refuses the key ({reason}): {fix}") from error
         raise Unreachable(f"W&B {server} could not be asked ({reason}); run the same command again") from error
     except UsageError as error:
         raise BadInput(f"W&B {server}: {one_line(error)}") from error
-    except (OSError, TimeoutError) as error:
+    except OSError as error:
         raise Unreachable(f"W&B {server} could not be asked ({one_line(error)}); run the same command again") from error
 
 
