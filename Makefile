@@ -273,7 +273,7 @@ lint: $(installed)/dev $(installed)/pipeline ## ruff, mypy and shellcheck
 bench: setup $(installed)/dev ## measure against the rivals, as ratios
 	@$(PY) -m pytest tests/benchmarks --override-ini=testpaths=tests/benchmarks -s
 
-lock: ## resolve requirements/*.in anew into the locks (needs uv)
+lock: ## make the locks from requirements/*.in again (needs uv)
 	@bash scripts/lock.sh
 
 clean: ## remove .venv and caches; runs are kept

@@ -5,8 +5,6 @@ opens one master connection to it. Every later command uses the master through i
 once. The master ends KEPT_SECONDS after its last use. With `tunnel = "local"` the same commands run without ssh, on a login node.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import hashlib
@@ -233,10 +231,7 @@ FIXES = [
         r"Permission denied",
         "permission denied for {cluster}: check user and identity in env.toml, and that your key is loaded (`ssh-add -l`, `ssh {cluster}`)",
     ),
-    (
-        r"timed out|No route to host|Network is unreachable",
-        "{host} does not answer ({said}); check the network or the VPN, then try again",
-    ),
+    (r"timed out|No route to host|Network is unreachable", "{host} does not answer ({said}); check the network or the VPN, then try again"),
     (r"Bad configuration option|bad configuration options|Bad owner or permissions", "ssh cannot read its configuration: {said}"),
     (r"too long", "ssh cannot use its socket: {said}"),
 ]

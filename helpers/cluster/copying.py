@@ -1,23 +1,12 @@
 """Copying folders to a cluster and from it, with rsync over the shared connection."""
 
-from __future__ import annotations
-
 import os
 import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers.cluster.connection import (
-    LOST,
-    REFUSED,
-    REFUSED_SECONDS,
-    Cluster,
-    last_line,
-    lost,
-    open_connection,
-    rsync_shell,
-)
+from helpers.cluster.connection import LOST, REFUSED, REFUSED_SECONDS, Cluster, last_line, lost, open_connection, rsync_shell
 from helpers.common import console
 from helpers.common.errors import StepFailed, Unreachable, one_line
 

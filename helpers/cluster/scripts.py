@@ -5,8 +5,6 @@ whichever shell that is. It answers in frames: `@KIND KEY BYTES`, a line break, 
 before them is skipped, and an answer without its last frame counts as lost.
 """
 
-from __future__ import annotations
-
 import re
 import secrets
 import shlex

@@ -1,7 +1,5 @@
 """Slurm's words and what they mean to a person: states of jobs, reasons for waiting, refusals, and forms of times and exit codes."""
 
-from __future__ import annotations
-
 import re
 
 # Job states (squeue's man page, JOB STATE CODES). A job in ENDED will not change any more.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from helpers.common.errors import one_line
 
@@ -54,9 +54,8 @@ def rich_console(stream: TextIO) -> Console:
     from rich.console import Console
 
     fancy = is_fancy(stream)
-    return Console(
-        file=stream, highlight=False, no_color=not fancy, force_terminal=fancy, width=None if fancy else 100, soft_wrap=not fancy
-    )
+    width = None if fancy else 100
+    return Console(file=stream, highlight=False, no_color=not fancy, force_terminal=fancy, width=width, soft_wrap=not fancy)
 
 
 @dataclass(frozen=True)
@@ -83,14 +82,10 @@ def print_table(title: str, head: list[str], rows: list[list[str | Cell]], right
             widths[-1] = max(20, screen.width - sum(widths[:-1]) - 3 * len(head) - 1)  # 3: a border and two blanks per column
         table = Table(title=title, title_justify="left")
         for number, name in enumerate(head):
-            sentence = last_is_text and number == len(head) - 1
-            table.add_column(
-                name,
-                justify="right" if name in right else "left",
-                overflow="ellipsis" if sentence else "fold",
-                no_wrap=last_is_text,
-                max_width=widths[-1] if sentence else None,
-            )
+            cut: dict[str, Any] = {"overflow": "fold"}
+            if last_is_text and number == len(head) - 1:
+                cut = {"overflow": "ellipsis", "max_width": widths[-1]}
+            table.add_column(name, justify="right" if name in right else "left", no_wrap=last_is_text, **cut)
         for row in rows:
             table.add_row(*(Text(cell.text, style=cell.style) if isinstance(cell, Cell) else Text(cell) for cell in row))
         screen.print(table)

@@ -13,7 +13,7 @@ class NoAnswer(Exception):
 
 
 def request(method: str, url: str, seconds: float, *, follow_redirects: bool = False, **more: Any) -> httpx.Response:
-    """The answer to one request, whatever its status; `more` is for httpx: headers, auth, json.
+    """The answer to one request, of any status; `more` is for httpx: headers, auth, json.
 
     Waits at most `seconds` for each step: to connect, to send, to receive. A redirect to another host loses the Authorization header.
     Raises NoAnswer.
@@ -23,16 +23,9 @@ def request(method: str, url: str, seconds: float, *, follow_redirects: bool = F
     import httpx  # 0.13 s
 
     # By default httpx trusts only a bundle of its own, without a site's private authority. This context reads SSL_CERT_FILE too.
-    trusted = ssl.create_default_context()
+    options: dict[str, Any] = {"verify": ssl.create_default_context(), "trust_env": False, "headers": {"User-Agent": "evalmake"}}
     try:
-        with httpx.Client(
-            timeout=seconds,
-            follow_redirects=follow_redirects,
-            verify=trusted,
-            trust_env=False,
-            proxy=_proxy(url),
-            headers={"User-Agent": "evalmake"},
-        ) as client:
+        with httpx.Client(timeout=seconds, follow_redirects=follow_redirects, proxy=_proxy(url), **options) as client:
             return client.request(method, url, **more)
     except (httpx.HTTPError, httpx.InvalidURL, ImportError, OSError, ValueError) as error:  # ImportError: a SOCKS proxy
         raise NoAnswer(str(error) or type(error).__name__) from error

@@ -71,7 +71,6 @@ def _expected(error: Any) -> str:
 
 
 def _quotes_fix(error: Any) -> str:
-    """The fix where only quotes are missing or too many."""
     names, value = error.validator_value, error.instance
     if "string" in names and isinstance(value, int | float) and not isinstance(value, bool):
         return f'; put it in quotes: "{value}"'

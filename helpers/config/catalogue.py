@@ -1,7 +1,5 @@
 """All tasks: those of the launcher's catalogue, which run in containers, and those of harness packages installed here."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import sys

@@ -1,7 +1,5 @@
 """What a config must fulfil once its values are known. Each check raises BadInput with the place, or returns notices for people."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Which cluster a config, a profile or a submission names, and how it is reached."""
 
-from __future__ import annotations
-
 import contextlib
 import getpass
 import re

@@ -1,7 +1,5 @@
 """Compiling: a YAML file, its defaults, env.toml, a profile and overrides become one config, and the origin of each of its values."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

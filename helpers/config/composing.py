@@ -1,7 +1,5 @@
 """Composition with Hydra: defaults, profile and overrides become one config, with interpolations. The launcher is not imported."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

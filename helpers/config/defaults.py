@@ -1,7 +1,5 @@
 """Values that a config gets where it leaves them open: the profile's, the executor's, and those that follow from other values."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

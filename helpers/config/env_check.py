@@ -1,7 +1,5 @@
 """Checks of env.toml: types and values of its fields, misspelt fields, and secrets, which do not belong in it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any

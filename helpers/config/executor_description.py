@@ -1,7 +1,5 @@
 """What a config and a profile depend on in an executor. Each executor describes itself; steps pass the descriptions to the rules here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol

@@ -1,7 +1,5 @@
 """Interpolations: every `${…}` of a composed config becomes its value, except `${art:…}`, which the step that resolves models fills in."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 from collections.abc import Callable, Iterator

@@ -9,8 +9,6 @@ not v2 in the other. The training recipes that write the folder set its layout, 
 (NVIDIA-NeMo/Nemotron, docs of nemo_runspec.artifacts).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

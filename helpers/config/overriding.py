@@ -1,7 +1,5 @@
 """Overrides (`key=value`, as typed in SET, MODEL and QUICK) in Hydra's grammar; a key of the schema needs no `+`."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """What env.toml and a profile of it do to a config. Worked out once, before composition; all later rules take the result."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The fields of a profile: what each one does, as the documentation shows it, and how those are read that several executors use."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from helpers.common.errors import BadInput

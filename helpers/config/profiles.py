@@ -3,8 +3,6 @@
 What each field does is listed in helpers/config/profile_fields.py.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -1,7 +1,5 @@
 """The keys that the schemas define: dotted keys of configs, and fields of profiles."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

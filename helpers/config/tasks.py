@@ -1,7 +1,5 @@
 """The tasks of a run: which tasks of the config and of the catalogue are chosen, and whether the endpoint serves them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

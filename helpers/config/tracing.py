@@ -1,7 +1,5 @@
 """Where each value of a compiled config was set: files with lines, the profile, overrides, defaults. The last one wins."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field

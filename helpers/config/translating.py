@@ -3,8 +3,6 @@
 The rules for values are the launcher's own (cli/migrate_config.py: classify_value).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Where a config asks for results to be exported to, and which of these exports the launcher can do itself."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any

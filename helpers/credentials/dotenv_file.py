@@ -1,7 +1,5 @@
 """The .env file beside env.toml: NAME=value lines, read by python-dotenv's parser."""
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

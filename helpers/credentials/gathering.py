@@ -9,8 +9,6 @@ The sources, in order; the first one with a value wins, and an empty value count
 - for WANDB_PROJECT and WANDB_ENTITY, the config's `run.wandb` (from `[wandb]` in env.toml), then its `export.wandb`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -5,8 +5,6 @@ wandb's own readers, in the order of its `authenticate_session`: netrc first, th
 is started, and wandb's session and settings singletons stay as they are.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import re

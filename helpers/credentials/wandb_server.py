@@ -5,8 +5,6 @@ minutes when nobody answers, and reports a server in trouble as a wrong key (mea
 public API (apis/public/runs.py, apis/_generated/operations.py), and self-hosted servers have had each of their fields for years.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass, field

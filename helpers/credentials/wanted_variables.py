@@ -1,7 +1,5 @@
 """The variables of this machine that a compiled config needs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ A submission is the content of submission.json, a job one of its `jobs`, a row o
 launcher.yaml, and a config the content of config.yaml.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The container images that any executor with containers uses."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How the progress and the logs of jobs are shown while they run."""
 
-from __future__ import annotations
-
 import re
 import sys
 import time

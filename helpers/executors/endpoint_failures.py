@@ -1,7 +1,5 @@
 """What failures of a hosted endpoint mean, with the fix. The harness only sees nemo-evaluator's proxy: `404 … http://localhost:27130/…`."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

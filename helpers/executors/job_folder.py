@@ -7,8 +7,6 @@
 So the stock `nemo-evaluator-launcher status|info|logs|export` read it. Nothing heavy is imported here: each status call pays for it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """A base for executors whose jobs have their folders on this machine, so that to ask for them costs little."""
 
-from __future__ import annotations
-
 import sys
 import time
 from abc import abstractmethod

@@ -1,7 +1,5 @@
 """Scores: read from each task's results.yml, collected in results.json, and shown as a table."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The states of a job, for every executor."""
 
-from __future__ import annotations
-
 from typing import Any
 
 SUCCEEDED, FAILED, CANCELLED = "SUCCEEDED", "FAILED", "CANCELLED"

@@ -1,7 +1,5 @@
 """Reading submission.json, and choosing among its jobs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

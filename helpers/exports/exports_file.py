@@ -1,7 +1,5 @@
 """exports.json: the record of a run's export to W&B, and its outcome in words."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Exporting results to W&B from this machine: write the runs that W&B lacks, then ask W&B whether it holds them."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

@@ -6,8 +6,6 @@ reads. The runs here have ids that follow from the invocation, so that exporting
 launcher's. On a cluster the launcher's export job writes the scores first, under the same ids (helpers/executors/slurm/job_scripts.py).
 """
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ wandb_export.py starts it. It is a process of its own because the SDK starts a s
 the environment; what the SDK prints goes to stderr.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

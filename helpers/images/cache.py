@@ -1,7 +1,5 @@
 """The images in a cluster's cache, and the current digest of each reference, asked in one round trip."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field

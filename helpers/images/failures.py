@@ -1,7 +1,5 @@
 """Why an image import failed, in a sentence with the fix: from the job's verdict, the state in which it ended, and enroot's log."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 
@@ -17,10 +15,7 @@ WORDS = [
         r"No space left on device|Disk quota exceeded|Write failed because|write failed.*[Nn]o space",
         "no space is left in {folder}, where the import works: free some (`make clean-images`), or choose another remote_job_dir",
     ),
-    (
-        r"oom-kill|Out of memory|OOM|Killed\b|error code 137",
-        "it ran out of memory: give the profile more mem, or another build_partition",
-    ),
+    (r"oom-kill|Out of memory|OOM|Killed\b|error code 137", "it ran out of memory: give the profile more mem, or another build_partition"),
     (
         r"checksum mismatch|Digest did not match|digest.*does not match|unexpected EOF|invalid checksum",
         "a layer is damaged in the registry or was damaged on its way: try again, or push the image again",

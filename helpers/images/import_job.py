@@ -1,7 +1,5 @@
 """The Slurm job of an image import: what it asks of Slurm, and its sbatch script, which nemo-run writes."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 imports.sh and import_job.sh do the work on the cluster. nemo-run only writes the sbatch scripts; we submit them over our own connection.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import secrets

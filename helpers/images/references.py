@@ -1,7 +1,5 @@
 """References to container images: reading them, and naming their .sqsh files. Contacts nothing."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

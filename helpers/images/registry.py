@@ -1,7 +1,5 @@
 """Asking a container registry for a digest from this machine, for clusters that cannot reach it (registry.sh)."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import hashlib
@@ -21,9 +19,7 @@ from helpers.images.references import HUB_REGISTRY, Image
 SECONDS = 15
 AT_ONCE = 8
 INDEXES = ("application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.oci.image.index.v1+json")
-ACCEPT = ", ".join(
-    (*INDEXES, "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json"),
-)
+ACCEPT = ", ".join((*INDEXES, "application/vnd.docker.distribution.manifest.v2+json", "application/vnd.oci.image.manifest.v1+json"))
 
 
 @dataclass(frozen=True)

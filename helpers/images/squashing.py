@@ -1,7 +1,5 @@
 """Getting images into a cluster's cache, and a row of images.json for each: taken from the cache, imported, or left as it is."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

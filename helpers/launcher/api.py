@@ -4,8 +4,6 @@ One name of launcher 0.2.6 is replaced here, `load_tasks_mapping` in api.functio
 may replace more while it submits.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """The parts of launcher.yaml that are the same for every executor."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

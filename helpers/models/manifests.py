@@ -4,8 +4,6 @@ ROOT is a path on the machine where the jobs run; on a cluster it is read over s
 from this machine with fsspec.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -64,7 +64,6 @@ def clean(profile_name: str | None, yes: bool) -> None:
 
 
 def _look(cluster: Cluster, job_dir: str) -> list[Removable]:
-    """What can be removed now, the largest first."""
     return sorted(removable(cache.listing(cluster, job_dir), *used_here()), key=lambda one: -one.bytes)
 
 

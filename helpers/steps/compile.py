@@ -89,18 +89,11 @@ def _write(compiled: Compiled, asked: dict[str, Any], out: str, origins: str | N
     seal = files.write_yaml(out, compiled.config, "config", MADE_BY, seals)
     if not origins:
         return
-    documents = [
-        {
-            "name": entry["name"],
-            "harness": task.harness,
-            "task": task.name,
-            "endpoint_type": tasks.endpoint_type(entry, task),
-            "container": entry.get("container") or task.container,
-            "installed": task.installed,
-        }
-        for entry, task in zip(compiled.config["evaluation"]["tasks"], compiled.definitions, strict=True)
-    ]
-    keys = {key: [vars(origin) for origin in history] for key, history in compiled.keys.items()}
+    documents = []
+    for entry, task in zip(compiled.config["evaluation"]["tasks"], compiled.definitions, strict=True):
+        document = {"name": entry["name"], "harness": task.harness, "task": task.name, "installed": task.installed}
+        container = entry.get("container") or task.container
+        documents.append({**document, "endpoint_type": tasks.endpoint_type(entry, task), "container": container})
     data = {
         "made_by": MADE_BY,
         "made_from": {**seals, "config.yaml": seal},
@@ -108,7 +101,7 @@ def _write(compiled: Compiled, asked: dict[str, Any], out: str, origins: str | N
         "sources": compiled.sources,
         "notices": compiled.notices,
         "tasks": documents,
-        "keys": keys,
+        "keys": {key: [vars(origin) for origin in history] for key, history in compiled.keys.items()},
     }
     files.write_json(origins, data, "origins")
 

@@ -22,7 +22,7 @@ def resume(submission_path: Path, tasks: list[str]) -> None:
     rows = status.ask(submission)["jobs"]
     again = [row["index"] for row in rows if row["index"] in chosen and states.has_failed(row)]
     run = submission_path.parent
-    # They say that these tasks failed. They go first, so that `make eval` looks at the tasks again even when this step is killed.
+    # Both say that these tasks failed. They go first, so that `make eval` looks at the tasks again even when this step is killed.
     for name in ("results.json", "status.json") if again else ():
         (run / name).unlink(missing_ok=True)
     queued = executor.resume(submission, rows, again)

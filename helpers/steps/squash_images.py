@@ -78,10 +78,7 @@ def plan(config: Mapping[str, Any], force: bool, at_once: int, wandb_mode: str =
     partition = str(config["execution"].get("partition") or "")
     job_dir, resources = str(config["run"]["env"]["remote_job_dir"]), import_job.resources_of(config)
     squashed = squashing.squash(cluster, job_dir, partition, images, resources, force, at_once)
-    rows = []
-    for reference, image in parsed.items():
-        row = squashed.rows.get(reference) or left([], image, "")
-        rows.append({**row, "users": users[reference]})
+    rows = [{**(squashed.rows.get(one) or left([], image, "")), "users": users[one]} for one, image in parsed.items()]
     return {"cluster": str(cluster), "folder": squashed.folder, "images": rows}
 
 

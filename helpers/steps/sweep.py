@@ -189,7 +189,7 @@ def _side_by_side(ones: Sequence[One], tasks: int, jobs: int | None, make: Seque
         submissions = [files.read_json(one.path("submission.json"), "submission") for one in active]
         found, unreachable = status.ask_all(submissions)
         if unreachable and not lost:
-            console.notice(f"{unreachable[0]}; trying again until it answers (after Ctrl-C the jobs go on, and the same command continues)")
+            console.notice(f"{unreachable[0]}; trying again until it answers (after Ctrl-C the jobs continue; the same command resumes)")
         lost = bool(unreachable)
         running = 0
         for one, seen in zip(active, found, strict=True):
@@ -198,7 +198,7 @@ def _side_by_side(ones: Sequence[One], tasks: int, jobs: int | None, make: Seque
                 continue
             files.write_json(one.path("status.json"), seen, "status")
             running += sum(job["state"] not in states.ENDED for job in seen["jobs"])
-            if states.is_over(seen["jobs"]) and _brought_home(one):
+            if states.is_over(seen["jobs"]) and _collected(one):
                 console.done(f"{one.model}: {sum(job['state'] == 'SUCCEEDED' for job in seen['jobs'])} of {tasks} tasks have scores")
                 waiting.remove(one)
         queued = 0
@@ -224,7 +224,7 @@ def _side_by_side(ones: Sequence[One], tasks: int, jobs: int | None, make: Seque
     return failures
 
 
-def _brought_home(one: One) -> bool:
+def _collected(one: One) -> bool:
     """Write results.json of a run that has ended; False when its cluster does not answer now."""
     try:
         results_step.gather(str(one.path("submission.json")), str(one.path("status.json")), str(one.path("results.json")), partial=False)

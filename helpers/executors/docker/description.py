@@ -1,7 +1,5 @@
 """What configs and profiles depend on in the Docker executor."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from helpers.config import profile_fields

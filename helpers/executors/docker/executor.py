@@ -1,7 +1,5 @@
 """Runs an evaluation in Docker containers of this machine: the launcher's own local executor."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The processes that a supervisor starts: their environment, and ending them with everything that they started."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """What configs and profiles depend on in the process executor."""
 
-from __future__ import annotations
-
 from helpers.config.executor_description import Description
 
 # nemo-run, which profiles come from, calls processes of this machine `local`.

@@ -1,7 +1,5 @@
 """Runs an evaluation as processes of this machine: no container, no cluster. The launcher writes the jobs, a supervisor runs them."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterator, Sequence

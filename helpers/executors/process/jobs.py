@@ -4,8 +4,6 @@ A run's jobs folder holds plan.json (what to run), supervisor.json (who runs it)
 run.sh that is run, and run_all.sequential.sh. Nothing heavy is imported here: the supervisor and every status call pay for it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -4,8 +4,6 @@ Its jobs are written to the launcher's job database as jobs of the launcher's ow
 stock `nemo-evaluator-launcher status|info|logs|export` read them. Imported where something is submitted: it imports the launcher (0.9 s).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

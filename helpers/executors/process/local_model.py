@@ -8,8 +8,6 @@ It serves until SIGTERM or SIGINT, which end it at once. When it is ready it pri
 Exit codes: 1 it cannot serve (xllamacpp missing, port taken, checkpoint refused), 2 bad arguments, 128 + N ended by signal N.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import os
@@ -129,11 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--served-model-name", required=True, metavar="NAME", help="the name that requests and /v1/models use")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument(
-        "--context",
-        type=positive,
-        default=DEFAULT_CONTEXT,
-        metavar="N",
-        help="tokens of a request and its answer (default: %(default)s)",
+        "--context", type=positive, default=DEFAULT_CONTEXT, metavar="N", help="tokens of a request and its answer (default: %(default)s)"
     )
     parser.add_argument(
         "--parallel", type=positive, default=DEFAULT_PARALLEL, metavar="N", help="requests served at a time (default: %(default)s)"

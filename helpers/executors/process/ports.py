@@ -4,8 +4,6 @@ A port that is free now may be taken before the server binds it. nemo-evaluator'
 talk to the server of another evaluation, and report the scores of another model. So a lock reserves a port for the whole run.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import random

@@ -1,7 +1,5 @@
 """The model server of an evaluation on this machine."""
 
-from __future__ import annotations
-
 import http.client
 import os
 import subprocess
@@ -49,8 +47,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
                 env=environment(
-                    self.deployment["env"],
-                    {"PORT": str(self.port), processes.JOB_MARK: self.job, **self.deployment["variables"]},
+                    self.deployment["env"], {"PORT": str(self.port), processes.JOB_MARK: self.job, **self.deployment["variables"]}
                 ),
                 start_new_session=True,
             )

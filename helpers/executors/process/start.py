@@ -1,7 +1,5 @@
 """Starts the supervisor of a jobs folder: the first time, and again when it was interrupted or killed before its jobs had ended."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import time

@@ -7,8 +7,6 @@ SIGTERM stops everything in order, and so does the end of the process that EVALM
 is killed itself, the next supervisor of the folder stops what it left. It gets secrets, and passes them on, as environment variables only.
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

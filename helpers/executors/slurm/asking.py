@@ -1,7 +1,5 @@
 """Asking a cluster for the state of tasks: any number of tasks and runs in one round trip, as rows of status.json."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

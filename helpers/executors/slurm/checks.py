@@ -1,7 +1,5 @@
 """What prepare.sh found on the cluster before a submission: obstacles, and things worth knowing."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

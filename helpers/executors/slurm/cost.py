@@ -1,7 +1,5 @@
 """What an evaluation on Slurm takes at most: jobs, nodes, GPUs and hours."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

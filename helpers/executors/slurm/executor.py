@@ -1,7 +1,5 @@
 """Evaluations as jobs of a Slurm cluster."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Why a task on Slurm failed: the log that shows it, its last error lines, and the fix if it is known."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Following a run on a cluster until its tasks have ended: states, logs, and results that are copied here as tasks finish."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 import zlib

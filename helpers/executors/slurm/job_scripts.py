@@ -8,8 +8,6 @@ nemo-evaluator-launcher 0.2.6 writes the job scripts and its job database. Four 
 - `_generate_auto_export_section`: the W&B run that an export job writes to gets an id of ours.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shlex

@@ -1,7 +1,5 @@
 """What the launcher's Slurm executor gets beside the config's own values, and which values its job scripts cannot hold."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

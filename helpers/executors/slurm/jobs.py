@@ -1,7 +1,5 @@
 """Acting on the jobs of a run on a cluster: cancelling them, queueing them again, copying what they wrote, and showing the queue."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ The invocation's id is the same for a run each time, so its folder on the cluste
 jobs that exist already and for obstacles, one upload brings the folders of the other tasks, and submit.sh queues those.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

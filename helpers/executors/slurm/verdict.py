@@ -6,8 +6,6 @@ the task. After any other end the successor starts, sees how its predecessor end
 accounting no job is ever resumed.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, field
 from typing import Any

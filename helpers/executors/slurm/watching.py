@@ -1,7 +1,5 @@
 """Watching tasks on a cluster in one ssh session: their logs as they grow and their states, even across lost connections."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import select
