@@ -10,13 +10,13 @@ not v2 in the other. The training recipes that write the folder set its layout, 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from helpers.common.errors import BadInput, nearest
+from helpers.common.errors import BadInput, located, nearest
 from helpers.config.tracing import leaves
 
 # Short names of the recipe's models; run.artifacts.names of a config adds to them, or overrides them.
@@ -33,15 +33,6 @@ MOST_LISTED = 8
 # Paths and metadata of an artifact become part of shell commands, and other people wrote them.
 UNSAFE_PATH = re.compile(r"[\x00-\x1f\"'`$;&|<>\\!*?(){}\[\]]")
 SAFE_METADATA = re.compile(r"[\w./:@%+=,-]*")
-
-
-class BadReference(BadInput):
-    """An invalid reference or `${art:…}`. `key` is the config's key that has to be fixed."""
-
-    def __init__(self, key: str, message: str) -> None:
-        """`message` is the whole message."""
-        super().__init__(message)
-        self.key = key
 
 
 @dataclass(frozen=True)
@@ -121,9 +112,12 @@ def _texts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def references(config: Mapping[str, Any]) -> dict[str, Reference]:
-    """The references that the config uses, by their keys in `run`. Raises BadReference for an invalid one."""
-    run, known = config.get("run") or {}, names(config)
-    return {key: parse(f"run.{key}", str(run.get(key) or ""), known) for key in dict.fromkeys(use.key for use in uses(config))}
+    """The references that the config uses, by their keys in `run`. Raises BadInput for an invalid one."""
+    return {key: _reference(config, key) for key in dict.fromkeys(use.key for use in uses(config))}
+
+
+def _reference(config: Mapping[str, Any], key: str) -> Reference:
+    return parse(f"run.{key}", str((config.get("run") or {}).get(key) or ""), names(config))
 
 
 def names(config: Mapping[str, Any]) -> dict[str, str]:
@@ -135,7 +129,7 @@ def names(config: Mapping[str, Any]) -> dict[str, str]:
 def place(config: Mapping[str, Any]) -> Place:
     """Where this config looks up its artifacts: run.artifacts, which [artifacts] of env.toml fills; W&B by default.
 
-    Raises BadReference for a file backend without a root.
+    Raises BadInput for a file backend without a root.
     """
     settings = _settings(config)
     manifest = settings.get("manifest") or {}
@@ -144,7 +138,7 @@ def place(config: Mapping[str, Any]) -> Place:
     backend = settings.get("backend") or ("wandb" if True in switches or (not root and False not in switches) else "file")
     if backend == "file" and not root:
         fix = 'write `root = "/path/to/artifacts"` into [artifacts] of env.toml, or give SET="run.artifacts.backend=wandb"'
-        raise BadReference("run.artifacts", f"artifacts: the file backend has no root; {fix}")
+        raise BadInput(f"artifacts: the file backend has no root; {fix}")
     return Place(backend, str(root) if root and backend == "file" else None)
 
 
@@ -155,31 +149,35 @@ def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def parse(key: str, text: str, known: Mapping[str, str]) -> Reference:
     """Read NAME, NAME:VERSION, PROJECT/NAME:VERSION or ENTITY/PROJECT/NAME:VERSION; a bare NAME may be one of the short names `known`.
 
-    A version is vN, N (the same as vN) or an alias; the default is `latest`. Raises BadReference for anything else.
+    A version is vN, N (the same as vN) or an alias; the default is `latest`. Raises BadInput for anything else.
     """
     found = REFERENCE.fullmatch(text)
     if not found:
         examples = "rl:latest, sft:v2 or my-team/nemotron/ModelArtifact-rl:v3"
-        raise BadReference(key, f"{key}={text}: expected NAME:VERSION, such as {examples}")
+        raise BadInput(f"{key}={text}: expected NAME:VERSION, such as {examples}")
     version = found["version"] or LATEST
     name = found["name"] if found["project"] else known.get(found["name"], found["name"])
     return Reference(text, name, f"v{version}" if version.isdecimal() else version, found["entity"], found["project"])
 
 
-def check(config: Mapping[str, Any]) -> None:
-    """Raise BadReference for what is wrong before any lookup: an unknown field, or an invalid reference."""
+def check(config: Mapping[str, Any], where: Callable[[str], str]) -> None:
+    """Refuse what no lookup could answer: an unknown field, or an invalid reference. `where` gives file and line of a dotted key."""
     fields = ", ".join([*FIELDS, f"{METADATA}KEY"])
     for key, text in _texts(config):
         if "${art:" in USE.sub("", text):
-            raise BadReference(key, f"{key}: {text}: expected ${{art:model,path}}: a key of `run`, then one of {fields}")
+            raise BadInput(f"{where(key)}: {key}: {text}: expected ${{art:model,path}}: a key of `run`, then one of {fields}")
     for use in uses(config):
         if use.field not in FIELDS and not (use.field.startswith(METADATA) and use.field != METADATA):
             hint = nearest(use.field, FIELDS)
-            raise BadReference(use.place, f"{use.place}: ${{art:{use.key},{use.field}}}: expected one of {fields}{hint}")
-    for key, reference in references(config).items():
-        if place(config).backend == "file" and reference.project:
+            raise BadInput(f"{where(use.place)}: {use.place}: ${{art:{use.key},{use.field}}}: expected one of {fields}{hint}")
+    for key in dict.fromkeys(use.key for use in uses(config)):
+        with located(where(f"run.{key}")):
+            reference = _reference(config, key)
+        with located(where("run.artifacts")):
+            backend = place(config).backend
+        if backend == "file" and reference.project:
             why = f"{reference.text} names a W&B project, but artifacts are looked up in files"
-            raise BadReference(f"run.{key}", f'run.{key}: {why}; give NAME:VERSION, or SET="run.artifacts.backend=wandb"')
+            raise BadInput(f'{where(f"run.{key}")}: run.{key}: {why}; give NAME:VERSION, or SET="run.artifacts.backend=wandb"')
 
 
 def asks_wandb(config: Mapping[str, Any]) -> dict[str, bool]:

@@ -42,26 +42,23 @@ def read(name: str, text: str, composed: Callable[[], Any], folders: Iterable[Pa
         raise BadInput(f"{name}: {key} cannot be overridden; edit `defaults:` in the config")
     is_group = bool(equals) and any((folder / key).is_dir() for folder in folders if re.fullmatch(r"[\w/-]+", key))
     value, quoted = _value(name, sign, key, equals + raw, is_group)
-    written = f"{key}{quoted}"
-    if is_group or sign == "++":
-        return Override(name, key, value, f"{sign}{written}", is_group=is_group)
-    if not sign and all(schema_keys.is_known(full) for full in _keys(key, value)) and not re.search(r"\.\d", key):
-        return Override(name, key, value, f"++{written}")
+    written = f"{sign or ('' if is_group else '++')}{key}{quoted}"
+    override = Override(name, key, value, written, is_deletion=sign == "~", is_group=is_group)
+    is_plain = not sign and all(schema_keys.is_known(full) for full in _keys(key, value)) and not re.search(r"\.\d", key)
+    if is_group or sign == "++" or is_plain:
+        return override
     base = composed()
     exists = _exists(base, key)
-    if sign == "~":
-        if not exists:
-            raise BadInput(f"{name}: ~{key}: the config has no such key{_near(base, key) or '; leave this override out'}")
-        return Override(name, key, None, f"~{written}", is_deletion=True)
-    if sign == "+":
-        if exists:
-            raise BadInput(f"{name}: +{key}: the config already has this key; {key}=… overrides it, ++{key}=… adds or overrides")
-        return Override(name, key, value, f"+{written}")
-    unknown = next((full for full in _keys(key, value) if not _exists(base, full) and not schema_keys.is_known(full)), None)
-    if unknown:
-        raise BadInput(f"{name}: the config has no key {unknown}{_near(base, unknown)}; +{key}=… adds it anyway")
-    _refuse_index(name, base, key)
-    return Override(name, key, value, f"++{written}")
+    if sign == "~" and not exists:
+        raise BadInput(f"{name}: ~{key}: the config has no such key{_near(base, key) or '; leave this override out'}")
+    if sign == "+" and exists:
+        raise BadInput(f"{name}: +{key}: the config already has this key; {key}=… overrides it, ++{key}=… adds or overrides")
+    if not sign:
+        unknown = next((full for full in _keys(key, value) if not _exists(base, full) and not schema_keys.is_known(full)), None)
+        if unknown:
+            raise BadInput(f"{name}: the config has no key {unknown}{_near(base, unknown)}; +{key}=… adds it anyway")
+        _refuse_index(name, base, key)
+    return override
 
 
 def _value(name: str, sign: str, key: str, rest: str, is_group: bool) -> tuple[Any, str]:

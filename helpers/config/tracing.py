@@ -86,17 +86,15 @@ class Trace:
 
     def choose_tasks(self, indices: list[int | None], names: list[str]) -> None:
         """Record the chosen tasks by their old indices in the config; None for a task that TASKS added."""
-        old = {key: settings for key, settings in self._keys.items() if key.startswith(_TASKS)}
-        for key in old:
-            del self._keys[key]
-        by_index: dict[str, list[str]] = {}
-        for key in old:
-            by_index.setdefault(key[len(_TASKS) :].partition(".")[0], []).append(key)
+        by_index: dict[str, list[tuple[str, list[_Setting]]]] = {}
+        for key in [key for key in self._keys if key.startswith(_TASKS)]:
+            index_there, dot, rest = key.removeprefix(_TASKS).partition(".")
+            by_index.setdefault(index_there, []).append((dot + rest, self._keys.pop(key)))
         for new, (index, name) in enumerate(zip(indices, names, strict=True)):
             if index is None:
                 self.add(f"{_TASKS}{new}.name", name, f"TASKS {name}", own=True)
-            for key in by_index.get(str(index), []):
-                self._keys[f"{_TASKS}{new}{key[len(_TASKS) + len(str(index)) :]}"] = old[key]
+            for rest, settings in by_index.get(str(index), []):
+                self._keys[f"{_TASKS}{new}{rest}"] = settings
 
     def history(self, key: str, value: Any, fallback: str) -> list[Origin]:
         """The places that set a leaf, the last one with its final value. A place that set a parent as a whole is one of them."""

@@ -4,8 +4,6 @@ Only the record is downloaded; a model's files are on the cluster. `wandb.Api` f
 a server that does not answer are distinct from a missing artifact.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator
@@ -135,7 +133,7 @@ def _knock(server: str) -> None:
         raise Unreachable(f"W&B {server} does not answer ({why}); check the network, or WANDB_BASE_URL, then try again") from error
 
 
-def _referred(found: wandb.Artifact, why: str) -> tuple[str | None, str]:
+def _referred(found: "wandb.Artifact", why: str) -> tuple[str | None, str]:
     """The folder or file that an artifact's `file://` references point to; None, with the reason, when they are not in one place.
 
     W&B records a reference to a folder as one entry for each file, with its path below the folder. A single entry is the place itself.

@@ -1,7 +1,5 @@
 """The lineage of an evaluation in W&B: the evaluated model is the input of its run, the benchmark results are the output."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping
@@ -19,7 +17,7 @@ TYPE = "evaluation"
 DECLARED = "artifacts"
 
 
-def declare(run: wandb.Run, model: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+def declare(run: "wandb.Run", model: Mapping[str, Any], results: Mapping[str, Any]) -> None:
     """Declare the input of a live W&B run (the models of model.json) and its output (an artifact of type `evaluation` with results.json).
 
     The same results make no new version. A model from a folder of manifests is no artifact of W&B, so only the run's config names it; an
