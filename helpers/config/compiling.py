@@ -55,7 +55,7 @@ def compile_config(path: Path, env: EnvFile, profile: Profile | None, arguments:
     composed = composing.compose(path, given, arguments.settings(), executors)
     raw, trace = composed.config, Trace()
     for source, package in composed.sources:
-        trace.add_file(source, package, own=not package)
+        trace.add_file(source, package)
     trace.add_profile(given)
     for override in composed.overrides:
         trace.add_override(override)

@@ -100,9 +100,8 @@ def _wants_text(key: str) -> bool:
 
 def _keys(key: str, value: Any) -> list[str]:
     """All keys that an override sets: several if the value is a mapping."""
-    if not isinstance(value, dict) or not value:
-        return [key]
-    return [full for name, inner in value.items() for full in _keys(f"{key}.{name}", inner)]
+    nested = value.items() if isinstance(value, dict) else ()
+    return [full for name, inner in nested for full in _keys(f"{key}.{name}", inner)] or [key]
 
 
 def _exists(base: Any, key: str) -> bool:

@@ -44,12 +44,12 @@ class Trace:
         self._count += 1
         self._keys.setdefault(key, []).append(_Setting(value, set_by, self._count, own))
 
-    def add_file(self, source: Path, package: str = "", *, own: bool = False) -> None:
-        """Record every leaf of a config file, below the dotted key `package`."""
+    def add_file(self, source: Path, package: str) -> None:
+        """Record every leaf of a config file, below the dotted key `package`; it is empty for the config itself."""
         data, lines = config_files.load_yaml(source)
         data.pop("defaults", None)
         for key, value in leaves(data):
-            self.add(f"{package}.{key}" if package else key, value, f"{source_name(source)}:{lines.get(key, 1)}", own=own)
+            self.add(f"{package}.{key}" if package else key, value, f"{source_name(source)}:{lines.get(key, 1)}", own=not package)
 
     def add_profile(self, given: ProfileEffects) -> None:
         """Record what env.toml puts below `run`."""

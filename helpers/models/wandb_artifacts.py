@@ -35,25 +35,24 @@ class WandbStore:
         import wandb
 
         # A quick check of our own: wandb-core retries until its time-out, and then says no more than that.
-        self.server = (os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)).rstrip("/")
-        _knock(self.server)
+        self.where = (os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)).rstrip("/")
+        _knock(self.where)
         self.entity, self.project = os.environ.get("WANDB_ENTITY"), os.environ.get("WANDB_PROJECT")
-        self.where = self.server
-        with asking(self.server):
+        with asking(self.where):
             self._api = wandb.Api(timeout=ANSWER_SECONDS)
 
     def find(self, key: str, reference: Reference, with_path: bool) -> Artifact:
         """The artifact. Raises BadInput for a missing artifact, Unreachable when the server could not be asked."""
         project = self._path(reference)
         try:
-            with asking(self.server):
+            with asking(self.where):
                 found = self._api.artifact(f"{project}/{reference.name}:{reference.version}")
         except NotThere as error:
             raise self._missing(key, reference, project, str(error)) from None
         name = f"{found.entity}/{found.project}/{found.source_name.partition(':')[0]}"
         path, why = model_references.path_in(found.metadata)
         if path is None and with_path:
-            with asking(self.server):
+            with asking(self.where):
                 path, why = _referred(found, why)
         return Artifact(name, found.source_version, found.digest, found.type, found.metadata, path, why)
 
@@ -63,14 +62,14 @@ class WandbStore:
         try:
             return [self._listed(project, kind, name) for kind, name in self._names(project) if match.lower() in name.lower()]
         except NotThere as error:
-            raise BadInput(f"W&B {self.server} has no project {project}, or you may not see it; check [wandb] in env.toml") from error
+            raise BadInput(f"W&B {self.where} has no project {project}, or you may not see it; check [wandb] in env.toml") from error
 
     def _path(self, reference: Reference) -> str:
         entity, project = reference.entity or self.entity, reference.project or self.project
         return f"{entity}/{project}" if entity else str(project)
 
     def _names(self, project: str) -> list[tuple[str, str]]:
-        with asking(self.server):
+        with asking(self.where):
             try:
                 kinds = [kind for kind in self._api.artifact_types(project) if not kind.name.startswith(NO_MODELS)]
             except ValueError as error:  # the SDK cannot read an answer without a project
@@ -78,7 +77,7 @@ class WandbStore:
             return sorted((kind.name, one.name) for kind in kinds for one in kind.collections())
 
     def _listed(self, project: str, kind: str, name: str) -> ListedArtifact:
-        with asking(self.server):
+        with asking(self.where):
             versions = list(self._api.artifacts(kind, f"{project}/{name}"))
         aliases = {alias: one.version for one in versions for alias in one.aliases}
         return ListedArtifact(f"{project}/{name}", sorted((one.version for one in versions), key=lambda one: int(one[1:])), aliases)
@@ -87,7 +86,7 @@ class WandbStore:
         """The error for a reference to a missing artifact, with the names or versions that exist; `reason` is the SDK's message."""
         if reason.startswith("project "):
             fix = "check [wandb] in env.toml, or write the full name ENTITY/PROJECT/NAME:VERSION"
-            return BadInput(f"{key}={reference.text}: W&B {self.server} has no project {project}, or you may not see it; {fix}")
+            return BadInput(f"{key}={reference.text}: W&B {self.where} has no project {project}, or you may not see it; {fix}")
         there = {name: kind for kind, name in self._names(project)}
         if reference.name not in there:
             return model_references.no_name(key, reference, f"W&B project {project}", there)
