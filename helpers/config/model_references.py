@@ -56,14 +56,6 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where artifacts are looked up: `wandb`, or `file` with the root of the manifests."""
-
-    backend: str
-    root: str | None = None
-
-
-@dataclass(frozen=True)
 class Artifact:
     """An artifact that was found: its full name, its concrete version, and the path of its files (None: `no_path` says why)."""
 
@@ -126,10 +118,10 @@ def names(config: Mapping[str, Any]) -> dict[str, str]:
     return {**SHORT_NAMES, **{short: str(name) for short, name in own.items() if name}}
 
 
-def place(config: Mapping[str, Any]) -> Place:
-    """Where this config looks up its artifacts: run.artifacts, which [artifacts] of env.toml fills; W&B by default.
+def manifest_root(config: Mapping[str, Any]) -> str | None:
+    """The root of the manifests in which this config looks up its artifacts; None for W&B, which is the default.
 
-    Raises BadInput for a file backend without a root.
+    run.artifacts decides, which [artifacts] of env.toml fills. Raises BadInput for a file backend without a root.
     """
     settings = _settings(config)
     manifest = settings.get("manifest") or {}
@@ -139,7 +131,7 @@ def place(config: Mapping[str, Any]) -> Place:
     if backend == "file" and not root:
         fix = 'write `root = "/path/to/artifacts"` into [artifacts] of env.toml, or give SET="run.artifacts.backend=wandb"'
         raise BadInput(f"artifacts: the file backend has no root; {fix}")
-    return Place(backend, str(root) if root and backend == "file" else None)
+    return str(root) if backend == "file" else None
 
 
 def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -174,8 +166,8 @@ def check(config: Mapping[str, Any], where: Callable[[str], str]) -> None:
         with located(where(f"run.{key}")):
             reference = _reference(config, key)
         with located(where("run.artifacts")):
-            backend = place(config).backend
-        if backend == "file" and reference.project:
+            root = manifest_root(config)
+        if root and reference.project:
             why = f"{reference.text} names a W&B project, but artifacts are looked up in files"
             raise BadInput(f'{where(f"run.{key}")}: run.{key}: {why}; give NAME:VERSION, or SET="run.artifacts.backend=wandb"')
 
@@ -183,13 +175,13 @@ def check(config: Mapping[str, Any], where: Callable[[str], str]) -> None:
 def asks_wandb(config: Mapping[str, Any]) -> dict[str, bool]:
     """The keys of `run` that are looked up in W&B, each with whether its reference lacks the entity, so that run.wandb has to name it."""
     found = references(config)
-    return {f"run.{key}": not one.entity for key, one in found.items()} if found and place(config).backend == "wandb" else {}
+    return {f"run.{key}": not one.entity for key, one in found.items()} if found and not manifest_root(config) else {}
 
 
 # ---- What was found ------------------------------------------------------------------------------------------------------------------
 
 
-def recorded(config: Mapping[str, Any], store: ModelStore, where: Place) -> dict[str, dict[str, Any]]:
+def recorded(config: Mapping[str, Any], store: ModelStore) -> dict[str, dict[str, Any]]:
     """The `models` of model.json: for each key of `run` that the config uses, the artifact with its concrete version.
 
     Of the metadata, only what the config uses is recorded. Raises BadInput for what does not exist or is unsafe in a shell, Unreachable if
@@ -216,7 +208,7 @@ def recorded(config: Mapping[str, Any], store: ModelStore, where: Place) -> dict
             raise BadInput(f"{asked}: {whole} has no path of its files: {found.no_path}; {fix}")
         models[key] = {
             "reference": reference.text,
-            "backend": where.backend,
+            "backend": "file" if manifest_root(config) else "wandb",
             "found_in": store.where,
             "name": found.name,
             "version": found.version,
