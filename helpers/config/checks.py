@@ -10,7 +10,6 @@ from helpers.common.files import misfit, shown
 from helpers.config import model_references, schema_keys
 from helpers.config.composing import MISSING
 from helpers.config.executor_description import Description
-from helpers.config.model_references import BadReference
 from helpers.config.tracing import Trace, leaves
 
 # The launcher's deployments that serve the folder mounted at /checkpoint, unless hf_model_handle names a model.
@@ -77,14 +76,6 @@ def _value(config: dict[str, Any], key: str) -> Any:
     for part in key.split("."):
         node = (node or {}).get(part)
     return node
-
-
-def check_artifacts(config: dict[str, Any], trace: Trace) -> None:
-    """Refuse a reference to an artifact that no lookup could answer."""
-    try:
-        model_references.check(config)
-    except BadReference as error:
-        raise BadInput(f"{trace.place(error.key, 'env.toml')}: {error}") from error
 
 
 def unused_model(config: dict[str, Any], trace: Trace) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from helpers.common.errors import BadInput
 from helpers.common.files import sha256_file, shown
-from helpers.config import checks, composing, defaults, env_check, interpolating, profile_effects, tasks, translating
+from helpers.config import checks, composing, defaults, env_check, interpolating, model_references, profile_effects, tasks, translating
 from helpers.config.catalogue import Task
 from helpers.config.composing import MISSING, SECTIONS
 from helpers.config.executor_description import Executors
@@ -55,7 +55,7 @@ def compile_config(path: Path, env: EnvFile, profile: Profile | None, arguments:
     composed = composing.compose(path, given, arguments.settings(), executors)
     raw, trace = composed.config, Trace()
     for source, package in composed.sources:
-        trace.add_file(source, package, own=not package)
+        trace.add_file(source, package)
     trace.add_profile(given)
     for override in composed.overrides:
         trace.add_override(override)
@@ -78,7 +78,7 @@ def compile_config(path: Path, env: EnvFile, profile: Profile | None, arguments:
         raise BadInput(f'{place}: execution.type has no value; give SET="execution.type=…" or a PROFILE')
     defaults.apply_user(config, executor, trace)
     checks.require_all(config, executor, trace, path)
-    checks.check_artifacts(config, trace)
+    model_references.check(config, lambda key: trace.place(key, "env.toml"))
     defaults.apply_artifact_names(config, trace)
     checks.refuse_two_models(config, trace)
     notices += checks.unused_model(config, trace)

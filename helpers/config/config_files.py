@@ -1,7 +1,5 @@
 """Evaluation configs on disk: found by name or path, read with line marks."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from collections.abc import Mapping
@@ -110,7 +108,7 @@ def first_unreadable(data: Any, key: str = "") -> str | None:
     return None
 
 
-def _not_yaml(error: yaml.YAMLError, path: Path) -> BadInput:
+def _not_yaml(error: "yaml.YAMLError", path: Path) -> BadInput:
     mark = getattr(error, "problem_mark", None)
     reason = one_line(getattr(error, "problem", None) or error)
     # PyYAML's errors carry no more than this text.
@@ -119,7 +117,7 @@ def _not_yaml(error: yaml.YAMLError, path: Path) -> BadInput:
     return BadInput(f"{shown(path)}{f':{mark.line + 1}' if mark else ''}: not YAML: {reason}; {fix}")
 
 
-def _mark(node: yaml.Node, prefix: str, lines: dict[str, int], around: list[yaml.Node], path: Path) -> None:
+def _mark(node: "yaml.Node", prefix: str, lines: dict[str, int], around: list["yaml.Node"], path: Path) -> None:
     """Record the line of every key below `node`; `around` are the nodes that contain it."""
     import yaml
 

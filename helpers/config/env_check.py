@@ -62,8 +62,7 @@ def _chain(env: EnvFile, profile: str) -> list[str]:
     current: Any = profile
     while isinstance(current, str) and current in env.tables and current not in (*chain, *RESERVED):
         chain.append(current)
-        table = env.tables[current]
-        current = table.get("extends") if isinstance(table, dict) else None
+        current = env.tables[current].get("extends") if isinstance(env.tables[current], dict) else None
     return chain
 
 

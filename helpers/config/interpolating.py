@@ -58,6 +58,7 @@ def _explained(error: Exception, raw: dict[str, Any], profile: str | None) -> st
     text = plain(error)
     found = re.search(r"'([^']*)' not found|Unsupported interpolation type (\S+)", text)
     name = (found[1] or found[2] or "") if found else ""
+    hint = nearest(name, [key for key, _ in leaves(raw)])
     if isinstance(error, RecursionError) or "Recursive interpolation" in text:
         return "its interpolations (${…}) are a cycle; set one of them to a value"
     if isinstance(error, errors.UnsupportedInterpolationType):
@@ -66,17 +67,13 @@ def _explained(error: Exception, raw: dict[str, Any], profile: str | None) -> st
         if name.startswith("run.env.") and profile is None:
             return f"${{{name}}}: run.env comes from a profile: give PROFILE=…, or set {name}"
         if name.startswith("run.env."):
-            return f"${{{name}}}: profile {profile} has no such field{nearest(name, _names(raw))}; add it there, or set {name}"
-        return f'${{{name}}}: the config has no such key{nearest(name, _names(raw))}; SET="+{name}=…" adds it'
+            return f"${{{name}}}: profile {profile} has no such field{hint}; add it there, or set {name}"
+        return f'${{{name}}}: the config has no such key{hint}; SET="+{name}=…" adds it'
     if isinstance(error, errors.InterpolationResolutionError) and "Environment variable" in text:
         return f"the environment variable {name} is not set; set it, or write ${{oc.env:{name},DEFAULT}}"
     if isinstance(error, errors.InterpolationToMissingValueError | errors.MissingMandatoryValue):
         return f"{text}; set that key with SET=…"
     return f"{text}; fix the ${{…}} there"
-
-
-def _names(raw: dict[str, Any]) -> list[str]:
-    return [key for key, _ in leaves(raw)]
 
 
 @contextlib.contextmanager

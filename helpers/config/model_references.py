@@ -10,13 +10,13 @@ not v2 in the other. The training recipes that write the folder set its layout, 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from helpers.common.errors import BadInput, nearest
+from helpers.common.errors import BadInput, located, nearest
 from helpers.config.tracing import leaves
 
 # Short names of the recipe's models; run.artifacts.names of a config adds to them, or overrides them.
@@ -33,15 +33,6 @@ MOST_LISTED = 8
 # Paths and metadata of an artifact become part of shell commands, and other people wrote them.
 UNSAFE_PATH = re.compile(r"[\x00-\x1f\"'`$;&|<>\\!*?(){}\[\]]")
 SAFE_METADATA = re.compile(r"[\w./:@%+=,-]*")
-
-
-class BadReference(BadInput):
-    """An invalid reference or `${art:…}`. `key` is the config's key that has to be fixed."""
-
-    def __init__(self, key: str, message: str) -> None:
-        """`message` is the whole message."""
-        super().__init__(message)
-        self.key = key
 
 
 @dataclass(frozen=True)
@@ -62,14 +53,6 @@ class Reference:
     version: str
     entity: str | None = None
     project: str | None = None
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where artifacts are looked up: `wandb`, or `file` with the root of the manifests."""
-
-    backend: str
-    root: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,11 +84,9 @@ class ModelStore(Protocol):
 
     def find(self, key: str, reference: Reference, with_path: bool) -> Artifact:
         """The artifact. Raises BadInput if it or its version does not exist, Unreachable if the store did not answer."""
-        ...
 
     def listing(self, match: str) -> list[ListedArtifact]:
         """All artifacts whose names contain this text. Raises Unreachable."""
-        ...
 
 
 # ---- In a config ---------------------------------------------------------------------------------------------------------------------
@@ -113,20 +94,22 @@ class ModelStore(Protocol):
 
 def uses(config: Mapping[str, Any]) -> list[Use]:
     """Every `${art:…}` of a config outside its run section."""
+    return [Use(found[1], found[2] or "path", key) for key, text in _texts(config) for found in USE.finditer(text)]
+
+
+def _texts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Every text outside the run section, with its dotted key."""
     rest = {name: section for name, section in config.items() if name != "run"}
-    return [Use(*one, place) for place, value in leaves(rest) for one in _in_text(value)]
-
-
-def _in_text(value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        for found in USE.finditer(value):
-            yield found[1], found[2] or "path"
+    return [(key, value) for key, value in leaves(rest) if isinstance(value, str)]
 
 
 def references(config: Mapping[str, Any]) -> dict[str, Reference]:
-    """The references that the config uses, by their keys in `run`. Raises BadReference for an invalid one."""
-    run, known = config.get("run") or {}, names(config)
-    return {key: parse(f"run.{key}", str(run.get(key) or ""), known) for key in dict.fromkeys(use.key for use in uses(config))}
+    """The references that the config uses, by their keys in `run`. Raises BadInput for an invalid one."""
+    return {key: _reference(config, key) for key in dict.fromkeys(use.key for use in uses(config))}
+
+
+def _reference(config: Mapping[str, Any], key: str) -> Reference:
+    return parse(f"run.{key}", str((config.get("run") or {}).get(key) or ""), names(config))
 
 
 def names(config: Mapping[str, Any]) -> dict[str, str]:
@@ -135,10 +118,10 @@ def names(config: Mapping[str, Any]) -> dict[str, str]:
     return {**SHORT_NAMES, **{short: str(name) for short, name in own.items() if name}}
 
 
-def place(config: Mapping[str, Any]) -> Place:
-    """Where this config looks up its artifacts: run.artifacts, which [artifacts] of env.toml fills; W&B by default.
+def manifest_root(config: Mapping[str, Any]) -> str | None:
+    """The root of the manifests in which this config looks up its artifacts; None for W&B, which is the default.
 
-    Raises BadReference for a file backend without a root.
+    run.artifacts decides, which [artifacts] of env.toml fills. Raises BadInput for a file backend without a root.
     """
     settings = _settings(config)
     manifest = settings.get("manifest") or {}
@@ -146,12 +129,9 @@ def place(config: Mapping[str, Any]) -> Place:
     switches = [one for one in (settings.get("wandb"), manifest.get("wandb")) if one is not None]
     backend = settings.get("backend") or ("wandb" if True in switches or (not root and False not in switches) else "file")
     if backend == "file" and not root:
-        raise BadReference(
-            "run.artifacts",
-            'artifacts: the file backend has no root; write `root = "/path/to/artifacts"` into [artifacts] of env.toml, '
-            'or give SET="run.artifacts.backend=wandb"',
-        )
-    return Place(backend, str(root) if root and backend == "file" else None)
+        fix = 'write `root = "/path/to/artifacts"` into [artifacts] of env.toml, or give SET="run.artifacts.backend=wandb"'
+        raise BadInput(f"artifacts: the file backend has no root; {fix}")
+    return str(root) if backend == "file" else None
 
 
 def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -161,54 +141,47 @@ def _settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def parse(key: str, text: str, known: Mapping[str, str]) -> Reference:
     """Read NAME, NAME:VERSION, PROJECT/NAME:VERSION or ENTITY/PROJECT/NAME:VERSION; a bare NAME may be one of the short names `known`.
 
-    A version is vN, N (the same as vN) or an alias; the default is `latest`. Raises BadReference for anything else.
+    A version is vN, N (the same as vN) or an alias; the default is `latest`. Raises BadInput for anything else.
     """
     found = REFERENCE.fullmatch(text)
     if not found:
-        message = f"{key}={text}: expected NAME:VERSION, such as rl:latest, sft:v2 or my-team/nemotron/ModelArtifact-rl:v3"
-        raise BadReference(key, message)
+        examples = "rl:latest, sft:v2 or my-team/nemotron/ModelArtifact-rl:v3"
+        raise BadInput(f"{key}={text}: expected NAME:VERSION, such as {examples}")
     version = found["version"] or LATEST
-    if version.isdecimal():
-        version = f"v{version}"
     name = found["name"] if found["project"] else known.get(found["name"], found["name"])
-    return Reference(text, name, version, found["entity"], found["project"])
+    return Reference(text, name, f"v{version}" if version.isdecimal() else version, found["entity"], found["project"])
 
 
-def check(config: Mapping[str, Any]) -> None:
-    """Raise BadReference for what is wrong before any lookup: an unknown field, or an invalid reference."""
-    for key, value in leaves({name: section for name, section in config.items() if name != "run"}):
-        if isinstance(value, str) and "${art:" in USE.sub("", value):
-            raise BadReference(key, f"{key}: {value}: expected ${{art:model,path}}: a key of `run`, then one of {_fields()}")
+def check(config: Mapping[str, Any], where: Callable[[str], str]) -> None:
+    """Refuse what no lookup could answer: an unknown field, or an invalid reference. `where` gives file and line of a dotted key."""
+    fields = ", ".join([*FIELDS, f"{METADATA}KEY"])
+    for key, text in _texts(config):
+        if "${art:" in USE.sub("", text):
+            raise BadInput(f"{where(key)}: {key}: {text}: expected ${{art:model,path}}: a key of `run`, then one of {fields}")
     for use in uses(config):
         if use.field not in FIELDS and not (use.field.startswith(METADATA) and use.field != METADATA):
-            message = f"{use.place}: ${{art:{use.key},{use.field}}}: expected one of {_fields()}{nearest(use.field, FIELDS)}"
-            raise BadReference(use.place, message)
-    found = references(config)
-    if not found or place(config).backend == "wandb":
-        return
-    for key, reference in found.items():
-        if reference.project:
-            raise BadReference(
-                f"run.{key}",
-                f"run.{key}: {reference.text} names a W&B project, but artifacts are looked up in files; "
-                'give NAME:VERSION, or SET="run.artifacts.backend=wandb"',
-            )
-
-
-def _fields() -> str:
-    return ", ".join([*FIELDS, f"{METADATA}KEY"])
+            hint = nearest(use.field, FIELDS)
+            raise BadInput(f"{where(use.place)}: {use.place}: ${{art:{use.key},{use.field}}}: expected one of {fields}{hint}")
+    for key in dict.fromkeys(use.key for use in uses(config)):
+        with located(where(f"run.{key}")):
+            reference = _reference(config, key)
+        with located(where("run.artifacts")):
+            root = manifest_root(config)
+        if root and reference.project:
+            why = f"{reference.text} names a W&B project, but artifacts are looked up in files"
+            raise BadInput(f'{where(f"run.{key}")}: run.{key}: {why}; give NAME:VERSION, or SET="run.artifacts.backend=wandb"')
 
 
 def asks_wandb(config: Mapping[str, Any]) -> dict[str, bool]:
     """The keys of `run` that are looked up in W&B, each with whether its reference lacks the entity, so that run.wandb has to name it."""
     found = references(config)
-    return {f"run.{key}": not one.entity for key, one in found.items()} if found and place(config).backend == "wandb" else {}
+    return {f"run.{key}": not one.entity for key, one in found.items()} if found and not manifest_root(config) else {}
 
 
 # ---- What was found ------------------------------------------------------------------------------------------------------------------
 
 
-def recorded(config: Mapping[str, Any], store: ModelStore, where: Place) -> dict[str, dict[str, Any]]:
+def recorded(config: Mapping[str, Any], store: ModelStore) -> dict[str, dict[str, Any]]:
     """The `models` of model.json: for each key of `run` that the config uses, the artifact with its concrete version.
 
     Of the metadata, only what the config uses is recorded. Raises BadInput for what does not exist or is unsafe in a shell, Unreachable if
@@ -216,34 +189,26 @@ def recorded(config: Mapping[str, Any], store: ModelStore, where: Place) -> dict
     """
     models = {}
     for key, reference in references(config).items():
-        wanted = [use for use in uses(config) if use.key == key]
-        found = store.find(f"run.{key}", reference, any(use.field == "path" for use in wanted))
-        keys = list(dict.fromkeys(use.field.removeprefix(METADATA) for use in wanted if use.field.startswith(METADATA)))
+        fields = dict.fromkeys(use.field for use in uses(config) if use.key == key)
+        found = store.find(f"run.{key}", reference, "path" in fields)
+        asked, whole, fix = f"run.{key}={reference.text}", f"{found.name}:{found.version}", 'give SET="deployment.checkpoint_path=…"'
+        keys = [field.removeprefix(METADATA) for field in fields if field.startswith(METADATA)]
         for name in keys:
-            if not isinstance(found.metadata.get(name), (str, int, float)):
-                plain = sorted(other for other, value in found.metadata.items() if isinstance(value, (str, int, float)))
-                raise BadInput(
-                    f"run.{key}={reference.text}: the metadata of {found.name}:{found.version} has no {name}"
-                    f"{nearest(name, found.metadata)}; it has {', '.join(plain) or 'nothing'}"
-                )
-            if not SAFE_METADATA.fullmatch(str(found.metadata[name])):
-                raise BadInput(
-                    f"run.{key}={reference.text}: the metadata {name} of {found.name}:{found.version} is {found.metadata[name]!r}, which a "
-                    "shell could expand; only letters, digits and ./:@%+=,- are allowed"
-                )
+            value = found.metadata.get(name)
+            if not isinstance(value, (str, int, float)):
+                plain = ", ".join(sorted(other for other, one in found.metadata.items() if isinstance(one, (str, int, float))))
+                hint = nearest(name, found.metadata)
+                raise BadInput(f"{asked}: the metadata of {whole} has no {name}{hint}; it has {plain or 'nothing'}")
+            if not SAFE_METADATA.fullmatch(str(value)):
+                why = "which a shell could expand; only letters, digits and ./:@%+=,- are allowed"
+                raise BadInput(f"{asked}: the metadata {name} of {whole} is {value!r}, {why}")
         if found.path and UNSAFE_PATH.search(found.path):
-            raise BadInput(
-                f"run.{key}={reference.text}: the path of {found.name}:{found.version} is {found.path!r}, which a shell could expand; "
-                'give SET="deployment.checkpoint_path=…"'
-            )
-        if found.path is None and any(use.field == "path" for use in wanted):
-            raise BadInput(
-                f"run.{key}={reference.text}: {found.name}:{found.version} has no path of its files: {found.no_path}; "
-                'give SET="deployment.checkpoint_path=…"'
-            )
+            raise BadInput(f"{asked}: the path of {whole} is {found.path!r}, which a shell could expand; {fix}")
+        if found.path is None and "path" in fields:
+            raise BadInput(f"{asked}: {whole} has no path of its files: {found.no_path}; {fix}")
         models[key] = {
             "reference": reference.text,
-            "backend": where.backend,
+            "backend": "file" if manifest_root(config) else "wandb",
             "found_in": store.where,
             "name": found.name,
             "version": found.version,

@@ -35,34 +35,30 @@ def read(name: str, text: str, composed: Callable[[], Any], folders: Iterable[Pa
     head, equals, raw = text.partition("=")
     sign = re.match(r"\s*(~|\+{0,2})", head)[1]  # type: ignore[index]
     key = re.sub(r"\[(\d+)\]", r".\1", head.strip()[len(sign) :].strip())
-    if not equals and sign != "~":
-        raise BadInput(f"{name}: {one_line(text)!r} has no `=`; expected key=value, for example deployment.tensor_parallel_size=8")
-    if not key:
-        raise BadInput(f"{name}: {one_line(text)!r} has no key before `=`; expected key=value, for example deployment.port=8000")
+    if not key or (not equals and sign != "~"):
+        lacks = "no key before `=`" if equals or sign == "~" else "no `=`"
+        raise BadInput(f"{name}: {one_line(text)!r} has {lacks}; expected key=value, for example deployment.port=8000")
     if key.partition(".")[0].partition("/")[0] in REFUSED:
         raise BadInput(f"{name}: {key} cannot be overridden; edit `defaults:` in the config")
     is_group = bool(equals) and any((folder / key).is_dir() for folder in folders if re.fullmatch(r"[\w/-]+", key))
     value, quoted = _value(name, sign, key, equals + raw, is_group)
-    written = f"{key}{quoted}"
-    if is_group or sign == "++":
-        return Override(name, key, value, f"{sign}{written}", is_group=is_group)
-    if not sign and all(schema_keys.is_known(full) for full in _keys(key, value)) and not re.search(r"\.\d", key):
-        return Override(name, key, value, f"++{written}")
+    written = f"{sign or ('' if is_group else '++')}{key}{quoted}"
+    override = Override(name, key, value, written, is_deletion=sign == "~", is_group=is_group)
+    is_plain = not sign and all(schema_keys.is_known(full) for full in _keys(key, value)) and not re.search(r"\.\d", key)
+    if is_group or sign == "++" or is_plain:
+        return override
     base = composed()
     exists = _exists(base, key)
-    if sign == "~":
-        if not exists:
-            raise BadInput(f"{name}: ~{key}: the config has no such key{_near(base, key) or '; leave this override out'}")
-        return Override(name, key, None, f"~{written}", is_deletion=True)
-    if sign == "+":
-        if exists:
-            raise BadInput(f"{name}: +{key}: the config already has this key; {key}=… overrides it, ++{key}=… adds or overrides")
-        return Override(name, key, value, f"+{written}")
-    unknown = next((full for full in _keys(key, value) if not _exists(base, full) and not schema_keys.is_known(full)), None)
-    if unknown:
-        raise BadInput(f"{name}: the config has no key {unknown}{_near(base, unknown)}; +{key}=… adds it anyway")
-    _refuse_index(name, base, key)
-    return Override(name, key, value, f"++{written}")
+    if sign == "~" and not exists:
+        raise BadInput(f"{name}: ~{key}: the config has no such key{_near(base, key) or '; leave this override out'}")
+    if sign == "+" and exists:
+        raise BadInput(f"{name}: +{key}: the config already has this key; {key}=… overrides it, ++{key}=… adds or overrides")
+    if not sign:
+        unknown = next((full for full in _keys(key, value) if not _exists(base, full) and not schema_keys.is_known(full)), None)
+        if unknown:
+            raise BadInput(f"{name}: the config has no key {unknown}{_near(base, unknown)}; +{key}=… adds it anyway")
+        _refuse_index(name, base, key)
+    return override
 
 
 def _value(name: str, sign: str, key: str, rest: str, is_group: bool) -> tuple[Any, str]:
@@ -82,7 +78,7 @@ def _value(name: str, sign: str, key: str, rest: str, is_group: bool) -> tuple[A
     try:
         parsed = parser.parse_override(f"{sign}{key}={raw}")
         value = None if parsed.is_sweep_override() else parsed.value()
-        if not parsed.is_sweep_override() and (is_group or not (_is_plain_number(value) and _wants_text(key))):
+        if not parsed.is_sweep_override() and (is_group or not (isinstance(value, int | float) and _wants_text(key))):
             return value if isinstance(value, dict | list | int | float) or value is None else str(value), rest
     except HydraException:
         pass
@@ -95,10 +91,6 @@ def quoted(text: str) -> str:
     return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
 
 
-def _is_plain_number(value: Any) -> bool:
-    return isinstance(value, int | float)
-
-
 def _wants_text(key: str) -> bool:
     """Whether the schema allows text for the key, and no number or boolean."""
     types = (schema_keys.subschema(key) or {}).get("type", [])
@@ -108,9 +100,8 @@ def _wants_text(key: str) -> bool:
 
 def _keys(key: str, value: Any) -> list[str]:
     """All keys that an override sets: several if the value is a mapping."""
-    if not isinstance(value, dict) or not value:
-        return [key]
-    return [full for name, inner in value.items() for full in _keys(f"{key}.{name}", inner)]
+    nested = value.items() if isinstance(value, dict) else ()
+    return [full for name, inner in nested for full in _keys(f"{key}.{name}", inner)] or [key]
 
 
 def _exists(base: Any, key: str) -> bool:

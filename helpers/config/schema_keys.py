@@ -16,13 +16,12 @@ def is_known(key: str) -> bool:
 
 def subschema(key: str) -> dict[str, Any] | None:
     """The schema of a dotted key (`evaluation.tasks.0.name`) of configs; None for an unknown key, FREE where any key is allowed."""
-    root = load_schema("config")
-    schema: dict[str, Any] | None = root
+    schema: dict[str, Any] | None = load_schema("config")
     for part in key.split(".") if key else []:
         if schema is None or schema is FREE:
             break
-        schema = _child(_resolved(schema, root), part)
-    return _resolved(schema, root) if schema is not None and schema is not FREE else schema
+        schema = _child(_resolved(schema), part)
+    return _resolved(schema) if schema is not None and schema is not FREE else schema
 
 
 def names_below(key: str) -> list[str]:
@@ -38,21 +37,20 @@ def profile_fields() -> list[str]:
 @cache
 def all_keys() -> tuple[str, ...]:
     """Every dotted key in the schema of configs, except those in lists and below names that people choose."""
-    root = load_schema("config")
 
     def walk(schema: dict[str, Any], prefix: str) -> list[str]:
-        below = _resolved(schema, root).get("properties", {}).items()
+        below = _resolved(schema).get("properties", {}).items()
         return [key for name, inner in below for key in (f"{prefix}{name}", *walk(inner, f"{prefix}{name}."))]
 
-    return tuple(walk(root, ""))
+    return tuple(walk(load_schema("config"), ""))
 
 
-def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+def _resolved(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema merged over the one that its `$ref` (`#/$defs/NAME`) points to."""
-    reference = schema.get("$ref")
-    if not reference:
+    if "$ref" not in schema:
         return schema
-    return {**root["$defs"][reference.rpartition("/")[2]], **{word: value for word, value in schema.items() if word != "$ref"}}
+    own = {word: value for word, value in schema.items() if word != "$ref"}
+    return {**load_schema("config")["$defs"][schema["$ref"].rpartition("/")[2]], **own}
 
 
 def _child(schema: dict[str, Any], part: str) -> dict[str, Any] | None:
@@ -64,7 +62,7 @@ def _child(schema: dict[str, Any], part: str) -> dict[str, Any] | None:
     extra = schema.get("additionalProperties")
     if isinstance(extra, dict):
         # A name that people choose may contain dots (a path), so below plain values there is nothing to check.
-        return extra if "properties" in extra or "additionalProperties" in _resolved(extra, load_schema("config")) else FREE
+        return extra if "properties" in extra or "additionalProperties" in _resolved(extra) else FREE
     if extra is True:
         return FREE
     types = schema.get("type", [])

@@ -29,7 +29,7 @@ def choose(entries: list[dict[str, Any]], queries: list[str], where: str, place:
     if not queries:
         if not entries:
             raise BadInput(f'{where}: evaluation.tasks is empty; name tasks there, or give TASKS="…" (`make tasks` lists them)')
-        return Chosen(entries, list(range(len(entries))), [_defined(entry, place(i)) for i, entry in enumerate(entries)], [])
+        return Chosen(entries, [*range(len(entries))], [_defined(entry, place(i)) for i, entry in enumerate(entries)], [])
     wanted: set[int] = set()
     added: dict[str, str] = {}
     notices = []
@@ -51,11 +51,9 @@ def _matches(entries: list[dict[str, Any]], query: str) -> set[int]:
     """The indices of the entries that a query names. Raises BadInput if they are tasks of several harnesses."""
     found: dict[int, str] = {}
     for index, entry in enumerate(entries):
-        name = str(entry["name"])
-        bare = name.rpartition(".")[2]
-        full = _full_name(entry)
-        if query in (name, full, bare, *(f"{one}.{index}" for one in (name, full, bare))):
-            found[index] = full
+        words = (str(entry["name"]), _full_name(entry), str(entry["name"]).rpartition(".")[2])
+        if query in (*words, *(f"{word}.{index}" for word in words)):
+            found[index] = words[1]
     exact = {index for index in found if query.endswith(f".{index}") or query == found[index]}
     kinds = dict.fromkeys(found.values())
     if len(kinds) > 1 and not exact:
@@ -110,22 +108,18 @@ def served(config: dict[str, Any]) -> set[str] | None:
     if deployment["type"] != "none":
         return {name for name in deployment.get("endpoints") or {} if name != "health"} or None
     endpoint = (config.get("target") or {}).get("api_endpoint") or {}
-    if endpoint.get("type"):
-        return _with_images({endpoint["type"]})
     path = str(endpoint.get("url") or "").split("?")[0].rstrip("/")
-    kinds = {"/chat/completions": "chat", "/completions": "completions", "/embeddings": "embedding"}
-    return next((_with_images({kind}) for ending, kind in kinds.items() if path.endswith(ending)), None)
+    endings = {"/chat/completions": "chat", "/completions": "completions", "/embeddings": "embedding"}
+    kind = endpoint.get("type") or next((kind for ending, kind in endings.items() if path.endswith(ending)), None)
+    if kind == "chat":
+        return {"chat", "vlm"}  # a chat endpoint takes images on the same path, and only the model knows whether it can
+    return {kind} if kind else None
 
 
 def _has_own_url(holder: dict[str, Any]) -> bool:
     """Whether a task, or `evaluation` for all of them, has the URL of another endpoint."""
     inner = (holder.get("nemo_evaluator_config") or {}).get("target") or {}
     return bool((inner.get("api_endpoint") or {}).get("url"))
-
-
-def _with_images(kinds: set[str]) -> set[str]:
-    """With vlm if there is chat: a chat endpoint takes images on the same path, and only the model knows whether it can."""
-    return kinds | {"vlm"} if "chat" in kinds else kinds
 
 
 def check(config: dict[str, Any], definitions: list[Task], place: Callable[[str], str], instead: Sequence[str]) -> None:

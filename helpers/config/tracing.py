@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,39 +32,37 @@ class _Setting:
     own: bool
 
 
+@dataclass
 class Trace:
     """The settings of every dotted key, in their order."""
 
-    def __init__(self) -> None:
-        """An empty trace."""
-        self._keys: dict[str, list[_Setting]] = {}
-        self._count = 0
+    _keys: dict[str, list[_Setting]] = field(default_factory=dict)
+    _count: int = 0
 
     def add(self, key: str, value: Any, set_by: str, *, own: bool = False) -> None:
         """Record that `set_by` set `key`; `own` for the config itself and for overrides, which a profile does not overrule."""
         self._count += 1
         self._keys.setdefault(key, []).append(_Setting(value, set_by, self._count, own))
 
-    def add_file(self, source: Path, package: str = "", *, own: bool = False) -> None:
-        """Record every leaf of a config file, below the dotted key `package`."""
+    def add_file(self, source: Path, package: str) -> None:
+        """Record every leaf of a config file, below the dotted key `package`; it is empty for the config itself."""
         data, lines = config_files.load_yaml(source)
         data.pop("defaults", None)
-        name = source_name(source)
         for key, value in leaves(data):
-            self.add(f"{package}.{key}" if package else key, value, f"{name}:{lines.get(key, 1)}", own=own)
+            self.add(f"{package}.{key}" if package else key, value, f"{source_name(source)}:{lines.get(key, 1)}", own=not package)
 
     def add_profile(self, given: ProfileEffects) -> None:
         """Record what env.toml puts below `run`."""
         for one in given.run_values:
-            for key, leaf in leaves(one.value):
-                self.add(f"run.{one.key}{f'.{key}' if key else ''}", leaf, one.place)
+            for key, leaf in leaves(one.value, f"run.{one.key}."):
+                self.add(key, leaf, one.place)
 
     def add_override(self, override: Override) -> None:
         """Record what an override sets. Its place does not show the value, which may be a secret that somebody typed."""
         if override.is_deletion or override.is_group:
             return
-        for key, value in leaves(override.value):
-            self.add(f"{override.key}{f'.{key}' if key else ''}", value, f"{override.name} {override.key}", own=True)
+        for key, value in leaves(override.value, f"{override.key}."):
+            self.add(key, value, f"{override.name} {override.key}", own=True)
 
     def is_own(self, key: str) -> bool:
         """Whether the config itself or an override set this key last."""
@@ -76,42 +74,32 @@ class Trace:
 
     def place(self, key: str, fallback: str = "config") -> str:
         """The last place that set `key`, or else its nearest parent, or else a child."""
-        probe = key
-        while probe:
-            if probe in self._keys:
-                return self._keys[probe][-1].set_by
-            probe = probe.rpartition(".")[0]
+        if found := next((self._keys[name] for name in _with_parents(key) if name in self._keys), None):
+            return found[-1].set_by
         return next((settings[-1].set_by for known, settings in self._keys.items() if known.startswith(f"{key}.")), fallback)
 
     def move(self, new: str, old: str) -> None:
         """Record that the key `old` was renamed to `new`."""
         for known in [key for key in self._keys if key == old or key.startswith(f"{old}.")]:
             moved = [_Setting(one.value, f"{one.set_by} (as {known})", one.order, one.own) for one in self._keys[known]]
-            target = self._keys.setdefault(new + known[len(old) :], [])
-            target.extend(moved)
+            self._keys.setdefault(new + known[len(old) :], []).extend(moved)
 
     def choose_tasks(self, indices: list[int | None], names: list[str]) -> None:
         """Record the chosen tasks by their old indices in the config; None for a task that TASKS added."""
-        old = {key: settings for key, settings in self._keys.items() if key.startswith(_TASKS)}
-        for key in old:
-            del self._keys[key]
-        by_index: dict[str, list[str]] = {}
-        for key in old:
-            by_index.setdefault(key[len(_TASKS) :].partition(".")[0], []).append(key)
+        by_index: dict[str, list[tuple[str, list[_Setting]]]] = {}
+        for key in [key for key in self._keys if key.startswith(_TASKS)]:
+            index_there, dot, rest = key.removeprefix(_TASKS).partition(".")
+            by_index.setdefault(index_there, []).append((dot + rest, self._keys.pop(key)))
         for new, (index, name) in enumerate(zip(indices, names, strict=True)):
             if index is None:
                 self.add(f"{_TASKS}{new}.name", name, f"TASKS {name}", own=True)
-            for key in by_index.get(str(index), []):
-                self._keys[f"{_TASKS}{new}{key[len(_TASKS) + len(str(index)) :]}"] = old[key]
+            for rest, settings in by_index.get(str(index), []):
+                self._keys[f"{_TASKS}{new}{rest}"] = settings
 
     def history(self, key: str, value: Any, fallback: str) -> list[Origin]:
         """The places that set a leaf, the last one with its final value. A place that set a parent as a whole is one of them."""
-        found = list(self._keys.get(key, []))
-        probe = key.rpartition(".")[0]
-        while probe:
-            # An empty mapping removes nothing below it.
-            found += [one for one in self._keys.get(probe, []) if one.value != {}]
-            probe = probe.rpartition(".")[0]
+        # An empty mapping removes nothing below it.
+        found = [one for name in _with_parents(key) for one in self._keys.get(name, []) if name == key or one.value != {}]
         if not found:
             return [Origin(value, self.place(key, fallback))]
         found.sort(key=lambda one: one.order)
@@ -128,14 +116,17 @@ class Trace:
         return f", {self._keys[found[1]][-1].set_by}" if found and found[1] in self._keys else ""
 
 
+def _with_parents(key: str) -> list[str]:
+    """A dotted key and all its parents: a.b.c, a.b, a."""
+    parts = key.split(".")
+    return [".".join(parts[:depth]) for depth in range(len(parts), 0, -1)]
+
+
 def leaves(data: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every scalar and every empty mapping or list, by its dotted key."""
-    if isinstance(data, dict) and data:
-        for key, value in data.items():
+    """Every scalar and every empty mapping or list, by its dotted key; `prefix` is a key and a dot that all of them start with."""
+    if isinstance(data, dict | list) and data:
+        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
             yield from leaves(value, f"{prefix}{key}.")
-    elif isinstance(data, list) and data:
-        for index, value in enumerate(data):
-            yield from leaves(value, f"{prefix}{index}.")
     else:
         yield prefix[:-1], data
 

@@ -18,7 +18,7 @@ SECTIONS = ("deployment", "evaluation", "export")
 
 
 def translate(config: dict[str, Any], place: Place) -> tuple[list[str], dict[str, str]]:
-    """Change `config` (before interpolation) in place; returns the notices, and for each moved key its old key.
+    """Change `config`, before interpolation, in place; returns the notices, and for each moved key its old key.
 
     `place` gives file and line of a dotted key. Raises BadInput for a value that cannot be translated.
     """
@@ -26,10 +26,9 @@ def translate(config: dict[str, Any], place: Place) -> tuple[list[str], dict[str
     moved: dict[str, str] = {}
     _move_env_vars(config, notices, moved, place)
     _move_instances(config, notices, moved, place)
-    deployment = config.get("deployment")
-    if isinstance(deployment, dict) and "health_check_path" in deployment:
-        path = deployment.pop("health_check_path")
-        _below(deployment, "endpoints")["health"] = path
+    deployment = config["deployment"]
+    if "health_check_path" in deployment:
+        _below(deployment, "endpoints")["health"] = deployment.pop("health_check_path")
         moved["deployment.endpoints.health"] = "deployment.health_check_path"
         notices.append(f"{place('deployment.health_check_path')}: deployment.health_check_path is now deployment.endpoints.health")
     _move_overrides(config, notices, moved, place)
@@ -106,10 +105,7 @@ def _below(holder: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _move_env_vars(config: dict[str, Any], notices: list[str], moved: dict[str, str], place: Place) -> None:
-    execution = config.get("execution")
-    if not isinstance(execution, dict) or "env_vars" not in execution:
-        return
-    variables = execution.pop("env_vars") or {}
+    variables = config["execution"].pop("env_vars", None) or {}
     if not isinstance(variables, dict):
         raise BadInput(f"{place('execution.env_vars')}: execution.env_vars: expected `NAME: host:NAME` lines")
     for name, value in variables.items():
@@ -127,11 +123,10 @@ def _move_env_vars(config: dict[str, Any], notices: list[str], moved: dict[str, 
 
 
 def _move_instances(config: dict[str, Any], notices: list[str], moved: dict[str, str], place: Place) -> None:
-    deployment = config.get("deployment")
-    if not isinstance(deployment, dict) or "multiple_instances" not in deployment:
+    deployment, execution = config["deployment"], config["execution"]
+    if "multiple_instances" not in deployment:
         return
     several = deployment.pop("multiple_instances")
-    execution = _below(config, "execution")
     if several and execution.get("num_instances", 1) == 1:
         # One instance a node, as the old switch meant.
         execution["num_instances"] = execution.get("num_nodes", 1)
@@ -141,12 +136,8 @@ def _move_instances(config: dict[str, Any], notices: list[str], moved: dict[str,
 
 
 def _move_overrides(config: dict[str, Any], notices: list[str], moved: dict[str, str], place: Place) -> None:
-    evaluation = config.get("evaluation")
-    if not isinstance(evaluation, dict):
-        return
-    holders = [("evaluation", evaluation)]
-    holders += [(f"evaluation.tasks.{i}", task) for i, task in enumerate(evaluation.get("tasks") or []) if isinstance(task, dict)]
-    for key, holder in holders:
+    evaluation = config["evaluation"]
+    for key, holder in [("evaluation", evaluation), *((f"evaluation.tasks.{i}", task) for i, task in enumerate(evaluation["tasks"]))]:
         if not isinstance(holder.get("overrides"), dict):
             continue
         for dotted, value in holder.pop("overrides").items():

@@ -31,7 +31,5 @@ def read(folder: Path | None) -> tuple[dict[str, str], list[str]]:
             line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
             raise BadInput(f"{shown(path)}:{line}: expected NAME=value; fix the line, or start it with #")
         values[binding.key] = binding.value
-    notices = []
-    if path.stat().st_mode & 0o077:
-        notices.append(f"{shown(path)} can be read by others on this machine: `chmod 600 {shown(path)}`")
-    return {name: value for name, value in values.items() if value}, notices
+    notice = f"{shown(path)} can be read by others on this machine: `chmod 600 {shown(path)}`"
+    return {name: value for name, value in values.items() if value}, [notice] if path.stat().st_mode & 0o077 else []

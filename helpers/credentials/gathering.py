@@ -56,11 +56,11 @@ class Credentials:
     missing: list[Missing]
     mode: str
     export: bool
-    loaded: list[str] = field(default_factory=list)
-    overruled: list[str] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    server: str = ""
-    _values: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    loaded: list[str]
+    overruled: list[str]
+    notices: list[str]
+    server: str
+    _values: dict[str, str] = field(repr=False, compare=False)
 
     def value(self, name: str) -> str | None:
         """The value of a variable, None when it is not set."""
@@ -111,9 +111,7 @@ class Credentials:
         except Unreachable as error:
             if not lenient:
                 raise
-            console.notice(
-                f"{error}: it is not known whether the key is valid; the evaluation continues, and its export is verified at the end"
-            )
+            console.notice(f"{error}: the key could not be verified; the evaluation continues, and its export is verified at the end")
             return ""
         return f"W&B at {server}: the key belongs to {who} and may write to {entity}/{project}"
 
@@ -217,17 +215,10 @@ def gather(
     ]
     ours = {*wanted_by, *loaded, *(name for name in (KEY, PROJECT, ENTITY, MODE, SERVER, TOKEN_FILE) if name in held)}
     usable = sorted(ours - {one.name for one in missing})
-    return Credentials(
-        variables=[Variable(name, held.sources[name], tuple(wanted_by.get(name, ()))) for name in usable],
-        missing=missing,
-        mode=mode,
-        export=export,
-        loaded=loaded,
-        overruled=[name for name in dotenv if name not in loaded],
-        notices=notices,
-        server=held.values.get(SERVER, wandb_server.CLOUD),
-        _values={name: held.values[name] for name in usable},
-    )
+    variables = [Variable(name, held.sources[name], tuple(wanted_by.get(name, ()))) for name in usable]
+    overruled, server = [name for name in dotenv if name not in loaded], held.values.get(SERVER, wandb_server.CLOUD)
+    values = {name: held.values[name] for name in usable}
+    return Credentials(variables, missing, mode, export, loaded, overruled, notices, server, values)
 
 
 def _key_problem(held: _Values, login: wandb_login.Login, reads_local_files: bool) -> str:

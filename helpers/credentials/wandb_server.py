@@ -66,15 +66,12 @@ class Server:
             teams = [edge["node"]["name"] for edge in (viewer.get("teams") or {}).get("edges", [])]
             mine = [name for name in dict.fromkeys([viewer.get("entity"), viewer.get("username"), *teams]) if name]
             if entity not in mine:
-                raise BadInput(
-                    f"W&B at {self}: {who}, who owns this key, may not see {entity}/{project}: there is no entity {entity}, or {who} "
-                    f"is not a member of it ({who} can write to {', '.join(mine)}); fix entity in the [wandb] section of env.toml"
-                )
+                why = f"there is no entity {entity}, or {who} is not a member of it ({who} can write to {', '.join(mine)})"
+                fix = "fix entity in the [wandb] section of env.toml"
+                raise BadInput(f"W&B at {self}: {who}, who owns this key, may not see {entity}/{project}: {why}; {fix}")
         elif data["project"].get("readOnly"):
-            raise BadInput(
-                f"W&B at {self}: {who}, who owns this key, may read {entity}/{project} but not write to it: ask the project's owners, "
-                "or name another project in the [wandb] section of env.toml"
-            )
+            fix = "ask the project's owners, or name another project in the [wandb] section of env.toml"
+            raise BadInput(f"W&B at {self}: {who}, who owns this key, may read {entity}/{project} but not write to it: {fix}")
         return who
 
     def held(self, entity: str, project: str, ids: list[str]) -> dict[str, Held]:
@@ -105,11 +102,9 @@ class Server:
         return viewer
 
     def _refused(self) -> BadInput:
-        command = "`wandb login --relogin`" if str(self) == CLOUD else f"`wandb login --relogin --host={self}`"
-        return BadInput(
-            f"W&B at {self} refuses the key from {self.source}: it has expired, was revoked, or belongs to another server; "
-            f"run {command}, or set another WANDB_API_KEY"
-        )
+        why = "it has expired, was revoked, or belongs to another server"
+        fix = f"run `wandb login --relogin{'' if str(self) == CLOUD else f' --host={self}'}`, or set another WANDB_API_KEY"
+        return BadInput(f"W&B at {self} refuses the key from {self.source}: {why}; {fix}")
 
     def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         """The `data` of a GraphQL answer. Redirects are not followed, so the key goes to this address alone."""
@@ -122,7 +117,7 @@ class Server:
             answer = response.json()
         except ValueError as error:
             if response.is_success:
-                raise Unreachable(f"W&B at {self}: no W&B server answers there, or a proxy's page stands in front of it") from error
+                raise Unreachable(f"W&B at {self}: the answer is not from a W&B server; perhaps a proxy answers instead") from error
             answer = {}
         if not response.is_success or not isinstance(answer, dict) or answer.get("errors") or not isinstance(answer.get("data"), dict):
             raise self._for_status(response.status_code, _message(answer))

@@ -1,4 +1,4 @@
-"""exports.json: the record of a run's export to W&B, and what a person is told of it."""
+"""exports.json: the record of a run's export to W&B, and its outcome in words."""
 
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,8 @@ def again(run: Path | None) -> str:
 
 def is_done(out: str, results: dict[str, Any]) -> bool:
     """Whether exports.json (`out`) records an export of these results that left nothing to do."""
-    if out == "-" or not Path(out).exists():
-        return False
-    before = files.read_json(out, "exports")
-    return bool(before["results"] == results["seal"] and before["state"] != "failed" and not any(one["reason"] for one in before["runs"]))
+    before = _written(out)
+    return bool(before) and before["results"] == results["seal"] and before["state"] != "failed" and not unfinished(out)
 
 
 def announce(document: dict[str, Any], run: Path | None) -> None:
@@ -62,6 +60,9 @@ def announce(document: dict[str, Any], run: Path | None) -> None:
 
 def unfinished(out: str) -> set[str]:
     """The ids of the W&B runs in exports.json (`out`) that had a problem, whether or not W&B holds their scores."""
-    if out == "-" or not Path(out).exists():
-        return set()
-    return {one["id"] for one in files.read_json(out, "exports")["runs"] if one["reason"]}
+    return {one["id"] for one in _written(out).get("runs", []) if one["reason"]}
+
+
+def _written(out: str) -> dict[str, Any]:
+    """The exports.json that exists already; empty without one."""
+    return {} if out == "-" or not Path(out).exists() else files.read_json(out, "exports")

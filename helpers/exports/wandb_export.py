@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 from helpers.common import console, files, processes
@@ -27,11 +28,11 @@ START_SECONDS, RUN_SECONDS = 90, 30
 def export(
     run: Path, submission: dict[str, Any], config: dict[str, Any], env_dir: Path, *, reads_local_files: bool, out: str, auto: bool
 ) -> None:
-    """Bring the results of a run folder to W&B, unless W&B has them, and write exports.json (`out`).
+    """Export the results of a run folder to W&B, unless W&B has them, and write exports.json (`out`).
 
-    `env_dir` and `reads_local_files` are for gathering.gather. Only one export of a run works at a time; a second one waits, and finds the
-    work done. With `auto` nothing is raised when W&B refuses or does not answer: exports.json says so. Otherwise raises BadInput
-    for missing or refused credentials, Unreachable when W&B does not answer, StepFailed when it does not hold the scores in the end.
+    `env_dir` and `reads_local_files` are for gathering.gather. A second export of the same run waits for the first, and then has nothing to
+    do. With `auto` nothing is raised when W&B refuses or does not answer: exports.json says so. Otherwise raises BadInput for missing or
+    refused credentials, Unreachable when W&B does not answer, StepFailed when it does not hold the scores in the end.
     """
     with _only_one(run):
         results = files.read_json(run / "results.json", "results")
@@ -78,21 +79,16 @@ def _export(
         why = "WANDB_MODE=disabled: nothing is exported" if found.mode == "disabled" else "no task has results to export"
         document |= {"state": "nothing", "reason": why}
         return
-    entries = {
-        one.id: {"id": one.id, "name": one.name, "url": None, "tasks": one.tasks, "metrics": len(one.metrics)}
-        | {"state": "missing", "reason": ""}
+    document["runs"] = [
+        {"id": one.id, "name": one.name, "url": None, "tasks": one.tasks, "metrics": len(one.metrics), "state": "missing", "reason": ""}
         for one in wanted
-    }
-    document["runs"] = list(entries.values())
+    ]
+    entries = {entry["id"]: entry for entry in document["runs"]}
     found.require()
     server = found.wandb_server()
     entity, project = document["entity"], document["project"]
     held: dict[str, Held] = server.held(entity, project, list(entries)) if server else {}
-    missing = [
-        one
-        for one in wanted
-        if one.id in unfinished or one.compare(held.get(one.id))[0] != "verified" or one.lacks_lineage(held.get(one.id))
-    ]
+    missing = [one for one in wanted if one.id in unfinished or not one.is_complete(held.get(one.id))]
     answers = _write(run, found, given, missing) if missing else {}
     if server and missing:
         held |= server.held(entity, project, [one.id for one in missing])
@@ -150,17 +146,10 @@ def _write(run: Path, found: gathering.Credentials, given: dict[str, Any], wante
     log = run / WANDB / "export.log"
     timeout = START_SECONDS + RUN_SECONDS * len(wanted)
     console.info(f"Exporting {len(wanted)} run{'s' if wanted[1:] else ''} to W&B {entity}/{project}")
+    command = [sys.executable, "-m", "helpers.exports.wandb_writer"]
     with (
         log.open("ab") as errors,
-        subprocess.Popen(
-            [sys.executable, "-m", "helpers.exports.wandb_writer"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=run,
-            env=environ,
-            start_new_session=True,
-        ) as process,
+        subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=errors, cwd=run, env=environ, start_new_session=True) as process,
     ):
         try:
             output, _ = process.communicate(json.dumps(plan).encode(), timeout=timeout)

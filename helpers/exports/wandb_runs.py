@@ -50,6 +50,10 @@ class WandbRun:
         """Whether the server holds the run without the models that were evaluated, which the launcher's export job does not record."""
         return held is not None and held.config.get(wandb_lineage.DECLARED, {}) != self.artifacts
 
+    def is_complete(self, held: Held | None) -> bool:
+        """Whether the server holds the run's scores and its models."""
+        return self.compare(held)[0] == "verified" and not self.lacks_lineage(held)
+
 
 def expected(submission: dict[str, Any], results: dict[str, Any], settings: dict[str, Any]) -> list[WandbRun]:
     """The runs for results.json: one for each task that succeeded, or with `log_mode: multi_task` one for all of them.
@@ -60,7 +64,6 @@ def expected(submission: dict[str, Any], results: dict[str, Any], settings: dict
     together = settings.get("log_mode") == "multi_task"
     done = {entry["index"] for entry in results["tasks"] if entry["state"] == "SUCCEEDED"}
     jobs = [job for job in submission["jobs"] if job["index"] in done]
-    rows = {job["index"]: _named(job, results) for job in jobs}
     common = {"invocation_id": invocation, "executor": submission["executor"], "model": results["model"]}
     common |= settings.get("extra_metadata") or {}
     made: list[WandbRun] = []
@@ -74,7 +77,7 @@ def expected(submission: dict[str, Any], results: dict[str, Any], settings: dict
             one = WandbRun(run_id(invocation, Path(chosen[0]["job_dir"]).name), name, [])
             one.config = {"job_id": chosen[0]["job_id"], "harness": chosen[0]["harness"], "benchmark": chosen[0]["task"]}
         one.tasks = [labels[job["index"]] for job in chosen]
-        one.metrics = metrics({labels[job["index"]]: rows[job["index"]] for job in chosen})
+        one.metrics = metrics({labels[job["index"]]: _named(job, results) for job in chosen})
         one.config |= common
         one.artifacts = results.get("artifacts") or {}
         one.folders = {f"{job['harness']}.{labels[job['index']]}": job["job_dir"] for job in chosen}
@@ -112,8 +115,7 @@ def _named(job: dict[str, Any], results: dict[str, Any]) -> list[dict[str, Any]]
 
 
 def _launchers_name(row: dict[str, Any]) -> str:
-    words = [row["part"], row["metric"], *([row["score"]] if row["score"] != row["metric"] else [])]
-    return "_".join(words)
+    return "_".join([row["part"], row["metric"], *([row["score"]] if row["score"] != row["metric"] else [])])
 
 
 def _same(there: Any, here: float) -> bool:

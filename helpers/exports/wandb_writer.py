@@ -13,8 +13,11 @@ from typing import Any
 from helpers.common.errors import one_line
 from helpers.models import wandb_lineage
 
-# Seconds, and the number of retries. Without these limits the SDK retries for hours.
+# Seconds, and the number of retries of each of the SDK's senders. Without these limits it retries for hours.
 FINISH_SECONDS, INIT_SECONDS, TRIES, WAIT_SECONDS = 60, 30, 2, 2
+SENDERS = ("file_stream", "file_transfer", "graphql")
+# What the SDK does not record: the files and the machine of this process say nothing about the evaluation.
+SWITCHED_OFF = ("disable_git", "disable_code", "x_disable_meta", "x_disable_stats", "x_disable_machine_info")
 
 
 def main() -> None:
@@ -35,25 +38,10 @@ def _write(plan: dict[str, Any], one: dict[str, Any]) -> str:
     import wandb
 
     given = plan["settings"]
-    settings = wandb.Settings(
-        silent=True,
-        console="off",
-        disable_git=True,
-        disable_code=True,
-        x_disable_meta=True,
-        x_disable_stats=True,
-        x_disable_machine_info=True,
-        x_save_requirements=False,
-        init_timeout=INIT_SECONDS,
-        finish_timeout=FINISH_SECONDS,
-        finish_timeout_raises=True,
-        x_file_stream_retry_max=TRIES,
-        x_file_transfer_retry_max=TRIES,
-        x_graphql_retry_max=TRIES,
-        x_file_stream_retry_wait_max_seconds=WAIT_SECONDS,
-        x_file_transfer_retry_wait_max_seconds=WAIT_SECONDS,
-        x_graphql_retry_wait_max_seconds=WAIT_SECONDS,
-    )
+    chosen: dict[str, Any] = {"silent": True, "console": "off", "x_save_requirements": False, **dict.fromkeys(SWITCHED_OFF, True)}
+    chosen |= {"init_timeout": INIT_SECONDS, "finish_timeout": FINISH_SECONDS, "finish_timeout_raises": True}
+    chosen |= {f"x_{sender}_retry_max": TRIES for sender in SENDERS}
+    chosen |= {f"x_{sender}_retry_wait_max_seconds": WAIT_SECONDS for sender in SENDERS}
     run = wandb.init(
         entity=plan["entity"],
         project=plan["project"],
@@ -66,7 +54,7 @@ def _write(plan: dict[str, Any], one: dict[str, Any]) -> str:
         tags=given.get("tags"),
         notes=given.get("description"),
         config=one["config"],
-        settings=settings,
+        settings=wandb.Settings(**chosen),
     )
     try:
         summary = dict(run.summary)

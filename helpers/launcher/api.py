@@ -39,6 +39,7 @@ def environment() -> dict[str, str]:
 @contextlib.contextmanager
 def talking_to(log: Path | None) -> Iterator[None]:
     """Send what the launcher prints to the end of `log`, or nowhere, so that it does not appear between our own lines."""
+    quiet_environment()
     target = log or Path(os.devnull)
     _persons.append((sys.stdout, sys.stderr))
     try:
@@ -61,7 +62,6 @@ def run_eval(config: dict[str, Any], log: Path | None = None, within: contextlib
 
     Raises StepFailed with the launcher's own words, or the EvalmakeError of an executor of ours.
     """
-    quiet_environment()
     with talking_to(log):
         from nemo_evaluator_launcher.api import functional
         from omegaconf import OmegaConf
@@ -108,7 +108,6 @@ def invocation_in(folder: Path) -> tuple[str, dict[str, Any]] | None:
 
 def status(invocation_id: str) -> list[dict[str, Any]]:
     """The launcher's own status of an invocation: one dict a job (job_id, status, progress, data)."""
-    quiet_environment()
     with talking_to(None):
         from nemo_evaluator_launcher.api import functional
 
@@ -132,7 +131,6 @@ def task_mapping(*_arguments: Any, **_options: Any) -> dict[tuple[str, str], dic
 
 def kill(invocation_id: str) -> int:
     """Have the launcher stop an invocation; returns the number of jobs that it stopped. Raises StepFailed with its words."""
-    quiet_environment()
     with talking_to(None):
         from nemo_evaluator_launcher.api import functional
 
@@ -145,7 +143,6 @@ def kill(invocation_id: str) -> int:
 
 def record_resumed(job_id: str, slurm_job_id: str) -> None:
     """Write the present Slurm job of a task to the launcher's job database, as the launcher's own resume does."""
-    quiet_environment()
     with talking_to(None):
         from nemo_evaluator_launcher.common.execdb import ExecutionDB
 

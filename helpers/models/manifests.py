@@ -52,8 +52,7 @@ class Manifests:
         own = self._document(shelf, name, version, "metadata.json") or {}
         metadata = {**_mapping(manifest.get("metadata")), **_mapping(own.get("metadata")), **own}
         path, why = model_references.path_in({**manifest, **metadata})
-        text = shelf.documents[name, version, "manifest.json"]
-        digest = files.sha256_bytes(text.rstrip("\n").encode())
+        digest = files.sha256_bytes(shelf.documents[name, version, "manifest.json"].rstrip("\n").encode())
         return Artifact(name, version, digest, str(manifest.get("type") or ""), metadata, path, why)
 
     def listing(self, match: str) -> list[ListedArtifact]:
@@ -71,10 +70,8 @@ class Manifests:
         if version in there:
             return version
         if reference.version == model_references.LATEST:
-            listed = ", ".join(there)
-            raise BadInput(
-                f"{self._at(reference.name, 'latest')} says {version!r}, but there is no such version; the versions are {listed}"
-            )
+            at = self._at(reference.name, "latest")
+            raise BadInput(f"{at} says {version!r}, but there is no such version; the versions are {', '.join(there)}")
         raise model_references.no_version(key, reference, f"{self.where}: {reference.name}", there, [model_references.LATEST])
 
     def _latest(self, name: str, shelf: Shelf) -> str:
@@ -82,30 +79,31 @@ class Manifests:
         return shelf.latest.get(name, shelf.versions[name][-1])
 
     def _document(self, shelf: Shelf, name: str, version: str, document: str) -> dict[str, Any] | None:
-        text = shelf.documents.get((name, version, document))
+        text, place = shelf.documents.get((name, version, document)), self._at(name, f"{version}/{document}")
         if text is None:
             return None
         try:
             data = json.loads(text)
         except ValueError as error:
-            raise BadInput(f"{self._at(name, version)}/{document}: not JSON: {error}; fix that file") from error
+            raise BadInput(f"{place}: not JSON: {error}; fix that file") from error
         if not isinstance(data, dict):
-            raise BadInput(f"{self._at(name, version)}/{document}: expected a JSON object; fix that file")
+            raise BadInput(f"{place}: expected a JSON object; fix that file")
         return data
 
-    def _at(self, name: str, version: str) -> str:
-        return f"{self.root}/{name}/{version}" + (f" on {self.cluster}" if self.cluster else "")
+    def _at(self, name: str, below: str) -> str:
+        return f"{self.root}/{name}/{below}" + (f" on {self.cluster}" if self.cluster else "")
 
     def _look(self, name: str | None) -> Shelf:
         """The names and versions in the root; with a name also its documents. Raises BadInput for a missing root, Unreachable."""
-        return self._look_there(self.cluster, name) if self.cluster else self._look_here(name)
+        shelf = self._look_there(self.cluster, name) if self.cluster else self._look_here(name)
+        for versions in shelf.versions.values():
+            versions.sort(key=lambda one: int(one[1:]))
+        return shelf
 
     def _look_there(self, cluster: Cluster, name: str | None) -> Shelf:
         frames = scripts.run(cluster, scripts.script("models/manifests.sh", ROOT=self.root, NAME=name or ""))
-        shelf, names = Shelf(), {frame.key: frame.text for frame in frames if frame.kind == "name"}
-        for one in names.values():
-            shelf.versions[one] = []
-        version = ""
+        names = {frame.key: frame.text for frame in frames if frame.kind == "name"}
+        shelf, version = Shelf({one: [] for one in names.values()}), ""
         for frame in frames:
             if frame.kind == "no-root":
                 raise self._no_root(frame.text)
@@ -118,7 +116,7 @@ class Manifests:
                 shelf.versions[names[frame.key]].append(version)
             elif frame.kind in ("manifest", "metadata"):
                 shelf.documents[names[frame.key], version, f"{frame.kind}.json"] = frame.text
-        return _sorted(shelf)
+        return shelf
 
     def _look_here(self, name: str | None) -> Shelf:
         import fsspec
@@ -131,10 +129,8 @@ class Manifests:
                 shelf.versions[one] = []
                 if name in (None, one) and (text := _text(system, f"{folder}/latest")) is not None:
                     shelf.latest[one] = text.strip()
-                for inner in _folders(system, folder):
+                for inner in (inner for inner in _folders(system, folder) if VERSION.fullmatch(inner.rpartition("/")[2])):
                     version = inner.rpartition("/")[2]
-                    if not VERSION.fullmatch(version):
-                        continue
                     shelf.versions[one].append(version)
                     for document in DOCUMENTS if name == one else ():
                         if (text := _text(system, f"{inner}/{document}")) is not None:
@@ -142,23 +138,16 @@ class Manifests:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise self._no_root("no such folder") from error
         except ImportError as error:
-            raise BadInput(
-                f"artifacts: root {self.root} needs another package: {one_line(error)}; install it with .venv/bin/pip"
-            ) from error
+            fix = "install it with .venv/bin/pip"
+            raise BadInput(f"artifacts: root {self.root} needs another package: {one_line(error)}; {fix}") from error
         except ValueError as error:
             raise BadInput(f"artifacts: root {self.root}: {one_line(error)}; fix root in [artifacts] of env.toml") from error
         except Exception as error:  # each filesystem of fsspec has its own exceptions for a failing network
             raise Unreachable(f"artifacts: {self.root} could not be read ({type(error).__name__}: {one_line(error)}); try again") from error
-        return _sorted(shelf)
+        return shelf
 
     def _no_root(self, why: str) -> BadInput:
         return BadInput(f"artifacts: {self.where}: {why}; check root in [artifacts] of env.toml")
-
-
-def _sorted(shelf: Shelf) -> Shelf:
-    for versions in shelf.versions.values():
-        versions.sort(key=lambda one: int(one[1:]))
-    return shelf
 
 
 def _folders(system: Any, path: str) -> list[str]:

@@ -4,8 +4,6 @@ Only the record is downloaded; a model's files are on the cluster. `wandb.Api` f
 a server that does not answer are distinct from a missing artifact.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator
@@ -37,25 +35,24 @@ class WandbStore:
         import wandb
 
         # A quick check of our own: wandb-core retries until its time-out, and then says no more than that.
-        self.server = (os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)).rstrip("/")
-        _knock(self.server)
+        self.where = (os.environ.get("WANDB_BASE_URL") or str(wandb.setup().settings.base_url)).rstrip("/")
+        _knock(self.where)
         self.entity, self.project = os.environ.get("WANDB_ENTITY"), os.environ.get("WANDB_PROJECT")
-        self.where = self.server
-        with asking(self.server):
+        with asking(self.where):
             self._api = wandb.Api(timeout=ANSWER_SECONDS)
 
     def find(self, key: str, reference: Reference, with_path: bool) -> Artifact:
         """The artifact. Raises BadInput for a missing artifact, Unreachable when the server could not be asked."""
         project = self._path(reference)
         try:
-            with asking(self.server):
+            with asking(self.where):
                 found = self._api.artifact(f"{project}/{reference.name}:{reference.version}")
         except NotThere as error:
             raise self._missing(key, reference, project, str(error)) from None
         name = f"{found.entity}/{found.project}/{found.source_name.partition(':')[0]}"
         path, why = model_references.path_in(found.metadata)
         if path is None and with_path:
-            with asking(self.server):
+            with asking(self.where):
                 path, why = _referred(found, why)
         return Artifact(name, found.source_version, found.digest, found.type, found.metadata, path, why)
 
@@ -65,14 +62,14 @@ class WandbStore:
         try:
             return [self._listed(project, kind, name) for kind, name in self._names(project) if match.lower() in name.lower()]
         except NotThere as error:
-            raise BadInput(f"W&B {self.server} has no project {project}, or you may not see it; check [wandb] in env.toml") from error
+            raise BadInput(f"W&B {self.where} has no project {project}, or you may not see it; check [wandb] in env.toml") from error
 
     def _path(self, reference: Reference) -> str:
         entity, project = reference.entity or self.entity, reference.project or self.project
         return f"{entity}/{project}" if entity else str(project)
 
     def _names(self, project: str) -> list[tuple[str, str]]:
-        with asking(self.server):
+        with asking(self.where):
             try:
                 kinds = [kind for kind in self._api.artifact_types(project) if not kind.name.startswith(NO_MODELS)]
             except ValueError as error:  # the SDK cannot read an answer without a project
@@ -80,7 +77,7 @@ class WandbStore:
             return sorted((kind.name, one.name) for kind in kinds for one in kind.collections())
 
     def _listed(self, project: str, kind: str, name: str) -> ListedArtifact:
-        with asking(self.server):
+        with asking(self.where):
             versions = list(self._api.artifacts(kind, f"{project}/{name}"))
         aliases = {alias: one.version for one in versions for alias in one.aliases}
         return ListedArtifact(f"{project}/{name}", sorted((one.version for one in versions), key=lambda one: int(one[1:])), aliases)
@@ -89,7 +86,7 @@ class WandbStore:
         """The error for a reference to a missing artifact, with the names or versions that exist; `reason` is the SDK's message."""
         if reason.startswith("project "):
             fix = "check [wandb] in env.toml, or write the full name ENTITY/PROJECT/NAME:VERSION"
-            return BadInput(f"{key}={reference.text}: W&B {self.server} has no project {project}, or you may not see it; {fix}")
+            return BadInput(f"{key}={reference.text}: W&B {self.where} has no project {project}, or you may not see it; {fix}")
         there = {name: kind for kind, name in self._names(project)}
         if reference.name not in there:
             return model_references.no_name(key, reference, f"W&B project {project}", there)
@@ -113,13 +110,12 @@ def asking(server: str) -> Iterator[None]:
             raise NotThere(str(error)) from error
         reason = one_line(error)
         if getattr(getattr(error.__cause__, "response", None), "http_status", None) in REFUSED:
-            raise BadInput(
-                f"W&B {server} refuses the key ({reason}): run `wandb login --relogin --host={server}`, or set another WANDB_API_KEY"
-            ) from error
+            fix = f"run `wandb login --relogin --host={server}`, or set another WANDB_API_KEY"
+            raise BadInput(f"W&B {server} refuses the key ({reason}): {fix}") from error
         raise Unreachable(f"W&B {server} could not be asked ({reason}); run the same command again") from error
     except UsageError as error:
         raise BadInput(f"W&B {server}: {one_line(error)}") from error
-    except (OSError, TimeoutError) as error:
+    except OSError as error:
         raise Unreachable(f"W&B {server} could not be asked ({one_line(error)}); run the same command again") from error
 
 
@@ -136,7 +132,7 @@ def _knock(server: str) -> None:
         raise Unreachable(f"W&B {server} does not answer ({why}); check the network, or WANDB_BASE_URL, then try again") from error
 
 
-def _referred(found: wandb.Artifact, why: str) -> tuple[str | None, str]:
+def _referred(found: "wandb.Artifact", why: str) -> tuple[str | None, str]:
     """The folder or file that an artifact's `file://` references point to; None, with the reason, when they are not in one place.
 
     W&B records a reference to a folder as one entry for each file, with its path below the folder. A single entry is the place itself.

@@ -1,7 +1,5 @@
 """The lineage of an evaluation in W&B: the evaluated model is the input of its run, the benchmark results are the output."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping
@@ -19,12 +17,11 @@ TYPE = "evaluation"
 DECLARED = "artifacts"
 
 
-def declare(run: wandb.Run, model: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+def declare(run: "wandb.Run", model: Mapping[str, Any], results: Mapping[str, Any]) -> None:
     """Declare the input of a live W&B run (the models of model.json) and its output (an artifact of type `evaluation` with results.json).
 
     The same results make no new version. A model from a folder of manifests is no artifact of W&B, so only the run's config names it; an
-    offline run names all of its models only there. Raises StepFailed for a model that W&B no longer has, Unreachable when W&B gives no
-    answer.
+    offline run names all of its models only there. Raises StepFailed for a model that W&B no longer has, Unreachable without an answer.
     """
     import wandb
 
@@ -37,7 +34,7 @@ def declare(run: wandb.Run, model: Mapping[str, Any], results: Mapping[str, Any]
             with wandb_artifacts.asking(server):
                 run.use_artifact(whole)
         except wandb_artifacts.NotThere as error:
-            raise StepFailed(f"{whole} was evaluated, but is gone from W&B {server}: its lineage cannot be recorded") from error
+            raise StepFailed(f"{whole} was evaluated, but W&B {server} no longer has it: its lineage cannot be recorded") from error
     made = wandb.Artifact(name_of(results), type=TYPE, metadata={"artifacts": named, "scores": scores(results)})
     with made.new_file("results.json", mode="w") as handle:
         handle.write(json.dumps(files.seal_json(dict(results)), indent=2, ensure_ascii=False) + "\n")

@@ -51,13 +51,12 @@ def _show_models(config: dict[str, Any]) -> None:
     """Print each model that is named by artifact, and where `make eval` will look it up."""
     if not (found := model_references.references(config)):
         return
-    where = model_references.place(config)
+    root = model_references.manifest_root(config)
     wandb = (config.get("run") or {}).get("wandb") or {}
     rows: list[list[str | Cell]] = []
     for key, one in found.items():
         entity, project = one.entity or wandb.get("entity") or "…", one.project or wandb.get("project") or "…"
-        named = f"W&B {entity}/{project}" if where.backend == "wandb" else str(where.root)
-        rows.append([f"run.{key}", one.text, f"{one.name}:{one.version}", named])
+        rows.append([f"run.{key}", one.text, f"{one.name}:{one.version}", root or f"W&B {entity}/{project}"])
     print()
     console.print_table("Models", ["key", "named", "artifact", "looked up in"], rows)
 

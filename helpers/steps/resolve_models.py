@@ -9,7 +9,7 @@ from helpers.common.console import Cell
 from helpers.common.errors import BadInput
 from helpers.common.files import shown
 from helpers.config import model_references
-from helpers.config.model_references import ModelStore, Place
+from helpers.config.model_references import ModelStore
 from helpers.credentials import gathering
 from helpers.executors import registry as executors
 from helpers.steps import lineage, request
@@ -30,8 +30,7 @@ def resolve(config_path: str, out: str, environ: MutableMapping[str, str]) -> No
         return
     models: dict[str, dict[str, Any]] = {}
     if model_references.references(config):
-        place = model_references.place(config)
-        models = model_references.recorded(config, registry(config, place, request.env_folder(config_path), environ), place)
+        models = model_references.recorded(config, registry(config, request.env_folder(config_path), environ))
     data = {"made_by": MADE_BY, "made_from": {"config.yaml": seal}, "models": models}
     lineage.refuse_other(out, files.seal_json(data)["seal"], "the name now means another artifact (an alias such as latest moves)")
     files.write_json(out, data, "model")
@@ -40,10 +39,10 @@ def resolve(config_path: str, out: str, environ: MutableMapping[str, str]) -> No
         console.info(f"run.{key} = {model['reference']}: {model['name']} {model['version']}{where}")
 
 
-def registry(config: Mapping[str, Any], place: Place, env_folder: Path, environ: MutableMapping[str, str]) -> ModelStore:
+def registry(config: Mapping[str, Any], env_folder: Path, environ: MutableMapping[str, str]) -> ModelStore:
     """The place where this config's artifacts are looked up. Raises BadInput for missing credentials, and Unreachable."""
-    executor = executors.get(config["execution"]["type"])
-    if place.backend == "wandb":
+    executor, root = executors.get(config["execution"]["type"]), model_references.manifest_root(config)
+    if root is None:
         from helpers.models import wandb_artifacts
 
         found = gathering.gather(config, env_folder, environ, reads_local_files=executor.reads_local_files)
@@ -52,16 +51,14 @@ def registry(config: Mapping[str, Any], place: Place, env_folder: Path, environ:
         return wandb_artifacts.WandbStore()
     from helpers.models import manifests
 
-    assert place.root
-    return manifests.Manifests(place.root, executor.cluster(config))
+    return manifests.Manifests(root, executor.cluster(config))
 
 
 def listing(config: Mapping[str, Any], match: str, env_folder: Path, environ: MutableMapping[str, str]) -> None:
     """Print the models that `run.model` can name in this config. Raises BadInput when none matches, and as `registry` does."""
     # As if the config named a model, so that the place of models is known.
     asked = {**config, "run": {**(config.get("run") or {}), "model": "any"}, "deployment": {"checkpoint_path": "${art:model,path}"}}
-    place = model_references.place(asked)
-    where = registry(asked, place, env_folder, environ)
+    where = registry(asked, env_folder, environ)
     found = where.listing(match)
     if not found:
         raise BadInput(f"{where.where} has no model" + (f" with {match!r} in its name" if match else "") + "; training writes models there")

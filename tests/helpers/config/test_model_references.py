@@ -11,7 +11,7 @@ import pytest
 from compiled import PROFILE, SLURM, at, compile_text
 from helpers.common.errors import BadInput
 from helpers.config import model_references
-from helpers.config.model_references import Artifact, ListedArtifact, Place, Reference
+from helpers.config.model_references import Artifact, ListedArtifact, Reference
 
 FILE = '\n[artifacts]\nbackend = "file"\nroot = "/lustre/artifacts"\n'
 OPEN = SLURM.replace("checkpoint_path: /c", 'checkpoint_path: "${art:model,path}"') + "run: {model: rl:latest}\n"
@@ -60,26 +60,26 @@ def test_what_is_no_reference_is_refused_by_its_key(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "place"),
+    ("settings", "root"),
     [
-        ({}, Place("wandb")),
-        ({"backend": "wandb", "root": "/r"}, Place("wandb")),
-        ({"backend": "file", "root": "/r", "wandb": True}, Place("file", "/r")),
-        ({"root": "/r"}, Place("file", "/r")),
-        ({"manifest": {"root": "/r"}}, Place("file", "/r")),
-        ({"manifest": {"root": "/r"}, "wandb": True}, Place("wandb")),
-        ({"manifest": {"root": "/r", "wandb": True}}, Place("wandb")),
-        ({"manifest": {"root": "/r"}, "wandb": False}, Place("file", "/r")),
+        ({}, None),
+        ({"backend": "wandb", "root": "/r"}, None),
+        ({"backend": "file", "root": "/r", "wandb": True}, "/r"),
+        ({"root": "/r"}, "/r"),
+        ({"manifest": {"root": "/r"}}, "/r"),
+        ({"manifest": {"root": "/r"}, "wandb": True}, None),
+        ({"manifest": {"root": "/r", "wandb": True}}, None),
+        ({"manifest": {"root": "/r"}, "wandb": False}, "/r"),
     ],
 )
-def test_models_are_looked_up_in_one_place_and_w_and_b_wins_where_both_are_there(settings: Mapping[str, Any], place: Place) -> None:
-    assert model_references.place({"run": {"artifacts": settings}}) == place
+def test_models_are_looked_up_in_one_place_and_w_and_b_wins_where_both_are_there(settings: Mapping[str, Any], root: str | None) -> None:
+    assert model_references.manifest_root({"run": {"artifacts": settings}}) == root
 
 
 @pytest.mark.parametrize("settings", [{"backend": "file"}, {"wandb": False}, {"backend": "file", "manifest": {}}])
 def test_a_file_backend_without_a_root_is_refused_with_the_fix(settings: Mapping[str, Any]) -> None:
     with pytest.raises(BadInput, match=r"no root; write `root = .*env\.toml"):
-        model_references.place({"run": {"artifacts": settings}})
+        model_references.manifest_root({"run": {"artifacts": settings}})
 
 
 @pytest.mark.slow
@@ -100,7 +100,7 @@ def test_a_config_that_gives_its_checkpoint_names_no_artifact_though_run_model_i
     assert model_references.asks_wandb(compiled.config) == {}
     assert "names" not in (at(compiled.config, "run").get("artifacts") or {})
     registry = Shelf()
-    assert model_references.recorded(compiled.config, registry, Place("wandb")) == {}
+    assert model_references.recorded(compiled.config, registry) == {}
     assert registry.asked == []
 
 
@@ -134,7 +134,7 @@ def test_what_is_recorded_is_the_concrete_version_and_the_metadata_that_the_conf
     text = OPEN.replace("served_model_name: m", 'served_model_name: "${art:model,metadata.arch}-${art:model,version}"')
     config = compile_text(tmp_path, text, PROFILE, "C").config
     registry = Shelf(absolute_path="/lustre/rl/3", arch="nano", key="secret")
-    models = model_references.recorded(config, registry, Place("wandb"))
+    models = model_references.recorded(config, registry)
     assert registry.asked == ["run.model ModelArtifact-rl:latest True"]
     assert models["model"]["version"] == "v3"
     assert models["model"]["metadata"] == {"arch": "nano"}
@@ -157,13 +157,13 @@ def test_an_artifact_that_does_not_say_where_it_is_is_refused_with_what_it_says(
 ) -> None:
     config = compile_text(tmp_path, OPEN, PROFILE, "C").config
     with pytest.raises(BadInput, match=message):
-        model_references.recorded(config, Shelf(**metadata), Place("wandb"))
+        model_references.recorded(config, Shelf(**metadata))
 
 
 def test_metadata_that_is_not_there_is_said_with_what_is(tmp_path: Path) -> None:
     config = compile_text(tmp_path, OPEN.replace("model,path", "model,metadata.pth"), PROFILE, "C").config
     with pytest.raises(BadInput, match=r"has no pth \(did you mean path\?\); it has arch, path"):
-        model_references.recorded(config, Shelf(path="/p", arch="a", nested={}), Place("wandb"))
+        model_references.recorded(config, Shelf(path="/p", arch="a", nested={}))
 
 
 @pytest.mark.parametrize("value", ["$(touch x)", "a;b", "a b", "`id`", "a'b", "--x\n"])
@@ -171,10 +171,10 @@ def test_what_a_shell_could_expand_is_not_taken_from_an_artifact(tmp_path: Path,
     text = OPEN.replace("served_model_name: m", 'served_model_name: "${art:model,metadata.arch}"')
     config = compile_text(tmp_path, text, PROFILE, "C").config
     with pytest.raises(BadInput, match=r"the metadata arch of .* which a shell could expand"):
-        model_references.recorded(config, Shelf(path="/p", arch=value), Place("wandb"))
+        model_references.recorded(config, Shelf(path="/p", arch=value))
     if value != "a b":
         with pytest.raises(BadInput, match=r"the path of .* which a shell could expand"):
-            model_references.recorded(config, Shelf(path=f"/p/{value}", arch="a"), Place("wandb"))
+            model_references.recorded(config, Shelf(path=f"/p/{value}", arch="a"))
 
 
 def test_a_path_may_be_written_as_a_file_uri() -> None:

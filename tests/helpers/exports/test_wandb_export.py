@@ -252,7 +252,7 @@ def test_a_failed_lineage_is_reported_and_the_next_export_records_it(desk: Desk,
     desk.double.artifacts.clear()
     (one,) = desk.export()["runs"]
     assert one["state"] == "verified"
-    assert "is gone from W&B" in one["reason"]
+    assert "no longer has it" in one["reason"]
     assert "[notice] W&B: t: the scores are there, but something else failed: " in capsys.readouterr().err
     desk.double.artifacts = models
     (one,) = desk.export(auto=True)["runs"]
