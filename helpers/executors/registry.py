@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from helpers.executors.base import Executor
 
 # Each folder has description.py with DESCRIPTION, which imports nothing heavy, and executor.py with its class EXECUTOR.
-FOLDERS = {"process": "helpers.executors.process", "docker": "helpers.executors.docker", "slurm": "helpers.executors.slurm"}
+FOLDERS = {
+    "process": "helpers.executors.process",
+    "docker": "helpers.executors.docker",
+    "slurm": "helpers.executors.slurm",
+}
 # The launcher knows these, and profiles written for other programs may name them; they are not supported.
 REFUSED = {"lepton": "evaluations cannot be submitted to Lepton; use one of these"}
 
