@@ -175,7 +175,7 @@ def test_in_a_terminal_bars_move_and_the_last_picture_stays(make: Make, project:
 
 def test_logs_in_a_terminal_stream_behind_the_task_s_name(begin: Start, project: Path) -> None:  # noqa: F811  the fixture
     process = begin("eval", configure(project, served_by()), "QUICK=1", "TASKS=opposites", "VERBOSE=1")
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=180)
     assert process.returncode == 0
     assert re.search(r"^opposites \| .*Evaluation complete", told, re.MULTILINE)
     assert not [line for line in told.splitlines() if "core_evals.starter.run" in line and not line.startswith("opposites | ")]
