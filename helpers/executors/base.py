@@ -142,7 +142,7 @@ class Executor(ABC):
     def follow(self, submission: Document, with_logs: bool, record: Callable[[Answer], None]) -> Answer:
         """Show progress, and logs, until every job has ended or is lost (states.is_lost); resumes first what was interrupted before.
 
-        Returns the last answer. Each answer that differs from the one before is given to `record`, which writes status.json. Lets
+        Returns the last answer. Answers on the way may be given to `record`, which writes status.json. Lets
         KeyboardInterrupt, Interrupted and BrokenPipeError pass, after it has stopped jobs that do not outlive us. Raises Unreachable.
         """
 

@@ -77,7 +77,7 @@ class LocalExecutor(Executor):
         """Show progress, and the client logs, until every job has ended or is lost."""
         try:
             self.begin(submission)
-            answer = self._watch(submission, with_logs, record)
+            answer = self._watch(submission, with_logs)
             self.finish(submission)
         except BaseException as error:
             # A terminal that is closed (EIO), or a bug, stops the jobs too: none may run on unseen.
@@ -91,19 +91,15 @@ class LocalExecutor(Executor):
             self.stop(submission)
         return answer
 
-    def _watch(self, submission: Document, with_logs: bool, record: Callable[[Answer], None]) -> Answer:
+    def _watch(self, submission: Document, with_logs: bool) -> Answer:
         view: Display = Fancy() if console.is_fancy(sys.stderr) and not with_logs else Plain()
         tails = [Tail(job) for job in submission["jobs"]] if with_logs else []
-        before: list[str] = []
         with view:
             while True:
                 rows = self.rows(submission)
                 for tail in tails:
                     tail.show()
                 view.update(rows)
-                if (now := [row["state"] for row in rows]) != before:
-                    record(Answer(rows))
-                    before = now
                 if states.is_over(rows) or states.is_lost(rows):
                     break
                 time.sleep(ASK_SECONDS)
