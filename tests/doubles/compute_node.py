@@ -77,7 +77,7 @@ class ComputeNode:
         """enroot says so and fails; at each call, or at one."""
         (self.state / ("fail" if call is None else f"fail.{call}")).write_text(text)
 
-    def mended(self) -> None:
+    def repaired(self) -> None:
         for path in [*self.state.glob("fail*"), *self.state.glob("say*")]:
             path.unlink()
 

@@ -62,8 +62,8 @@ class SlurmDouble:
         with self.held() as data:
             data["arch"] = machine
 
-    def mended(self) -> None:
-        """No command fails any more; calls are counted anew."""
+    def repaired(self) -> None:
+        """No command fails any more; calls are counted again."""
         with self.held() as data:
             data["faults"], data["calls"] = {}, []
 

@@ -1,4 +1,4 @@
-"""helpers/images/failures.py: why an import failed, out of the tools' own words, with the mend."""
+"""helpers/images/failures.py: why an import failed, out of the tools' own words, with the fix."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def test_a_failure_leaves_nothing_that_counts_and_the_same_command_goes_on(
     assert "503" in log.read_text()
     assert "> [ERROR] URL" in capfd.readouterr().err
     assert left_over(job_dir) == [log.parent.name]
-    node.mended()
+    node.repaired()
     assert bring(job_dir)[0]["state"] == "imported"
 
 

@@ -36,7 +36,7 @@ def test_a_job_that_slurm_refuses_is_told_in_slurm_s_words_and_leaves_no_lock(jo
     ):
         bring(job_dir)
     assert left_over(job_dir) == []
-    slurm.mended()
+    slurm.repaired()
     assert bring(job_dir)[0]["state"] == "imported"
 
 

@@ -57,11 +57,11 @@ def test_killed_as_slurm_has_taken_it_the_resumed_job_is_found_and_written_down(
     submit(rundir)
     for number, name in ((101, "a.0"), (102, "b.1"), (103, "c.2")):
         slurm.job(number, "FAILED", f"acc-run.{name}", (rundir / name).resolve())
-    slurm.mended()
+    slurm.repaired()
     slurm.fault("sbatch", "", calls="2", when="killed")
     with pytest.raises(ConnectionLost):
         resume(rundir)
-    slurm.mended()
+    slurm.repaired()
     assert resume(rundir) == [("found", "0", "104"), ("found", "1", "105"), ("queued", "2", "106")]
     assert (rundir / "b.1/.submitted").read_text() == "102\n105\n"
     assert len(slurm.jobs()) == 6

@@ -1,4 +1,4 @@
-"""helpers/executors/slurm/failures.py: why a task failed, out of the ends of its logs, with the mend."""
+"""helpers/executors/slurm/failures.py: why a task failed, out of the ends of its logs, with the fix."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_killed_as_slurm_has_taken_a_job_the_same_script_finds_it(slurm: SlurmDo
     with pytest.raises(ConnectionLost):
         submit(rundir)
     assert len(slurm.jobs()) == int(call)
-    slurm.mended()
+    slurm.repaired()
     assert len(submit(rundir)) == 3
     queued_once(slurm, rundir)
 
@@ -74,7 +74,7 @@ def test_a_task_that_is_refused_takes_back_those_before_it_and_the_next_time_all
     assert [kind for kind, _, _ in answer] == ["queued", "refused", "taken-back"]
     assert answer[-1][2] == "101"
     assert [(job["id"], job["state"]) for job in slurm.jobs()] == [(101, "CANCELLED")]
-    slurm.mended()
+    slurm.repaired()
     assert submit(rundir) == [("queued", "0", "102"), ("queued", "1", "103"), ("queued", "2", "104")]
     assert (rundir / "a.0/.submitted").read_text() == "101\nvoid 101\n102\n"
 
@@ -82,7 +82,7 @@ def test_a_task_that_is_refused_takes_back_those_before_it_and_the_next_time_all
 def test_with_keep_partial_the_others_stay_and_the_next_time_the_one_is_queued(slurm: SlurmDouble, rundir: Path) -> None:
     slurm.fault("sbatch", "sbatch: error: QOSMaxSubmitJobPerUserLimit", calls="2")
     assert [kind for kind, _, _ in submit(rundir, 1)] == ["queued", "refused", "queued"]
-    slurm.mended()
+    slurm.repaired()
     assert submit(rundir, 1) == [("found", "0", "101"), ("queued", "1", "103"), ("found", "2", "102")]
     queued_once(slurm, rundir)
 
