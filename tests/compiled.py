@@ -14,6 +14,7 @@ from checkout import ROOT
 from helpers.config import compiling, profiles
 from helpers.config.compiling import Arguments, Compiled
 from helpers.executors import registry
+from helpers.launcher import api
 
 # A complete Slurm config, to which tests append.
 SLURM = """
@@ -90,9 +91,11 @@ def launcher_dry_run(config: dict[str, Any]) -> str:
 
     Its catalogue is read only once, since it would take 0.7 s for each task.
     """
-    from helpers.launcher import api
+    with api.quietly():
+        return _dry_run(config)
 
-    api.quiet_environment()
+
+def _dry_run(config: dict[str, Any]) -> str:
     from nemo_evaluator_launcher.api import functional
     from nemo_evaluator_launcher.executors.lepton import executor as lepton
     from nemo_evaluator_launcher.executors.local import executor as local

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,13 +35,26 @@ __all__ = [  # hooks and fixtures: pytest finds them here by their names
 ]
 
 
-@pytest.fixture(autouse=True)
+@contextlib.contextmanager
 def _environment_as_it_was() -> Iterator[None]:
-    """What a test, or the code it calls in this process, sets in the environment does not reach the next test."""
     before = dict(os.environ)
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _environment_after_a_module() -> Iterator[None]:
+    """What the fixtures of a module set in the environment does not reach the next module."""
+    with _environment_as_it_was():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _environment_after_a_test() -> Iterator[None]:
+    """What a test, or the code it calls in this process, sets in the environment does not reach the next test."""
+    with _environment_as_it_was():
+        yield
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.common.errors import BadInput, nearest, one_line
+from helpers.common.errors import BadInput, StepFailed, nearest, one_line
 from helpers.common.files import ROOT, read_text, shown
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ MOST_NODES = 30_000
 
 @cache
 def launcher_configs() -> Path:
-    """The folder of the launcher's own config groups, found without importing the launcher (0.9 s)."""
+    """The folder of the launcher's own config groups, found without its import (0.9 s). Raises StepFailed when there is none."""
     spec = importlib.util.find_spec("nemo_evaluator_launcher")
-    assert spec is not None
-    assert spec.origin is not None
+    if spec is None or spec.origin is None:
+        raise StepFailed("nemo-evaluator-launcher is not installed; run: make setup")
     return Path(spec.origin).parent / "configs"
 
 

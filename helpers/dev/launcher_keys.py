@@ -8,16 +8,15 @@ for an entry of a list.
 import re
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from helpers.common import yaml_files
-from helpers.common.errors import StepFailed
 from helpers.common.files import SCHEMAS
+from helpers.config import config_files
 from helpers.launcher import api
 
 OUTPUT = SCHEMAS / "launcher_keys.json"
-LAUNCHER, EVALUATOR = "nemo_evaluator_launcher", "nemo_evaluator"
+PACKAGES = ("nemo-evaluator-launcher", "nemo-evaluator")
 SECTIONS = ("execution", "deployment", "target", "evaluation", "export", "env_vars", "auxiliary_deployments")
 # Keys that the launcher reads only to reject them, or by mistake: its own models reject them.
 REFUSED = (
@@ -70,10 +69,12 @@ def extract() -> dict[str, Any]:
     Imports the launcher (1.6 s). Raises StepFailed when it is not installed.
     """
     found: dict[str, set[str]] = {}
-    for key, place in [*_default_keys(), *_model_keys(), *((key, "code") for key in read_by_code())]:
+    with api.quietly():
+        pairs = [*_default_keys(), *_model_keys(), *((key, "code") for key in read_by_code())]
+    for key, place in pairs:
         if not f"{key}.".startswith(tuple(f"{refused}." for refused in REFUSED)):
             found.setdefault(key, set()).add(place)
-    versions = {name: metadata.version(name) for name in (LAUNCHER.replace("_", "-"), EVALUATOR.replace("_", "-"))}
+    versions = {name: metadata.version(name) for name in PACKAGES}
     return {"versions": versions, "refused": list(REFUSED), "keys": {key: sorted(found[key]) for key in sorted(found)}}
 
 
@@ -82,19 +83,9 @@ def read_by_code() -> list[str]:
     return [f"{above}.{name}".removeprefix(".") for above, names in READ_BY_CODE.items() for name in names.split()]
 
 
-def launcher_folder() -> Path:
-    """The folder of the installed launcher's package. Raises StepFailed when there is none."""
-    api.quiet_environment()
-    try:
-        import nemo_evaluator_launcher
-    except ImportError as error:
-        raise StepFailed("nemo-evaluator-launcher is not installed; run: make setup") from error
-    return Path(nemo_evaluator_launcher.__path__[0])
-
-
 def _default_keys() -> Iterator[tuple[str, str]]:
     """The keys of the default group files, and those that their values interpolate, each with its file."""
-    folder = launcher_folder() / "configs"
+    folder = config_files.launcher_configs()
     interpolated = re.compile(rf"\b(?:{'|'.join(SECTIONS)})(?:\.\w+)+")
     for path in sorted(folder.rglob("*.yaml")):
         group = path.relative_to(folder).parts[0]

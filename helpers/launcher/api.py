@@ -22,13 +22,19 @@ _quieted: set[str] = set()
 _persons: list[tuple[TextIO, TextIO]] = []  # stdout and stderr as they were
 
 
-def quiet_environment() -> None:
-    """Set what the launcher reads when it is imported: no telemetry unless the user set it, and warnings only."""
-    os.environ.setdefault(TELEMETRY, "0")
-    for name in _LOG_LEVELS:
-        if name not in os.environ:
-            os.environ[name] = "WARNING"
-            _quieted.add(name)
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Have set what the launcher reads when it is imported: no telemetry unless the user set it, and warnings only. Undone at the end."""
+    ours = {TELEMETRY: "0", **dict.fromkeys(_LOG_LEVELS, "WARNING")}
+    added = {name: value for name, value in ours.items() if name not in os.environ}
+    os.environ.update(added)
+    _quieted.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+        _quieted.difference_update(added)
 
 
 def environment() -> dict[str, str]:
@@ -39,11 +45,15 @@ def environment() -> dict[str, str]:
 @contextlib.contextmanager
 def talking_to(log: Path | None) -> Iterator[None]:
     """Send what the launcher prints to the end of `log`, or nowhere, so that it does not appear between our own lines."""
-    quiet_environment()
     target = log or Path(os.devnull)
     _persons.append((sys.stdout, sys.stderr))
     try:
-        with target.open("a", encoding="utf-8") as handle, contextlib.redirect_stdout(handle), contextlib.redirect_stderr(handle):
+        with (
+            quietly(),
+            target.open("a", encoding="utf-8") as handle,
+            contextlib.redirect_stdout(handle),
+            contextlib.redirect_stderr(handle),
+        ):
             yield
     finally:
         _persons.pop()

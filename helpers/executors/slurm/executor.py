@@ -80,7 +80,6 @@ class Slurm(Executor):
 
     def job_scripts(self, data: Document) -> Iterator[tuple[str, str]]:
         """The sbatch script of each task, as it would be submitted. Raises StepFailed with the launcher's own words."""
-        api.quiet_environment()
         before = dict(os.environ)
         # The launcher looks up host: variables, which a dry run need not have.
         os.environ.update(dict.fromkeys(re.findall(r"\bhost:([A-Za-z_]\w*)", yaml_files.dump(data)), "from-the-environment"))

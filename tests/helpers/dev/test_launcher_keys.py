@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from checkout import ROOT
-from helpers.config import schema_keys
+from helpers.config import config_files, schema_keys
 from helpers.dev import launcher_keys
 
 COMMITTED = json.loads(launcher_keys.OUTPUT.read_text())
@@ -93,8 +93,8 @@ def test_each_kind_of_place_is_named_without_absolute_paths():
 # Of the launcher's code, the parts that read a config of an evaluation.
 CODE = {
     path: path.read_text()
-    for path in sorted(launcher_keys.launcher_folder().rglob("*.py"))
-    if not path.relative_to(launcher_keys.launcher_folder()).as_posix().startswith(("watcher", "cli", "common/container_metadata"))
+    for path in sorted(config_files.launcher_configs().parent.rglob("*.py"))
+    if not path.relative_to(config_files.launcher_configs().parent).as_posix().startswith(("watcher", "cli", "common/container_metadata"))
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -26,16 +25,6 @@ from helpers.executors import job_folder
 from helpers.executors.process import jobs
 from helpers.executors.process import launcher_executor as process_executor
 from helpers.launcher import api
-
-
-@pytest.fixture(autouse=True)
-def _environment_as_before() -> Iterator[None]:
-    """The door to the launcher sets variables for the process; no later test is to see them. Undone after monkeypatch."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-    api._quieted.clear()
 
 
 def test_the_versions_are_those_that_were_read() -> None:
@@ -153,19 +142,19 @@ def test_telemetry_is_off_unless_the_user_set_it_and_jobs_keep_the_user_s_log_le
 
     assert api.TELEMETRY == TELEMETRY_LEVEL_ENV_VAR
     assert TelemetryLevel.OFF.value == 0
-    monkeypatch.setattr(api, "_quieted", set())
-    for name in (api.TELEMETRY, *api._LOG_LEVELS):
+    names = (api.TELEMETRY, *api._LOG_LEVELS)
+    for name in names:
         monkeypatch.delenv(name, raising=False)
-    api.quiet_environment()
-    assert os.environ[api.TELEMETRY] == "0"
-    assert os.environ["LOG_LEVEL"] == "WARNING"
-    assert not {"LOG_LEVEL", "NEMO_EVALUATOR_LOG_LEVEL"} & set(api.environment())
-    monkeypatch.setattr(api, "_quieted", set())
+    with api.quietly():
+        assert os.environ[api.TELEMETRY] == "0"
+        assert os.environ["LOG_LEVEL"] == "WARNING"
+        assert not {"LOG_LEVEL", "NEMO_EVALUATOR_LOG_LEVEL"} & set(api.environment())
+    assert not set(names) & set(os.environ), "nothing is left for the code that runs later"
     monkeypatch.setenv(api.TELEMETRY, "2")
     monkeypatch.setenv("LOG_LEVEL", "DEBUG")
-    api.quiet_environment()
-    assert api.environment()[api.TELEMETRY] == "2"
-    assert api.environment()["LOG_LEVEL"] == "DEBUG"
+    with api.quietly():
+        assert api.environment()[api.TELEMETRY] == "2"
+        assert api.environment()["LOG_LEVEL"] == "DEBUG"
 
 
 @pytest.mark.parametrize("error", [ValueError("bad\nvalue"), OSError(28, "No space left on device"), RuntimeError("x")])

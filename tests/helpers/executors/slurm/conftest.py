@@ -25,8 +25,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_env: dict[str
     monkeypatch.setattr(execdb.ExecutionDB, "_instance", None)
     monkeypatch.setattr(execdb.ExecutionDB, "_jobs", {})
     monkeypatch.setattr(execdb.ExecutionDB, "_invocations", {})
-    yield double
-    api._quieted.clear()
+    with api.quietly():
+        yield double
 
 
 @pytest.fixture
