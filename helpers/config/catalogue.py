@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, replace
@@ -18,6 +19,11 @@ from helpers.config.config_files import launcher_configs
 STARTER = ROOT / "helpers" / "harness"
 # The launcher's catalogue as it was last read, in 2 ms instead of 90. It lies with the packages, so it goes when they are replaced.
 CACHE = Path(sys.prefix) / "cache" / "tasks.json"
+# The data sets whose owners let in only people who asked for access, each with the word in the names of the tasks that load it.
+GATED = {"gpqa": "Idavidrein/gpqa", "hle": "cais/hle", "wildguard": "allenai/wildguardmix"}
+PUBLIC, UNKNOWN, NONE = "public", "unknown", "none"
+# Every task of this harness loads its data set from the hub (facts of lm-eval: `dataset_path` of each task).
+FROM_THE_HUB = ("lm-evaluation-harness",)
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,9 @@ class Task:
     container: str | None
     installed: bool
     description: str
+    logprobs: bool = False  # it scores log-likelihoods: the harness splits the text with the model's own tokenizer
+    tokenizer: str = ""  # the key below params.extra that names a tokenizer, which the harness cannot do without
+    hub: str = UNKNOWN  # its data set on the Hugging Face hub: PUBLIC, or the name of a gated one; UNKNOWN: nobody has looked
 
     @property
     def full_name(self) -> str:
@@ -45,8 +54,8 @@ def load() -> dict[tuple[str, str], Task]:
     """
     tasks = {(task.harness, task.name): task for task in _catalogue()}
     for task in _installed():
-        known = tasks.get((task.harness, task.name))
-        tasks[task.harness, task.name] = replace(task, container=known.container if known else None)
+        known = tasks.get((task.harness, task.name), task)
+        tasks[task.harness, task.name] = replace(task, container=known.container, hub=known.hub)
     return tasks
 
 
@@ -56,24 +65,38 @@ def find(query: str, others: Iterable[str] = ()) -> Task:
     Raises BadInput with the candidates if several harnesses have it, and with the nearest name if none has: the catalogue's, else the
     nearest of `others`.
     """
-    tasks = load()
-    harness, dot, name = query.rpartition(".")
-    if dot and (harness, name) in tasks:
-        return tasks[harness, name]
-    found = [task for task in tasks.values() if task.name == query]
+    tasks, found = load(), candidates(query)
     if len(found) == 1:
         return found[0]
     if found:
-        raise BadInput(f"{len(found)} harnesses have a task {query}; name one: {', '.join(task.full_name for task in found)}")
+        raise ambiguous([query])
     names = [word for task in tasks.values() for word in (task.name, task.full_name)]
     near = nearest(query, names) or nearest(query, others)
-    raise BadInput(f"there is no task {query!r}{near}; `make tasks MATCH=…` searches all {len(tasks)} tasks")
+    newer = "" if near else "; if a newer container has it, name that container in the config (`container:` below the task's name)"
+    raise BadInput(f"there is no task {query!r}{near}; `make tasks MATCH=…` searches all {len(tasks)} tasks{newer}")
+
+
+def candidates(query: str) -> list[Task]:
+    """The tasks that `query` (`task` or `harness.task`) may name."""
+    harness, dot, name = query.rpartition(".")
+    if dot and (harness, name) in load():
+        return [load()[harness, name]]
+    return [task for task in load().values() if task.name == query]
+
+
+def ambiguous(queries: Iterable[str]) -> BadInput:
+    """The error for names that several harnesses have, with the candidates of each."""
+    found = {query: [task.full_name for task in candidates(query)] for query in queries}
+    if len(found) == 1:
+        ((query, names),) = found.items()
+        return BadInput(f"{len(names)} harnesses have a task {query}; name one: {', '.join(names)}")
+    listed = "; ".join(f"{query} ({' or '.join(names)})" for query, names in found.items())
+    return BadInput(f"several harnesses have these tasks; name one of each: {listed}")
 
 
 def is_known(query: str) -> bool:
     """Whether `query` names at least one task."""
-    harness, dot, name = query.rpartition(".")
-    return any((dot and key == (harness, name)) or key[1] == query for key in load())
+    return bool(candidates(query))
 
 
 def _catalogue() -> Iterable[Task]:
@@ -87,8 +110,9 @@ def _catalogue() -> Iterable[Task]:
     containers = {harness["name"]: harness.get("container") for harness in data["harnesses"]}
     tasks = []
     for task in data["tasks"]:
-        config, harness = task["defaults"].get("config", {}), task["harness"]
-        tasks.append(_task(harness, task["name"], config, task.get("description"), containers.get(harness), installed=False))
+        harness, name = task["harness"], task["name"]
+        found = _task(harness, name, task["defaults"], task.get("description"))
+        tasks.append(replace(found, container=containers.get(harness), hub=_hub(harness, name)))
     with contextlib.suppress(StepFailed):  # the installation is read-only
         write_text(CACHE, json.dumps({"made_from": made_from, "tasks": [astuple(task) for task in tasks]}))
     return tasks
@@ -99,14 +123,39 @@ def _installed() -> Iterable[Task]:
     for folder in dict.fromkeys([str(STARTER), *sys.path]):
         for path in sorted(Path(folder or ".").glob("core_evals/*/framework.yml")):
             framework = yaml_files.load(path.read_bytes())
-            defaults = framework.get("defaults", {}).get("config", {})
+            common = framework.get("defaults", {})
             for evaluation in framework["evaluations"]:
-                config = {**defaults, **evaluation["defaults"].get("config", {})}
-                yield _task(framework["framework"]["name"], config["type"], config, evaluation.get("description"), None, installed=True)
+                own = evaluation["defaults"]
+                defaults = {**common, **own, "config": {**common.get("config", {}), **own.get("config", {})}}
+                name, description = defaults["config"]["type"], evaluation.get("description")
+                yield replace(_task(framework["framework"]["name"], name, defaults, description), installed=True, hub=NONE)
 
 
-def _task(harness: str, name: str, config: dict[str, Any], description: Any, container: str | None, *, installed: bool) -> Task:
-    """A task with its description on one line; some in the catalogue are lists of lines."""
+def _task(harness: str, name: str, defaults: dict[str, Any], description: Any) -> Task:
+    """A task by its defaults, with its description on one line; some in the catalogue are lists of lines."""
+    config = defaults.get("config", {})
     text = " ".join(description) if isinstance(description, list) else str(description or "")
     kinds = tuple(config.get("supported_endpoint_types", ["chat"]))
-    return Task(harness, name, kinds, container, installed, " ".join(text.split()))
+    logprobs = "logprobs" in (config.get("required_capabilities") or [])
+    key = _tokenizer_key(config, defaults.get("command", ""), logprobs)
+    return Task(harness, name, kinds, None, installed=False, description=" ".join(text.split()), logprobs=logprobs, tokenizer=key)
+
+
+def _tokenizer_key(config: dict[str, Any], command: str, logprobs: bool) -> str:
+    """The key below params.extra that has to name a tokenizer; empty for a task that needs none, or has one.
+
+    These are the tasks that score log-likelihoods, and those whose command names the tokenizer whether there is one or not: ruler,
+    genai_perf and nemo_skills' ruler (`--tokenizer_path None`).
+    """
+    params = config.get("params") or {}
+    extra = params.get("extra") or {}
+    if logprobs:
+        return "tokenizer"
+    if "tokenizer" in extra and extra["tokenizer"] is None and "extra.tokenizer is not none" not in command:
+        return "tokenizer"
+    return "ruler.tokenizer_path" if str(params.get("task")).startswith("ruler.") else ""
+
+
+def _hub(harness: str, name: str) -> str:
+    gated = next((data_set for word, data_set in GATED.items() if word in re.split(r"[_-]", name.lower())), None)
+    return gated or (PUBLIC if harness in FROM_THE_HUB else UNKNOWN)

@@ -1,17 +1,32 @@
 """Compiling: a YAML file, its defaults, env.toml, a profile and overrides become one config, and the origin of each of its values."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from helpers.common.errors import BadInput
 from helpers.common.files import sha256_file, shown
-from helpers.config import checks, composing, defaults, env_check, interpolating, model_references, profile_effects, tasks, translating
+from helpers.config import (
+    checks,
+    composing,
+    defaults,
+    env_check,
+    fit,
+    interpolating,
+    model_references,
+    profile_effects,
+    tasks,
+    tokenizers,
+    translating,
+)
 from helpers.config.catalogue import Task
 from helpers.config.composing import MISSING, SECTIONS
 from helpers.config.executor_description import Executors
 from helpers.config.profiles import EnvFile, Profile
 from helpers.config.tracing import Origin, Trace, leaves, source_name
+
+NEWER = ("services", "benchmarks", "cluster")  # the sections of a config of nemo-evaluator 0.3 and later
 
 
 @dataclass(frozen=True)
@@ -42,9 +57,12 @@ class Compiled:
     notices: list[str]
 
 
-def compile_config(path: Path, env: EnvFile, profile: Profile | None, arguments: Arguments, executors: Executors) -> Compiled:
+def compile_config(
+    path: Path, env: EnvFile, profile: Profile | None, arguments: Arguments, executors: Executors, variables: Collection[str] = ()
+) -> Compiled:
     """Compile the config file `path`. Precedence: group defaults < profile < config < overrides; in run.env, config < profile.
 
+    `variables`: the names of the variables that are set here.
     Raises BadInput, with the place, for any mistake in the config, env.toml, the profile or the overrides.
     """
     executor = profile_effects.executor_of(env, profile, executors) if profile else None
@@ -68,6 +86,7 @@ def compile_config(path: Path, env: EnvFile, profile: Profile | None, arguments:
     executor = translating.executor(raw, trace.place, executors.describe)
     notices += defaults.apply_profile(raw, given, executor, trace)
     defaults.apply(raw, executor or given.executor, trace)
+    defaults.apply_no_gpus(raw, executor or given.executor, trace)
     config = _ordered(interpolating.resolve(raw, trace.place, profile.name if profile else None))
     notices += translating.prefix(config, trace.place, {})
     checks.refuse_secrets(config, trace)
@@ -87,7 +106,11 @@ def compile_config(path: Path, env: EnvFile, profile: Profile | None, arguments:
     chosen = tasks.choose(entries, arguments.tasks, shown(path), lambda index: trace.place(f"evaluation.tasks.{index}.name"))
     trace.choose_tasks(chosen.indices, [entry["name"] for entry in chosen.entries])
     config["evaluation"]["tasks"] = chosen.entries
+    tokenizers.apply(config, chosen.definitions, trace)
+    notices += defaults.apply_hub(config, executor, chosen.definitions, variables, trace)
     checks.validate(config, trace, path)
+    if executor.gpus_per_node:
+        notices += fit.check_gpus(config, executor.gpus_per_node(config["execution"]), trace.place)
     instead = [] if executor.runs_containers else [one.name for one in executors.descriptions() if one.runs_containers]
     tasks.check(config, chosen.definitions, trace.place, instead)
     keys = {key: trace.history(key, value, source_name(path)) for key, value in leaves(config)}
@@ -96,6 +119,9 @@ def compile_config(path: Path, env: EnvFile, profile: Profile | None, arguments:
 
 
 def _require_sections(raw: dict[str, Any], trace: Trace, path: Path) -> None:
+    if newer := [name for name in NEWER if name in raw and "evaluation" not in raw]:
+        why = f"{' and '.join(newer)}: this is a config of a newer nemo-evaluator, which evalmake does not run"
+        raise BadInput(f"{shown(path)}: {why}; write execution, deployment and evaluation, as in configs/template.yaml")
     for name in ("execution", "deployment", "evaluation"):
         if not isinstance(raw.get(name), dict):
             raise BadInput(f"{shown(path)}: there is no `{name}:` section; configs/local.yaml is an example with all sections")

@@ -1,12 +1,14 @@
 """Values that a config gets where it leaves them open: the profile's, the executor's, and those that follow from other values."""
 
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from helpers.common import walltime
 from helpers.common.errors import BadInput
-from helpers.config import clusters, model_references
+from helpers.config import catalogue, clusters, model_references
+from helpers.config.catalogue import Task
 from helpers.config.composing import MISSING
 from helpers.config.executor_description import Description
 from helpers.config.profile_effects import ProfileEffects
@@ -14,6 +16,8 @@ from helpers.config.tracing import Trace
 
 # The launcher's default for execution.username, which would override the user in ~/.ssh/config.
 USER_HERE = "${oc.env:USER}"
+# What the Hugging Face hub's library reads: a token, and where it keeps what it has downloaded.
+HUB = ("HF_TOKEN", "HF_HOME")
 
 
 def apply_profile(raw: dict[str, Any], given: ProfileEffects, executor: Description | None, trace: Trace) -> list[str]:
@@ -80,6 +84,37 @@ def apply(raw: dict[str, Any], executor: Description | None, trace: Trace) -> No
         name, why = "model", "nothing else"
     deployment["served_model_name"] = re.sub(r"[^A-Za-z0-9._-]+", "-", name)
     trace.add("deployment.served_model_name", deployment["served_model_name"], f"default: from {why}")
+
+
+def apply_no_gpus(config: dict[str, Any], executor: Description | None, trace: Trace) -> None:
+    """A hosted model needs no GPUs of ours: ask for none, unless the config itself does, or something else is deployed beside it."""
+    execution, key = config["execution"], "execution.gres"
+    if executor is None or executor.gpus_per_node is None or config["deployment"].get("type") != "none":
+        return
+    if execution.get("gres") and not trace.is_own(key) and not config.get("auxiliary_deployments"):
+        execution["gres"] = None
+        trace.add(key, None, "default: deployment.type none uses no GPUs")
+
+
+def apply_hub(
+    config: dict[str, Any], executor: Description, definitions: Sequence[Task], variables: Collection[str], trace: Trace
+) -> list[str]:
+    """Hand the Hugging Face hub's variables that are set here to the containers. A notice for a gated data set without a token.
+
+    Processes of this machine have them anyway. What an env_vars section provides wins.
+    """
+    holders = [config, config["deployment"], config["evaluation"], *config["evaluation"]["tasks"]]
+    given = {name for holder in holders for name in holder.get("env_vars") or {}}
+    for name in HUB if executor.runs_containers else ():
+        if name in variables and name not in given:
+            config["env_vars"] = {**(config.get("env_vars") or {}), name: f"host:{name}"}
+            trace.add(f"env_vars.{name}", f"host:{name}", f"default: {name} is set here")
+    gated: dict[str, list[str]] = {}
+    for task in definitions:
+        if task.hub not in (catalogue.PUBLIC, catalogue.UNKNOWN, catalogue.NONE) and HUB[0] not in {*variables, *given}:
+            gated.setdefault(task.hub, []).append(task.name)
+    fix = f"`export {HUB[0]}=…` with the token of an account that was let in"
+    return [f"the data set of {', '.join(names)} is gated: https://huggingface.co/datasets/{data}; {fix}" for data, names in gated.items()]
 
 
 def apply_user(config: dict[str, Any], executor: Description, trace: Trace) -> None:

@@ -1,6 +1,6 @@
 """What a config and a profile depend on in an executor. Each executor describes itself; steps pass the descriptions to the rules here."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ class Description:
     defaults: dict[str, tuple[Any, str]] = field(default_factory=dict)  # values for keys left open (`???`), each with the reason
     runs_containers: bool = True  # otherwise a task's harness must be installed here, and images have no effect
     has_walltime: bool = False  # execution.walltime and max_walltime are Slurm's
+    gpus_per_node: Callable[[Mapping[str, Any]], int] | None = None  # that a job asks for, by the execution section; None: not known
     logs_in_over_ssh: bool = False  # it runs on a cluster; execution.username defaults to the user that ssh would log in as
 
 

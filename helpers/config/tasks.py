@@ -1,12 +1,16 @@
 """The tasks of a run: which tasks of the config and of the catalogue are chosen, and whether the endpoint serves them."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from helpers.common.errors import BadInput, located
 from helpers.config import catalogue
 from helpers.config.catalogue import Task
+
+# The launcher asks for consent to run a task that it does not know.
+TRUST = "NEMO_EVALUATOR_TRUST_UNLISTED_TASKS"
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,13 @@ def choose(entries: list[dict[str, Any]], queries: list[str], where: str, place:
     if not queries:
         if not entries:
             raise BadInput(f'{where}: evaluation.tasks is empty; name tasks there, or give TASKS="…" (`make tasks` lists them)')
-        return Chosen(entries, [*range(len(entries))], [_defined(entry, place(i)) for i, entry in enumerate(entries)], [])
+        return Chosen(entries, [*range(len(entries))], _defined(entries, range(len(entries)), place), [])
     wanted: set[int] = set()
     added: dict[str, str] = {}
     notices = []
+    if unclear := [query for query in queries if not _matches(entries, query) and len(catalogue.candidates(query)) > 1]:
+        with located("TASKS"):
+            raise catalogue.ambiguous(unclear)
     for query in queries:
         if matches := _matches(entries, query):
             wanted |= matches
@@ -43,7 +50,7 @@ def choose(entries: list[dict[str, Any]], queries: list[str], where: str, place:
             notices.append(f"task {query} is not in {where}: added from the catalogue ({found.full_name})")
     indices = sorted(wanted)
     chosen = [*(entries[i] for i in indices), *({"name": query} for query in added.values())]
-    definitions = [*(_defined(entries[i], place(i)) for i in indices), *(catalogue.find(query) for query in added.values())]
+    definitions = [*_defined(entries, indices, place), *(catalogue.find(query) for query in added.values())]
     return Chosen(chosen, [*indices, *([None] * len(added))], definitions, notices)
 
 
@@ -79,9 +86,19 @@ def _find(query: str, names: list[str]) -> Task:
         return catalogue.find(query, others=names)
 
 
-def _defined(entry: dict[str, Any], place: str) -> Task:
-    with located(place):
-        return define(entry)
+def _defined(entries: list[dict[str, Any]], indices: Iterable[int], place: Callable[[int], str]) -> list[Task]:
+    """The definitions of these entries. Raises BadInput for the first unknown name, and for all ambiguous ones at once."""
+    found, ambiguous = [], []
+    for index in indices:
+        if len(catalogue.candidates(str(entries[index].get("name", "")))) > 1:
+            ambiguous.append(index)
+            continue
+        with located(place(index)):
+            found.append(define(entries[index]))
+    if ambiguous:
+        with located(place(ambiguous[0])):
+            raise catalogue.ambiguous([str(entries[index]["name"]) for index in ambiguous])
+    return found
 
 
 def define(entry: dict[str, Any]) -> Task:
@@ -136,6 +153,9 @@ def check(config: dict[str, Any], definitions: list[Task], place: Callable[[str]
             reason = "log-likelihoods or raw text from a completions endpoint" if kind == "completions" else f"a {kind} endpoint"
             fix = f"choose another task (`make tasks MATCH={min(kinds)}`), or a deployment that serves {kind}"
             raise BadInput(f"{where}: task {entry['name']} needs {reason}, and this endpoint serves only {', '.join(sorted(kinds))}; {fix}")
+        if not instead and not catalogue.is_known(str(entry["name"])) and os.environ.get(TRUST) != "1":
+            why = f"the catalogue has no such task, so the launcher runs it from {task.container} only if you trust it"
+            raise BadInput(f"{where}: task {entry['name']}: {why}; `export {TRUST}=1`, or choose a task of `make tasks`")
         if instead and not task.installed:
             extra = ", or install it with `make .venv/installed/lm-eval`" if task.harness == "lm-evaluation-harness" else ""
             why = f"its harness {task.harness} comes as a container and is not installed on this machine"

@@ -84,6 +84,9 @@ class Executor(ABC):
         Raises BadInput for a value that the jobs cannot get.
         """
 
+    def let_evaluation_read(self, data: Document, folder: str) -> None:  # noqa: B027  without containers there is nothing to do
+        """Make a folder of the machine that runs the jobs readable where the tasks run, at the same path."""
+
     def images(self, _config: Mapping[str, Any], _wandb_mode: str) -> Iterator[ImageUse]:
         """Every use of a container image in a run of this config; none where nothing runs in containers."""
         return iter(())

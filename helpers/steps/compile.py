@@ -1,5 +1,6 @@
 """The compile step: request.json into config.yaml and origins.json, shown on the screen."""
 
+import os
 import shutil
 import sys
 import textwrap
@@ -11,6 +12,7 @@ from helpers.common.errors import BadInput
 from helpers.common.files import ROOT, shown
 from helpers.config import compiling, config_files, profiles, tasks
 from helpers.config.compiling import Arguments, Compiled
+from helpers.credentials import dotenv_file
 from helpers.executors import registry
 from helpers.steps import lineage, request
 
@@ -79,7 +81,8 @@ def compiled_for(asked: dict[str, Any]) -> Compiled:
     env = profiles.load(ROOT / source["path"]) if source else profiles.EnvFile()
     profile = profiles.get(env, asked["profile"]) if asked["profile"] else None
     arguments = Arguments(asked["overrides"], asked["tasks"], asked["model"], asked["quick"], asked["mode"])
-    return compiling.compile_config(config, env, profile, arguments, registry)
+    variables = {name for name, value in {**os.environ, **dotenv_file.read(request.env_folder_of(asked))[0]}.items() if value}
+    return compiling.compile_config(config, env, profile, arguments, registry, variables)
 
 
 def _write(compiled: Compiled, asked: dict[str, Any], out: str, origins: str | None) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 from helpers.common import console, files
 from helpers.common.console import Cell
 from helpers.common.errors import BadInput
-from helpers.config import model_references, tasks
+from helpers.config import catalogue, model_references, tasks, tokenizers
 from helpers.credentials import gathering
 from helpers.executors import registry
-from helpers.steps import squash_images, submit
+from helpers.steps import resolve_models, squash_images, submit
+
+HUB = {catalogue.PUBLIC: "hub", catalogue.NONE: "with the harness", catalogue.UNKNOWN: "unknown"}
 
 
 def show(config_path: str, with_scripts: bool, remote: bool = False) -> None:
@@ -25,12 +27,13 @@ def show(config_path: str, with_scripts: bool, remote: bool = False) -> None:
     for index, entry in enumerate(config["evaluation"]["tasks"]):
         task = tasks.define(entry)
         image = images.get(("evaluation", "tasks", index, "container"), "none")
-        rows.append([entry["name"], task.harness, tasks.endpoint_type(entry, task), image])
-    console.print_table("Tasks", ["task", "harness", "endpoint", "image"], rows)
+        rows.append([entry["name"], task.harness, tasks.endpoint_type(entry, task), HUB.get(task.hub, f"gated: {task.hub}"), image])
+    console.print_table("Tasks", ["task", "harness", "endpoint", "data set", "image"], rows)
     if wanted := squash_images.foresee(config, remote, mode):
         print()
         console.print_table("Images", ["image", "for", "what happens to it"], [list(row) for row in wanted])
     _show_models(config)
+    _show_tokenizer(config)
     _show_credentials(Path(config_path).with_name("credentials.json"))
     print(f"\n{executor.cost(config)}")
     try:
@@ -45,6 +48,15 @@ def show(config_path: str, with_scripts: bool, remote: bool = False) -> None:
             print(f"\n# ---- job script of {name} ----\n{script}")
     asked = "the cluster was asked, and nothing was changed there" if remote else "nothing was contacted"
     console.say(f"Dry run: {asked}. `make eval` with the same variables starts the evaluation.")
+
+
+def _show_tokenizer(config: dict[str, Any]) -> None:
+    """Say which tokenizer `make eval` assumes; a checkpoint on this machine is looked at, and has to fit the deployment."""
+    executor, path = registry.get(config["execution"]["type"]), str(config["deployment"].get("checkpoint_path") or "")
+    if not executor.cluster(config) and Path(path).exists():
+        resolve_models.checkpoint(config, {})
+    elif tokenizers.of_checkpoint(config):
+        console.say("\nTokenizer: assumed in the checkpoint's own folder; `make eval` looks for it there and in its folder tokenizer.")
 
 
 def _show_models(config: dict[str, Any]) -> None:

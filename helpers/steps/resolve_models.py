@@ -8,10 +8,11 @@ from helpers.common import console, files
 from helpers.common.console import Cell
 from helpers.common.errors import BadInput
 from helpers.common.files import shown
-from helpers.config import model_references
+from helpers.config import checks, fit, model_references, tokenizers
 from helpers.config.model_references import ModelStore
 from helpers.credentials import gathering
 from helpers.executors import registry as executors
+from helpers.models import checkpoints
 from helpers.steps import lineage, request
 
 MADE_BY = "resolve_model.py"
@@ -31,12 +32,35 @@ def resolve(config_path: str, out: str, environ: MutableMapping[str, str]) -> No
     models: dict[str, dict[str, Any]] = {}
     if model_references.references(config):
         models = model_references.recorded(config, registry(config, request.env_folder(config_path), environ))
-    data = {"made_by": MADE_BY, "made_from": {"config.yaml": seal}, "models": models}
+    data: dict[str, Any] = {"made_by": MADE_BY, "made_from": {"config.yaml": seal}, "models": models}
+    if found := checkpoint(config, models):
+        data["checkpoint"] = found
     lineage.refuse_other(out, files.seal_json(data)["seal"], "the name now means another artifact (an alias such as latest moves)")
     files.write_json(out, data, "model")
     for key, model in models.items():
         where = f", {model['path']}" if model["path"] else ""
         console.info(f"run.{key} = {model['reference']}: {model['name']} {model['version']}{where}")
+
+
+def checkpoint(config: Mapping[str, Any], models: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The `checkpoint` of model.json, after one look where its files are; None where nothing depends on them.
+
+    Raises BadInput for a checkpoint that does not exist, lacks the tokenizer that tasks need, or does not fit the deployment; Unreachable.
+    """
+    deployment, executor = config["deployment"], executors.get(config["execution"]["type"])
+    path = str(model_references.filled(deployment.get("checkpoint_path") or "", models))
+    wants_tokenizer = bool(tokenizers.of_checkpoint(config))
+    if not path.startswith("/") or not (wants_tokenizer or deployment["type"] in checks.NEED_CHECKPOINT):
+        return None
+    cluster = executor.cluster(config)
+    found = checkpoints.look(path, cluster)
+    where = f"deployment.checkpoint_path: {path}" + (f" on {cluster}" if cluster else "")
+    if wants_tokenizer and found.tokenizer is None:
+        looked = f"none of {', '.join(checkpoints.TOKENIZER_FILES)} is in it or in its folder tokenizer"
+        fix = f'give SET="evaluation.{tokenizers.PARAMS}.tokenizer=NAME", a name on the Hugging Face hub or a folder'
+        raise BadInput(f"{where} has no tokenizer, which tasks need: {looked}; {fix}")
+    fit.check_model(deployment, found.numbers, where)
+    return {"path": path, "tokenizer": found.tokenizer, "numbers": found.numbers}
 
 
 def registry(config: Mapping[str, Any], env_folder: Path, environ: MutableMapping[str, str]) -> ModelStore:

@@ -11,7 +11,7 @@ from typing import Any
 from helpers.common import console, files, run_folder, stopping_points
 from helpers.common.errors import BadInput, StepFailed
 from helpers.common.files import shown
-from helpers.config import catalogue
+from helpers.config import catalogue, tokenizers
 from helpers.credentials import auto_export, gathering, wandb_server
 from helpers.credentials.auto_export import WandbExport
 from helpers.executors import registry
@@ -29,17 +29,17 @@ def prepare(config_path: str, model_path: str | None, out: str) -> None:
     nothing can be submitted to, and for a `${art:…}` that model.json does not have.
     """
     config, seal, _ = files.read_yaml(config_path, "config")
-    made_from, models = {"config.yaml": seal}, {}
+    made_from, models, tokenizer = {"config.yaml": seal}, {}, None
     if model_path:
         model = files.read_json(model_path, "model")
-        made_from["model.json"], models = model["seal"], model["models"]
+        made_from["model.json"], models, tokenizer = model["seal"], model["models"], (model.get("checkpoint") or {}).get("tokenizer")
         if model.get("made_from", {}).get("config.yaml", seal) != seal:
             raise BadInput(f"{shown(model_path)} was not made from {shown(config_path)}; delete it and the same command makes it again")
     if out != "-" and Path(out).exists() and files.read_yaml(out, "launcher")[2] == made_from:
         return
     run = run_folder.run_of(config_path)
     paths, wandb = squash_images.paths_of(config_path), gathering.recorded(config_path)
-    data = launcher_config(config, run, models=models, paths=paths, wandb=wandb)
+    data = launcher_config(config, run, models=models, tokenizer=tokenizer, paths=paths, wandb=wandb)
     why = "the project was moved, the W&B project of the environment is another, or evalmake changed since"
     lineage.refuse_other(out, files.yaml_seal(data, made_from), why)
     files.write_yaml(out, data, "launcher", MADE_BY, made_from)
@@ -50,17 +50,27 @@ def launcher_config(
     run: Path | None,
     *,
     models: Mapping[str, Mapping[str, Any]] | None = None,
+    tokenizer: str | None = None,
     paths: Mapping[str, str] | None = None,
     wandb: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What the launcher gets for a compiled config of the run folder `run`.
 
-    `models`: the value of each `${art:…}`, as in model.json; `paths`: the .sqsh path of each image that has one; `wandb`: that section of
+    `models`: the value of each `${art:…}`, as in model.json; `tokenizer`: the folder that has the checkpoint's tokenizer, the checkpoint's
+    own unless said; `paths`: the .sqsh path of each image that has one; `wandb`: that section of
     credentials.json. Raises BadInput for what cannot be submitted.
     """
     executor, paths, wandb = registry.get(config["execution"]["type"]), paths or {}, wandb or {}
     mode = str(wandb.get("mode"))
     data = launcher_yaml.make(config, models or {})
+    checkpoint = str(data["deployment"].get("checkpoint_path") or "")
+    if checkpoint and not executor.description.logs_in_over_ssh:
+        checkpoint = str(files.ROOT / checkpoint)
+    for holder, key in tokenizers.of_checkpoint(data):
+        holder[key] = tokenizer or checkpoint
+    for folder in tokenizers.folders(data):
+        inside = checkpoint and f"{folder}/".startswith(f"{checkpoint.rstrip('/')}/")
+        executor.let_evaluation_read(data, checkpoint if inside else folder)
     exported = auto_export.by_launcher(config, mode, executor.wandb_export)
     launcher_yaml.complete_export(data, exported, wandb, in_jobs=executor.wandb_export is WandbExport.ONE_JOB_A_TASK)
     launcher_yaml.put_paths(data, {use.key: paths[use.reference] for use in executor.images(config, mode) if use.reference in paths})

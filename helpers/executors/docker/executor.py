@@ -1,5 +1,6 @@
 """Runs an evaluation in Docker containers of this machine: the launcher's own local executor."""
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,11 @@ class Docker(LocalExecutor):
     def images(self, config: Mapping[str, Any], _wandb_mode: str) -> Iterator[ImageUse]:
         """The images of the model server, the tasks and the auxiliary deployments; Docker pulls them."""
         return containers.uses(config)
+
+    def let_evaluation_read(self, data: Document, folder: str) -> None:
+        """Mount it read-only. The launcher has no mounts of the evaluation here; these arguments go to the model server too."""
+        arguments = data["execution"].get("extra_docker_args") or ""
+        data["execution"]["extra_docker_args"] = f"{arguments} --volume {shlex.quote(f'{folder}:{folder}:ro')}".strip()
 
     def squash_obstacle(self, _config: Mapping[str, Any]) -> str:
         """Docker takes no .sqsh files."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from helpers.config import profile_fields
 from helpers.config.executor_description import Description, Effect
 from helpers.config.profiles import Profile
+from helpers.executors.slurm.cost import gpus_per_node
 
 SBATCH_FLAGS = {"cpus_per_task": "cpus-per-task", "mem": "mem", "exclusive": "exclusive"}
 
@@ -47,5 +48,6 @@ DESCRIPTION = Description(
     effects=_effects,
     required=("execution.hostname", "execution.account", "execution.output_dir"),
     has_walltime=True,
+    gpus_per_node=gpus_per_node,
     logs_in_over_ssh=True,
 )

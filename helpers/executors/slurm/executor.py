@@ -70,6 +70,13 @@ class Slurm(Executor):
             return f"remote_job_dir {env['remote_job_dir']} is not absolute: give its whole path on the cluster"
         return ""
 
+    def let_evaluation_read(self, data: Document, folder: str) -> None:
+        """Mount it read-only, unless a mount of the config has it."""
+        mounts = data["execution"].setdefault("mounts", {}).setdefault("evaluation", {})
+        targets = [str(target).partition(":")[0].rstrip("/") for target in mounts.values()]
+        if not any(f"{folder}/".startswith(f"{target}/") for target in targets):
+            mounts[folder] = f"{folder}:ro"
+
     def cluster(self, config: Mapping[str, Any]) -> Cluster:
         """The cluster of the profile."""
         return clusters.of_config(config)

@@ -109,7 +109,10 @@ def with_task(entry: str, text: str = SLURM) -> str:
         ("{name: my.task, container: 'i:1', endpoint_type: completions}", ["~deployment.endpoints.chat"], None),
     ],
 )
-def test_a_deployment_must_serve_what_its_tasks_ask_for(task: str, overrides: list[str], message: str | None, tmp_path: Path) -> None:
+def test_a_deployment_must_serve_what_its_tasks_ask_for(
+    task: str, overrides: list[str], message: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(tasks.TRUST, "1")
     if message is None:
         assert compile_text(tmp_path, with_task(task), overrides=overrides).definitions
         return
@@ -123,10 +126,10 @@ def test_a_deployment_must_serve_what_its_tasks_ask_for(task: str, overrides: li
         ("http://h/v1/chat/completions", "ns_gpqa", True),
         ("http://h/v1/chat/completions/", "ns_gpqa", True),
         ("http://h/v1/chat/completions?x=1", "hellaswag", False),
-        ("http://h/v1/completions", "hellaswag", True),
+        ("http://h/v1/completions", "adlr_mmlu", True),
         ("http://h/v1/completions", "ns_gpqa", False),
         ("http://h/v1/embeddings", "ns_gpqa", False),
-        ("http://h/anything", "hellaswag", True),
+        ("http://h/anything", "adlr_mmlu", True),
         ("http://h/v1/chat/completions", "mmmu_judge", True),
     ],
 )
