@@ -1,4 +1,4 @@
-"""A base for executors whose jobs have their folders on this machine, so that to ask for them costs little."""
+"""A base for executors whose jobs have their folders on this machine, so asking about them costs little."""
 
 import sys
 import time

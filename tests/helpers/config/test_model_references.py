@@ -147,7 +147,7 @@ def test_what_is_recorded_is_the_concrete_version_and_the_metadata_that_the_conf
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"arch": "a"}, r"has no path of its files: its metadata has none of absolute_path, .*SET="),
+        ({"arch": "a"}, r"does not say where its files are: its metadata has none of absolute_path, .*SET="),
         ({"path": "s3://bucket/rl"}, r"path is s3://bucket/rl, not a path of a filesystem"),
         ({"path": "relative/rl"}, r"not a path of a filesystem"),
     ],

@@ -43,9 +43,9 @@ def why(log: str, verdict: str = "failed 1", states: str = "FAILED", image: refe
             FETCH + f"[ERROR] URL {URL} returned error code: 503 Service Unavailable",
             "enroot failed with code 1: [ERROR] URL https://nvcr.io",
         ),
-        (QUERY + "curl: (6) Could not resolve host: nvcr.io", "does not reach nvcr.io: choose a build_partition"),
-        (QUERY + "curl: (7) Failed to connect to nvcr.io port 443 after 1 ms: Couldn't connect to server", "does not reach nvcr.io"),
-        (QUERY + "curl: (28) Connection timed out after 30001 milliseconds", "does not reach nvcr.io"),
+        (QUERY + "curl: (6) Could not resolve host: nvcr.io", "cannot reach nvcr.io: choose a build_partition"),
+        (QUERY + "curl: (7) Failed to connect to nvcr.io port 443 after 1 ms: Couldn't connect to server", "cannot reach nvcr.io"),
+        (QUERY + "curl: (28) Connection timed out after 30001 milliseconds", "cannot reach nvcr.io"),
         (
             QUERY + "curl: (60) SSL certificate problem: unable to get local issuer certificate\nMore details here: "
             "https://curl.se/docs/sslcerts.html\n\ncurl failed to verify the legitimacy of the server\nmentioned above.",

@@ -53,7 +53,7 @@ def test_what_failed_is_open_again_and_what_has_results_is_left_alone(run: Path,
     assert not (run / "results.json").exists()
     assert not (run / "status.json").exists()
     said = capsys.readouterr().err
-    assert "✓ bad: open again" in said
+    assert "✓ bad: will run again" in said
     assert f"`make eval RUN={RUN}` runs them" in said
 
 

@@ -108,7 +108,7 @@ def test_these_images_are_those_that_the_launcher_takes() -> None:
         (
             1,
             {"gres": "gpu:2", "walltime": "01:00:00", "max_walltime": "10:00:00"},
-            "= 2 GPU-hours at most (a job that reaches its walltime is resumed, up to max_walltime 10:00:00: 20).",
+            "= 2 GPU-hours at most (20 if jobs are resumed until max_walltime 10:00:00).",
         ),
     ],
 )
