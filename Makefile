@@ -255,7 +255,7 @@ test-cluster: $(installed)/pipeline $(installed)/dev ## run only the tests on th
 
 test-faults: setup $(installed)/dev ## run only the tests of failures, with a kill at every instant instead of three (root)
 	@$(PY) -m pytest --instants=all tests/cluster/test_faults_submit.py tests/cluster/test_faults_watch.py tests/test_faults_local.py \
-	  tests/test_make.py::test_a_step_killed_anywhere_goes_on_with_the_same_command
+	  tests/test_make.py::test_a_step_killed_anywhere_continues_with_the_same_command
 
 cluster-down: ## stop the test cluster
 	@bash tests/cluster/down.sh

@@ -49,7 +49,7 @@ if is_up; then
 fi
 rm -f "$BED/run/up"
 
-# ---- Ports and a network, chosen once and kept; chosen anew when somebody else has taken them since -------------------------------------
+# ---- Ports and a network, chosen once and kept; chosen again if somebody else has taken them -----------------------------------------
 in_use() { [ -n "$(ss -Hltn "sport = :$1")" ]; }
 settings=$BED/etc/settings
 # shellcheck source=/dev/null

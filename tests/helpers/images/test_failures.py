@@ -156,7 +156,7 @@ def test_a_step_that_was_killed_for_memory_counts_behind_the_job_s_own_failed() 
     assert why(LAYERS, "stopped", "CANCELLED+ CANCELLED by 0") == STATES["CANCELLED"]
 
 
-def test_a_job_that_left_no_word_is_told_by_its_states() -> None:
+def test_a_job_that_left_no_word_is_reported_by_its_states() -> None:
     assert why("", "", "") == "its job ended (unknown) before it was done: see the log, and run the same command again"
     assert "its job ended (COMPLETED) before" in why("", "", "COMPLETED COMPLETED")
 
@@ -167,7 +167,7 @@ def test_a_frame_may_break_off_anywhere() -> None:
     assert failures.read("t\n5\nFAILED\nno-enroot n1").is_without_enroot
 
 
-def test_each_mend_can_be_filled_in() -> None:
+def test_each_fix_can_be_filled_in() -> None:
     names = dict.fromkeys(("folder", "name", "registry", "platform", "version", "credentials"), "X")
-    for _, mend in WORDS:
-        assert "{" not in mend.format(**names)
+    for _, fix in WORDS:
+        assert "{" not in fix.format(**names)

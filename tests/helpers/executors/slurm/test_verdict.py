@@ -1,4 +1,4 @@
-"""helpers/executors/slurm/verdict.py: what the jobs of a task amount to, over all that Slurm can say or fail to say."""
+"""helpers/executors/slurm/verdict.py: the state of a task from its jobs, whatever Slurm says or fails to say."""
 
 from __future__ import annotations
 
