@@ -52,7 +52,7 @@ def executor(config: dict[str, Any], place: Place, describe: Callable[[str], Des
 def prefix(config: dict[str, Any], place: Place, moved: dict[str, str]) -> list[str]:
     """Give every environment variable of `config` its prefix, in place; returns the notices.
 
-    This runs before interpolation, while `${oc.env:NAME}` can be recognized, and after it, for texts that contained another `${…}`.
+    This runs before interpolation, while `${oc.env:NAME}` can be recognised, and after it, for texts that contained another `${…}`.
     """
     notices = []
     for key, variables in _sections(config):

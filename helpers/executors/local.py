@@ -80,7 +80,7 @@ class LocalExecutor(Executor):
             answer = self._watch(submission, with_logs)
             self.finish(submission)
         except BaseException as error:
-            # A terminal that is closed (EIO), or a bug, stops the jobs too: none may run on unseen.
+            # A terminal that is closed (EIO), or a bug, stops the jobs too: none may keep running unseen.
             if not self.jobs_outlive_us:
                 uninterruptible()
                 self.stop(submission)
