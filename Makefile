@@ -23,22 +23,22 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 #: SET           overrides: "key=value other.key=value", quoted as in a shell
 #: MODEL         model to evaluate: an artifact such as sft:v2, short for SET="run.model=…"
 #: MODELS        models of a sweep, separated by spaces (MODELS="sft:v1 rl:latest")
-#: JOBS          most Slurm jobs that a sweep runs at a time (no limit)
+#: JOBS          maximum number of Slurm jobs that a sweep runs at a time (no limit)
 #: QUICK         samples per task for a smoke run, short for limit_samples (QUICK=10)
 #: RUN           existing run: id, start of an id, or latest; status and cancel take several
-#: FORCE_SQUASH  1: import container images again
+#: FORCE_SQUASH  1: import all container images again
 #: IMPORTS       how many images to import at a time (4)
 #: REMOTE        1: dry-run asks the cluster which images it has, and changes nothing there
 #: YES           1: clean-images removes files without asking
 #: KEEP_PARTIAL  1: if Slurm refuses a task, keep the jobs of the others
 #: VERBOSE       1: stream the tasks' logs (0; on Slurm 1); dry-run: show the sbatch scripts
 #: WATCH         1: status refreshes until all tasks have ended
-#: FOLLOW        1: logs continue until all tasks have ended
-#: WHICH         whose logs: client, server or, on Slurm, slurm (client)
+#: FOLLOW        1: logs keeps printing until all tasks have ended
+#: WHICH         which logs: client, server or, on Slurm, slurm (client)
 #: MATCH         text to search for (tasks, runs, models)
 #: DEST          where export sends results (wandb)
 #: KEY           config key to explain (execution.walltime)
-#: PYTHON        Python 3.10 to 3.13 to make .venv with
+#: PYTHON        the Python (3.10 to 3.13) that .venv is made with
 
 # The variables typed on the command line, before anything below is defined (those of the environment have the origin "environment").
 # Our own names are defined with `override`, so that neither a typed variable nor, with `make -e`, one of the environment replaces them.
@@ -157,7 +157,7 @@ $(R)/results.json: | $(R)/submission.json
 $(R)/exports.json: | $(R)/results.json
 	@$(PY) scripts/export_results.py --submission=$(R)/submission.json --out=$@ --auto
 
-# Exports to W&B if the config says so and it was not done yet. A failed export is reported, but the exit code is that of the scores.
+# Exports to W&B if the config says so and it has not been done yet. A failed export is reported, but the exit code is that of the scores.
 eval: $(R)/results.json ## evaluate: submit, wait, show the scores (RUN=ID continues a run)
 	@[ -e $(R)/status.json ] || $(PY) scripts/status.py --submission=$(R)/submission.json --out=$(R)/status.json >&2
 	$(PY) scripts/export_results.py --submission=$(R)/submission.json --out=$(R)/exports.json --auto
@@ -196,7 +196,7 @@ queue: | $(installed)/pipeline ## show the queue of a cluster's partition, with 
 clean-images: | $(installed)/pipeline ## remove cached images that no run here uses, after asking (PROFILE=, YES=1)
 	@$(PY) scripts/clean_images.py $(call option,PROFILE,--profile) $(call option,YES,--yes)
 
-results: | $(installed)/pipeline ## show the scores of a run, also partial ones
+results: | $(installed)/pipeline ## show the scores of a run, even if some are missing
 	@$(PY) scripts/collect_results.py --submission=$(R)/submission.json --out=$(R)/results.json --partial
 
 export: | $(installed)/pipeline ## export the scores of a run to W&B and verify them there (DEST=wandb)
@@ -226,8 +226,8 @@ help: ## show this page
 	@$(or $(wildcard $(PY)),$(base_python)) scripts/show_help.py
 
 # ---- For those who work on evalmake itself -------------------------------------------------------------------------------------------
-# The checks of the code run beside the tests, and what they say is printed below.
-check: $(installed)/pipeline $(installed)/dev ## in a minute: ruff, mypy, and the tests without a server, a cluster or a sleep
+# The checks run alongside the tests, and their output is printed after them.
+check: $(installed)/pipeline $(installed)/dev ## run ruff, mypy and the fast tests, in under a minute
 	@said=$$(mktemp)
 	trap 'rm -f "$$said"' EXIT
 	{ $(PY) -m ruff check -q . && $(PY) -m ruff format -q --check . && $(PY) -m mypy; } > "$$said" 2>&1 &
@@ -237,7 +237,7 @@ check: $(installed)/pipeline $(installed)/dev ## in a minute: ruff, mypy, and th
 	cat "$$said"
 	exit $$code
 
-# Four workers on two cores: what runs on the test cluster waits most of its time.
+# Four workers on two cores: tests on the test cluster mostly wait.
 test: setup $(installed)/dev ## run the tests (README's test command is `make test-deps test`)
 	@$(PY) -m pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder
 
@@ -247,20 +247,20 @@ test-deps: ## install the system packages that the tests need (Debian, Ubuntu; r
 cluster-up: $(installed)/pipeline ## bring up the test cluster: a real Slurm on this machine (root)
 	@bash tests/cluster/up.sh
 
-cluster-eval: $(installed)/pipeline ## evaluate the toy model on the test cluster, brought up if need be (root; TASKS=)
+cluster-eval: $(installed)/pipeline ## evaluate the toy model on the test cluster, brought up if needed (root; TASKS=)
 	@bash tests/cluster/eval.sh
 
-test-cluster: $(installed)/pipeline $(installed)/dev ## only the tests on the test cluster (root)
+test-cluster: $(installed)/pipeline $(installed)/dev ## run only the tests on the test cluster (root)
 	@$(PY) -m pytest tests/cluster
 
-test-faults: setup $(installed)/dev ## only what goes wrong, with kills at every instant, not at three of a kind (root)
+test-faults: setup $(installed)/dev ## run only the tests of failures, with a kill at every instant instead of three (root)
 	@$(PY) -m pytest --instants=all tests/cluster/test_faults_submit.py tests/cluster/test_faults_watch.py tests/test_faults_local.py \
-	  tests/test_make.py::test_a_step_killed_anywhere_goes_on_with_the_same_command
+	  tests/test_make.py::test_a_step_killed_anywhere_continues_with_the_same_command
 
 cluster-down: ## stop the test cluster
 	@bash tests/cluster/down.sh
 
-lint: $(installed)/dev $(installed)/pipeline ## ruff, mypy and shellcheck
+lint: $(installed)/dev $(installed)/pipeline ## run ruff, mypy and shellcheck, and check that generated files are up to date
 	@$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
@@ -270,10 +270,10 @@ lint: $(installed)/dev $(installed)/pipeline ## ruff, mypy and shellcheck
 	$(PY) scripts/extract_launcher_keys.py --check
 	git ls-files -z '*.sh' .ci/run tests/cluster/enroot tests/cluster/sbatch | xargs -0 .venv/bin/shellcheck
 
-bench: setup $(installed)/dev ## measure against the rivals, as ratios
+bench: setup $(installed)/dev ## measure the overhead over doing the same by hand
 	@$(PY) -m pytest tests/benchmarks --override-ini=testpaths=tests/benchmarks -s
 
-lock: ## make the locks from requirements/*.in again (needs uv)
+lock: ## rebuild the locks from requirements/*.in (needs uv)
 	@bash scripts/lock.sh
 
 clean: ## remove .venv and caches; runs are kept

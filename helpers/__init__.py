@@ -2,5 +2,5 @@
 
 import gc
 
-# A step makes its objects, mostly by importing, and ends: to look through them for garbage as often as by default is a tenth of its time.
+# A step makes its objects, mostly by importing, and ends. Looking for garbage as often as by default would take a tenth of its time.
 gc.set_threshold(100_000)

@@ -4,7 +4,7 @@
     scripts/cancel_run.py --submission runs/ID/submission.json
     scripts/cancel_run.py --submission runs/ID/submission.json --tasks hellaswag       # on Slurm
 
-Exit codes: 0 stopped, or nothing was running; 1 something would not stop; 2 the run was not submitted; 3 the cluster could not be asked.
+Exit codes: 0 stopped, or nothing was running; 1 something would not stop; 2 the run was not submitted; 3 the cluster did not answer.
 """
 
 import sys

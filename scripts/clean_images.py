@@ -3,8 +3,8 @@
 
     scripts/clean_images.py --profile MY-CLUSTER
 
-Exit codes: 0 done, or nothing to do; 1 something could not be removed; 2 no such profile, or no terminal to ask on; 3 no answer from the
-cluster.
+Exit codes: 0 done, or nothing to do; 1 something could not be removed; 2 no such profile, or no terminal to ask on; 3 the cluster did
+not answer.
 """
 
 import sys

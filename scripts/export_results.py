@@ -6,7 +6,7 @@
 
 What W&B already holds stays: exporting twice changes nothing. With WANDB_MODE=offline the runs are written below runs/ID/wandb.
 Exit codes: 0 W&B holds the scores, or they are on this machine (offline), or with --auto the export failed and exports.json says so;
-1 W&B does not hold the scores, 2 credentials are missing or refused, or the run has not ended, 3 W&B could not be asked.
+1 W&B does not hold the scores, 2 credentials are missing or refused, or the run has not ended, 3 W&B did not answer.
 """
 
 import sys

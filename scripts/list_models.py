@@ -4,7 +4,7 @@
     scripts/list_models.py --profile MY-CLUSTER
     scripts/list_models.py --match rl
 
-Exit codes: 0 listed; 2 no model matches, or credentials are missing; 3 W&B or the cluster could not be asked.
+Exit codes: 0 listed; 2 no model matches, or credentials are missing; 3 W&B or the cluster did not answer.
 """
 
 import os

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write request.json, the first file of a run: what it is asked to do. If the file exists, check that the same is asked again.
+"""Write request.json, the first file of a run: what it is asked to do. If the file exists, check that the command asks for the same.
 
     scripts/new_run.py --out runs/20261122T013512Z-local-7f3a/request.json --new --config local
     scripts/new_run.py --out - --config hosted --tasks "capitals opposites" --set "target.api_endpoint.model_id=my-model"

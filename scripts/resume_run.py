@@ -4,7 +4,7 @@
     scripts/resume_run.py --submission runs/ID/submission.json
     scripts/resume_run.py --submission runs/ID/submission.json --tasks "adlr_mmlu hellaswag"
 
-Exit codes: 0 queued, or nothing to do; 1 Slurm refused; 2 the run was not submitted, or no such task; 3 the cluster could not be asked.
+Exit codes: 0 queued, or nothing to do; 1 Slurm refused; 2 the run was not submitted, or no such task; 3 the cluster did not answer.
 """
 
 import sys

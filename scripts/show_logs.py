@@ -5,7 +5,7 @@
     scripts/show_logs.py --submission runs/ID/submission.json --tasks "capitals opposites" --which server
     scripts/show_logs.py --submission runs/ID/submission.json --follow=1
 
-Exit codes: 0 printed, 2 the run was not submitted, or no such task or log, 3 the cluster could not be reached.
+Exit codes: 0 printed, 2 the run was not submitted, or no such task or log, 3 the cluster did not answer.
 """
 
 import sys

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Show what an evaluation will take: tasks, images, credentials, GPU-hours at worst. Contacts nothing.
+"""Show what an evaluation will take: tasks, images, credentials, GPU-hours at most. Contacts nothing.
 
     scripts/show_plan.py --config runs/ID/config.yaml
     scripts/show_plan.py --config runs/ID/config.yaml --scripts      # with the job script of each task

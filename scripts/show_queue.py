@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Show the queue of a cluster's partition: a row a job, yours first and marked, with Slurm's reason in a sentence.
+"""Show the queue of a cluster's partition: one row per job, yours first and marked, with Slurm's reason in a sentence.
 
     scripts/show_queue.py --profile MY-CLUSTER
     scripts/show_queue.py --profile MY-CLUSTER --partition all --most 50
 
-Exit codes: 0 shown, 2 no such profile, or one of no Slurm cluster, 3 the cluster could not be asked.
+Exit codes: 0 shown, 2 no such profile, or not one of a Slurm cluster, 3 the cluster did not answer.
 """
 
 import sys

@@ -7,10 +7,10 @@
     scripts/status.py --submission runs/ID/submission.json --out runs/ID/status.json --follow
 
 With --follow, tasks on this machine that were interrupted or killed before are resumed; results of a cluster are fetched.
-Any number of runs of a cluster takes one round trip.
+All runs on one cluster take a single round trip.
 
 Exit codes: 0 asked (in any state), 1 what ran the tasks was killed while following, 2 the run was not submitted,
-3 could not ask, 130 interrupted while following.
+3 no answer, 130 interrupted while following.
 """
 
 import sys
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--follow", action="store_true", help="show progress until all jobs have ended (of one run)")
     parser.add_argument("--logs", metavar="1", help="with --follow: stream the tasks' logs (by default 1 on a cluster, 0 here)")
     parser.add_argument("--watch", default="0", metavar="1", help="redraw the table in place until all jobs have ended")
-    parser.add_argument("--json", action="store_true", help="print status.json instead of a table, a line a run")
+    parser.add_argument("--json", action="store_true", help="print status.json instead of a table, one line per run")
     options = parser.parse_args(arguments)
     if len(options.submission) > 1 and (options.out or options.follow):
         raise BadInput("--out and --follow take one --submission; --save writes the status of several")

@@ -7,7 +7,7 @@
     WANDB_MODE=offline scripts/wandb_env.py --config config.yaml --out -
 
 Contacts only the W&B server, and that only with --check or --preflight. Exit codes: 0 written or unchanged; 2 something is missing (not
-with --dry-run), cannot be read, or is refused by W&B; 3 with --check: W&B could not be asked.
+with --dry-run), cannot be read, or is refused by W&B; 3 with --check: W&B did not answer.
 """
 
 import os
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--env-dir", type=Path, metavar="DIR", help="folder of a .env file (default: the folder of the env.toml in use)")
     parser.add_argument("--dry-run", action="store_true", help="list what is missing, without failing")
     parser.add_argument("--check", action="store_true", help="ask W&B whether the key is valid and may write to the project")
-    parser.add_argument("--preflight", action="store_true", help="the same, but only print a notice when W&B could not be asked")
+    parser.add_argument("--preflight", action="store_true", help="the same, but only print a notice when W&B does not answer")
     options = parser.parse_args(arguments)
     if options.env_dir and not options.env_dir.is_dir():
         raise BadInput(f"--env-dir {options.env_dir}: no such folder")

@@ -40,7 +40,7 @@ def ask(job_dir: Path, reference: str = MODEL) -> Lookup:
 
 
 def credentials(tmp_path: Path, *hosts: str, password: str = PASSWORD) -> Path:
-    """~/.config/enroot/.credentials on the cluster, with a line a host."""
+    """~/.config/enroot/.credentials on the cluster, with a line per host."""
     path = tmp_path / "home/.config/enroot/.credentials"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"machine {host} login {USER} password {password}\n" for host in hosts))

@@ -52,7 +52,7 @@ fi
 apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=120)
 if ! { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends "${missing[@]}"; } > "$log" 2>&1; then
   tail -5 "$log" >&2
-  echo "error: apt-get could not install ${missing[*]} (see above); fix that, then make test-deps" >&2
+  echo "error: apt-get could not install ${missing[*]} (see above); fix that, then run make test-deps" >&2
   exit 1
 fi
 if command -v systemctl > /dev/null; then

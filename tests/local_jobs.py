@@ -39,7 +39,7 @@ def served_by(*arguments: str) -> str:
 
 
 def make_jobs(jobs: Path, scripts: dict[str, str], command: str | None = None, **deployment: Any) -> Path:
-    """A jobs folder with a task a script, and a server with this command; nothing is started."""
+    """A jobs folder with one task per script, and a server with this command; nothing is started."""
     invocation = secrets.token_hex(8)
     server = {"command": command, "port": 0, "health": "/health", "readiness_timeout": 20, "env": {}, "variables": {}, **deployment}
     tasks = [

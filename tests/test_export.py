@@ -82,8 +82,8 @@ def test_a_failed_export_is_reported_and_the_evaluation_succeeds(make: Make, pro
     assert exports(project)["state"] == "failed"
     assert make("export").stderr.startswith(f"error: W&B at {double.url} does not answer")
     double.on()
-    mended = make("export")
-    assert mended.returncode == 0, mended.stderr
+    fixed = make("export")
+    assert fixed.returncode == 0, fixed.stderr
     assert exports(project)["state"] == "verified"
     assert "✓ W&B holds the scores" in make("eval", "RUN=latest").stderr
 

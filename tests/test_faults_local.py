@@ -89,7 +89,7 @@ def script_code(project: Path, step: str) -> int:
     return int([event for event in events if event["step"] == step and event["event"] == "end"][-1]["exit_code"])
 
 
-def test_ctrl_c_on_a_real_model_leaves_nothing_and_the_same_run_goes_on(make: Make, project: Path, begin: Start) -> None:
+def test_ctrl_c_on_a_real_model_leaves_nothing_and_the_same_run_continues(make: Make, project: Path, begin: Start) -> None:
     process = begin("eval", "QUICK=4", "TASKS=opposites capitals")
     jobs = jobs_of(project)
     until(lambda: started(jobs, plan_of(jobs)["tasks"][1]["dir"]))
@@ -155,7 +155,7 @@ def test_a_signal_while_it_is_submitted_leaves_nothing(make: Make, project: Path
 
 
 @pytest.mark.parametrize("point", ["plan.json", "server.log"])
-def test_killed_while_it_is_submitted_the_same_run_goes_on_and_nothing_is_submitted_twice(
+def test_killed_while_it_is_submitted_the_same_run_continues_and_nothing_is_submitted_twice(
     make: Make, project: Path, begin: Start, clean_env: dict[str, str], point: str
 ) -> None:
     process = begin("batch", configure(project, served_by()), "QUICK=1")
@@ -189,13 +189,13 @@ def test_batch_returns_at_once_and_status_logs_cancel_and_results_work_meanwhile
     assert left(jobs) == []
     assert make("status").stdout.count("CANCELLED") == 2
     ended = make("eval", f"RUN={run_folder(project).name}")
-    assert ended.returncode == 2, "what was cancelled is not gone on with"
+    assert ended.returncode == 2, "what was cancelled is not resumed"
     assert script_code(project, "follow") == 0
     assert left(jobs) == []
     assert make("cancel").returncode == 0
 
 
-def test_a_killed_supervisor_is_told_by_those_who_wait_and_the_same_run_goes_on(make: Make, project: Path, begin: Start) -> None:
+def test_a_killed_supervisor_is_reported_by_those_who_wait_and_the_same_run_continues(make: Make, project: Path, begin: Start) -> None:
     process = begin("eval", configure(project, SLOW), "QUICK=8")
     jobs = jobs_of(project)
     until(lambda: started(jobs, "opposites.0"))

@@ -88,7 +88,7 @@ def test_it_is_cancelled_and_resumed(with_fourth: Make, project: Path) -> None:
         assert "the runner was stopped" in cancelled.stderr
         assert states(run) == ["CANCELLED", "CANCELLED"]
         resumed = make("resume", of_run, "TASKS=capitals")
-        assert "✓ capitals: open again" in resumed.stderr
+        assert "✓ capitals: will run again" in resumed.stderr
         done = make("eval", of_run)
     assert "Error 4" in done.stderr, "the task that was not resumed has no results"
     assert states(run) == ["CANCELLED", "SUCCEEDED"]

@@ -1,4 +1,4 @@
-"""hosted.yaml end to end, against a double of a hosted endpoint: keys arrive and stay secret, and each failure says its mend."""
+"""hosted.yaml end to end, against a double of a hosted endpoint: keys arrive and stay secret, and each failure says its fix."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_secrets_arrive_unchanged_and_are_nowhere_else(make: Make, project: Path
         assert found == [], name
 
 
-def test_each_failure_of_an_endpoint_is_told_in_one_line_with_its_url_and_the_mend(make: Make, project: Path) -> None:
+def test_each_failure_of_an_endpoint_is_reported_in_one_line_with_its_url_and_the_fix(make: Make, project: Path) -> None:
     """Five tasks of one run, each with an endpoint that fails in its own way."""
     with Endpoint() as gone:  # nobody listens there any more
         pass

@@ -115,7 +115,7 @@ def test_an_owner_that_ends_ends_the_jobs_that_were_submitted_for_it(make: Make,
 
 
 @pytest.mark.parametrize("client", [True, False])
-def test_docker_that_does_not_answer_is_told_at_once_and_nothing_is_submitted(
+def test_docker_that_does_not_answer_is_reported_at_once_and_nothing_is_submitted(
     make: Make, project: Path, tmp_path: Path, client: bool
 ) -> None:
     (project / "env.toml").write_text('[d]\nexecutor = "docker"\n')

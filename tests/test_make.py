@@ -1,4 +1,4 @@
-"""The Makefile: what people type reaches the scripts unchanged, and the chain runs, goes on, and refuses as it should."""
+"""The Makefile: what people type reaches the scripts unchanged, and the chain runs, continues, and refuses as it should."""
 
 from __future__ import annotations
 
@@ -443,7 +443,7 @@ def test_two_terminals_on_one_run_submit_it_once(desk: Desk, unsubmitted: Path) 
     lineage.check(unsubmitted)
 
 
-def test_a_step_killed_anywhere_goes_on_with_the_same_command(desk: Desk, instants: Callable[[str, list[str]], list[str]]) -> None:
+def test_a_step_killed_anywhere_continues_with_the_same_command(desk: Desk, instants: Callable[[str, list[str]], list[str]]) -> None:
     assert desk.make("eval", *SMALL, env={"KILL": "before run"}).returncode == 2
     known = desk.invocations() if (desk.home / ".nemo-evaluator").exists() else set()
     run = desk.new(kill="after run")
@@ -525,7 +525,7 @@ def test_all_files_that_a_run_is_made_of_can_be_deleted_at_once(desk: Desk, run:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_of_a_finished_run_that_is_touched_makes_nothing_anew(desk: Desk, run: Path, finished: Kept, name: str) -> None:
+def test_a_file_of_a_finished_run_that_is_touched_makes_nothing_again(desk: Desk, run: Path, finished: Kept, name: str) -> None:
     (run / name).touch()
     done = judge(desk, run, finished)
     assert done.returncode == 0, done.stderr

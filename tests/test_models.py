@@ -193,7 +193,7 @@ def test_without_a_login_the_run_stops_at_once_and_says_what_needs_it(make: Make
     done = make("eval", by_artifact(project), env={"WANDB_BASE_URL": server.url})
     assert BAD_INPUT in done.stderr
     (line,) = errors_in(done.stderr)
-    assert "WANDB_API_KEY (wanted by run.model): run `wandb login" in line
+    assert "WANDB_API_KEY (needed by run.model): run `wandb login" in line
     assert server.calls == []
 
 

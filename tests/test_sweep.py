@@ -1,4 +1,4 @@
-"""`make sweep` on this machine: a run each, one table; interrupted, it goes on; wrong, it says so before anything runs."""
+"""`make sweep` on this machine: one run per model, one table; interrupted, it continues; bad input is refused before anything runs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_two_models_are_evaluated_and_compared_in_one_table(make: Make, project:
     assert root.is_dir()
 
 
-def test_interrupted_the_same_command_goes_on_with_the_same_runs_and_versions(
+def test_interrupted_the_same_command_continues_with_the_same_runs_and_versions(
     make: Make,
     project: Path,
     root: Path,
@@ -93,7 +93,7 @@ def test_interrupted_the_same_command_goes_on_with_the_same_runs_and_versions(
     assert len(sweeps(project)) == 2, "another question is another sweep"
 
 
-def test_a_killed_sweep_leaves_nothing_running_and_goes_on(make: Make, project: Path, root: Path, begin: Start) -> None:  # noqa: F811
+def test_a_killed_sweep_leaves_nothing_running_and_continues(make: Make, project: Path, root: Path, begin: Start) -> None:  # noqa: F811
     config = by_artifact(project, command=served_by("--delay", "3"), served_model_name="m")
     command = ("sweep", config, "QUICK=2", "TASKS=opposites", "MODELS=sft:v1 rl:latest")
     started = begin(*command)
@@ -120,7 +120,7 @@ def test_a_killed_sweep_leaves_nothing_running_and_goes_on(make: Make, project: 
         (("MODELS=sft:v1", "SET=deployment.checkpoint_path=/x"), "evaluates /x and ignores run.model"),
     ],
 )
-def test_what_no_run_could_take_is_told_before_anything_is_made(
+def test_what_no_run_could_take_is_reported_before_anything_is_made(
     make: Make, project: Path, root: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     done = make("sweep", by_artifact(project), *arguments)
@@ -146,7 +146,7 @@ def test_a_model_that_is_not_there_stops_the_sweep_before_the_first_is_evaluated
 
 
 def test_a_model_whose_tasks_fail_is_in_the_table_and_the_same_command_runs_them_again(make: Make, project: Path, root: Path) -> None:
-    command = f"case $CHECKPOINT_PATH in *bad) grep -q mended $CHECKPOINT_PATH || exit 9;; esac; {served_by()}"
+    command = f"case $CHECKPOINT_PATH in *bad) grep -q fixed $CHECKPOINT_PATH || exit 9;; esac; {served_by()}"
     (root.parent / "bad").touch()
     put(root, "ModelArtifact-sft", "v2", str(root.parent / "bad"))
     words = ("sweep", by_artifact(project, command=command, served_model_name="m"), *SAME, "MODELS=sft:v2 rl:v1")
@@ -155,7 +155,7 @@ def test_a_model_whose_tasks_fail_is_in_the_table_and_the_same_command_runs_them
     assert [line.split()[:2] for line in done.stdout.splitlines()[2:]] == [["sft:v2", "failed"], ["rl:v1", "0.000"]]
     assert "1 task failed: sft:v2 opposites (RUN=" in errors_in(done.stderr)[-1]
     good = {run: (run / "results.json").read_bytes() for run in runs(project)}
-    (root.parent / "bad").write_text("mended")
+    (root.parent / "bad").write_text("fixed")
     again = make(*words)
     assert again.returncode == 0, again.stderr
     assert [line.split()[:2] for line in again.stdout.splitlines()[2:]] == [["sft:v2", "0.000"], ["rl:v1", "0.000"]]

@@ -1,4 +1,4 @@
-"""events.jsonl of a run: a log for people, a JSON object a line. Nothing reads it to decide anything."""
+"""events.jsonl of a run: a log for people, one JSON object per line. Nothing reads it to decide anything."""
 
 import contextlib
 import fcntl

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = ROOT / "configs" / "schemas"
 SEAL_LINE = re.compile(r"^# seal: (.*)$", re.MULTILINE)
 MADE_FROM_LINE = re.compile(r"^# made from: (.*)$", re.MULTILINE)
-MAKE_AGAIN = "delete it and run the same command again to make it again"
+MAKE_AGAIN = "delete it, and the same command makes it again"
 
 
 def shown(path: Path | str) -> str:

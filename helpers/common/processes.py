@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import psutil  # 0.02 s, which only those pay who look at processes
+    import psutil  # 0.02 s; only callers that look at processes pay for it
 
 # Marks what belongs together: the processes of one task, of the model server (INVOCATION.server), or of an export.
 JOB_MARK = "EVALMAKE_JOB"

@@ -71,7 +71,7 @@ def resolve(run: str, runs: Path = RUNS) -> str:
     if len(matches) == 1:
         return matches[0]
     if not matches:
-        raise BadInput(f"RUN={run}: no such run; the newest is {ids[-1]} (RUN=latest means it, `make runs` lists them)")
+        raise BadInput(f"RUN={run}: no such run; the newest is {ids[-1]} (RUN=latest); `make runs` lists all")
     listed = ", ".join(matches[-5:])
     raise BadInput(f"RUN={run} is the start of {len(matches)} runs: {listed}; type more of the id")
 

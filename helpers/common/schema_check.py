@@ -1,6 +1,6 @@
 """Whether a document fits its JSON Schema: a fast yes for the keywords that configs/schemas uses.
 
-Nearly every file fits, and to import jsonschema and build a validator takes 0.05 s in each step of a run. So this answers first, and
+Nearly every file fits, and importing jsonschema and building a validator takes 0.05 s in each step of a run. So this answers first, and
 jsonschema is asked only when the answer is not yes: it has the last word, and says what is wrong.
 """
 
@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-# Keywords that ask nothing of a value, besides our own `x-…`. jsonschema does not check formats either.
+# Keywords that require nothing of a value, besides our own `x-…`. jsonschema does not check formats either.
 ANNOTATIONS = {"$schema", "$id", "$defs", "title", "description", "examples", "deprecated", "format"}
 TYPES: dict[str, Any] = {"string": str, "object": dict, "array": list, "null": type(None), "integer": int, "number": (int, float)}
 Fits = Callable[[Any, Any], bool]
@@ -80,7 +80,7 @@ def _other_properties(value: Any, part: dict[str, Any], fits: Fits) -> bool:
     return not isinstance(value, dict) or all(fits(item, inner) for name, item in value.items() if name not in known)
 
 
-# What a keyword asks of a value of this type; of others it asks nothing.
+# What a keyword requires of a value of this type; of others it requires nothing.
 LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
     "minimum": ("number", operator.ge),
     "maximum": ("number", operator.le),

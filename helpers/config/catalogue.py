@@ -17,7 +17,7 @@ from helpers.config.config_files import launcher_configs
 
 # The starter benchmarks; processes have this folder on their PYTHONPATH too (helpers/executors/process/executor.py).
 STARTER = ROOT / "helpers" / "harness"
-# The launcher's catalogue as it was last read, in 2 ms instead of 90. It lies with the packages, so it goes when they are replaced.
+# The launcher's catalogue as it was last read, in 2 ms instead of 90. It is stored with the packages, so it goes when they are replaced.
 CACHE = Path(sys.prefix) / "cache" / "tasks.json"
 # The data sets whose owners let in only people who asked for access, each with the word in the names of the tasks that load it.
 GATED = {"gpqa": "Idavidrein/gpqa", "hle": "cais/hle", "wildguard": "allenai/wildguardmix"}

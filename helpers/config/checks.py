@@ -1,4 +1,4 @@
-"""What a config must fulfil once its values are known. Each check raises BadInput with the place, or returns notices for people."""
+"""What must hold for a config once its values are known. Each check raises BadInput with the place, or returns notices for people."""
 
 import re
 from pathlib import Path

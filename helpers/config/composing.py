@@ -65,7 +65,7 @@ def compose(path: Path, given: ProfileEffects, settings: list[tuple[str, str]], 
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(error, path, data, lines, folders) from error
     except RecursionError as error:
-        raise BadInput(f"{shown(path)}:{lines.get('defaults', 1)}: defaults: they are a cycle; remove one of them") from error
+        raise BadInput(f"{shown(path)}:{lines.get('defaults', 1)}: defaults: they form a cycle; remove one of them") from error
     found: list[tuple[Path, str]] = []
     for item in listing:
         name, package = item.config_path, item.package or ""

@@ -60,7 +60,7 @@ def _explained(error: Exception, raw: dict[str, Any], profile: str | None) -> st
     name = (found[1] or found[2] or "") if found else ""
     hint = nearest(name, [key for key, _ in leaves(raw)])
     if isinstance(error, RecursionError) or "Recursive interpolation" in text:
-        return "its interpolations (${…}) are a cycle; set one of them to a value"
+        return "its interpolations (${…}) form a cycle; set one of them to a value"
     if isinstance(error, errors.UnsupportedInterpolationType):
         return f"there is no resolver ${{{name}:…}}{nearest(name, _RESOLVERS)}; there are {', '.join(_RESOLVERS)}"
     if isinstance(error, errors.InterpolationKeyError):

@@ -205,7 +205,7 @@ def recorded(config: Mapping[str, Any], store: ModelStore) -> dict[str, dict[str
         if found.path and UNSAFE_PATH.search(found.path):
             raise BadInput(f"{asked}: the path of {whole} is {found.path!r}, which a shell could expand; {fix}")
         if found.path is None and "path" in fields:
-            raise BadInput(f"{asked}: {whole} has no path of its files: {found.no_path}; {fix}")
+            raise BadInput(f"{asked}: {whole} does not say where its files are: {found.no_path}; {fix}")
         models[key] = {
             "reference": reference.text,
             "backend": "file" if manifest_root(config) else "wandb",

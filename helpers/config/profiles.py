@@ -107,7 +107,7 @@ def get(env: EnvFile, name: str) -> Profile:
     current: str | None = name
     while current is not None:
         if current in chain:
-            raise BadInput(f"{env.where(current, 'extends')}: extends is a cycle: {' -> '.join([*chain, current])}")
+            raise BadInput(f"{env.where(current, 'extends')}: extends forms a cycle: {' -> '.join([*chain, current])}")
         table = env.tables.get(current)
         if not isinstance(table, dict) or current in RESERVED:
             named = f"PROFILE={name}" if not chain else f"{env.where(chain[-1], 'extends')}: extends = {current!r}"

@@ -52,7 +52,7 @@ def executor(config: dict[str, Any], place: Place, describe: Callable[[str], Des
 def prefix(config: dict[str, Any], place: Place, moved: dict[str, str]) -> list[str]:
     """Give every environment variable of `config` its prefix, in place; returns the notices.
 
-    This runs before interpolation, while `${oc.env:NAME}` can be recognized, and after it, for texts that contained another `${…}`.
+    This runs before interpolation, while `${oc.env:NAME}` can be recognised, and after it, for texts that contained another `${…}`.
     """
     notices = []
     for key, variables in _sections(config):
@@ -128,7 +128,7 @@ def _move_instances(config: dict[str, Any], notices: list[str], moved: dict[str,
         return
     several = deployment.pop("multiple_instances")
     if several and execution.get("num_instances", 1) == 1:
-        # One instance a node, as the old switch meant.
+        # One instance per node, as the old switch meant.
         execution["num_instances"] = execution.get("num_nodes", 1)
         moved["execution.num_instances"] = "deployment.multiple_instances"
     text = f"deployment.multiple_instances is now execution.num_instances ({execution.get('num_instances', 1)})"

@@ -45,7 +45,7 @@ class Missing:
 
     def __str__(self) -> str:
         """One sentence for a person."""
-        return f"{self.name} (wanted by {', '.join(self.wanted_by)}): {self.fix}"
+        return f"{self.name} (needed by {', '.join(self.wanted_by)}): {self.fix}"
 
 
 @dataclass

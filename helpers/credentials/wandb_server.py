@@ -18,7 +18,7 @@ from helpers.common.errors import BadInput, Unreachable, one_line
 WANDB = "wandb"
 CLOUD = "https://api.wandb.ai"
 TIMEOUT = 10.0  # seconds; a usual answer takes 0.1 s
-PAGE = 50  # runs a question
+PAGE = 50  # runs per request
 MAX_ID_LENGTH = 128  # W&B's limit for the id of a run, which may not hold blanks or /\#?%:
 
 CHECK = """query Check($entity: String!, $project: String!) {
@@ -130,7 +130,7 @@ class Server:
             return BadInput(f"W&B at {self} rejects this key ({words or 'permission denied'}): ask the project's owners for access")
         if status == HTTPStatus.NOT_FOUND:
             return BadInput(f"W&B at {self}: there is no W&B server at this address ({words or 'not found'}); check WANDB_BASE_URL")
-        return Unreachable(f"W&B at {self} could not be asked (status {status}{f': {words}' if words else ''})")
+        return Unreachable(f"W&B at {self} answers with an error (status {status}{f': {words}' if words else ''})")
 
 
 def address(url: str) -> str:

@@ -43,7 +43,7 @@ class Handover:
 
 @dataclass(frozen=True)
 class Submitted:
-    """What came of a submission: `submitted_at` is UTC text, `jobs` are those of submission.json, in the tasks' order.
+    """The outcome of a submission: `submitted_at` is UTC text, `jobs` are those of submission.json, in the tasks' order.
 
     The step adds `task`, `index` and `harness` to each job, and null for a place that it does not name.
     """
@@ -56,7 +56,7 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Answer:
-    """Where the jobs of one submission stand: rows of status.json, what could not be asked, and why nothing could be asked at all."""
+    """Where the jobs of one submission stand: rows of status.json, what did not answer, and why nothing answered at all."""
 
     rows: list[Document]
     problems: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""A base for executors whose jobs have their folders on this machine, so that to ask for them costs little."""
+"""A base for executors whose jobs have their folders on this machine, so asking about them costs little."""
 
 import sys
 import time
@@ -80,7 +80,7 @@ class LocalExecutor(Executor):
             answer = self._watch(submission, with_logs)
             self.finish(submission)
         except BaseException as error:
-            # A terminal that is closed (EIO), or a bug, stops the jobs too: none may run on unseen.
+            # A terminal that is closed (EIO), or a bug, stops the jobs too: none may keep running unseen.
             if not self.jobs_outlive_us:
                 uninterruptible()
                 self.stop(submission)

@@ -30,7 +30,7 @@ def chosen(submission: dict[str, Any], wanted: list[str]) -> list[dict[str, Any]
 
 
 def unreachable_rows(submission: dict[str, Any], why: str) -> list[dict[str, Any]]:
-    """The rows of status.json for a submission whose jobs could not be asked."""
+    """The rows of status.json for a submission whose executor did not answer."""
     empty = {"exit_code": None, "requests_done": None, "requests_total": None, "seconds": None, "log": None}
     return [
         {"task": job["task"], "index": job["index"], "job_id": job["job_id"], "state": "UNREACHABLE", "reason": why, **empty}

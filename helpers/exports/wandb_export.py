@@ -113,7 +113,7 @@ def _conclude(run: Path, document: dict[str, Any]) -> None:
     off = [one for one in document["runs"] if one["state"] in ("missing", "wrong")]
     if off:
         first = f"{', '.join(off[0]['tasks'])}: {off[0]['reason']}"
-        document |= {"state": "failed", "reason": f"{len(off)} of {len(document['runs'])} W&B runs are not as results.json has it: {first}"}
+        document |= {"state": "failed", "reason": f"{len(off)} of {len(document['runs'])} W&B runs differ from results.json: {first}"}
         return
     document["state"] = document["runs"][0]["state"]
     if document["state"] == "offline":

@@ -2,7 +2,7 @@
 
 The launcher's own exporter (exporters/wandb.py of 0.2.6) makes another run every time it exports a task, leaves out standard errors and
 sample counts, lets equal metric names of two tasks overwrite each other (`multi_task`), and reports a failure only in a log that nobody
-reads. The runs here have ids that follow from the invocation, so that exporting twice changes nothing. The names of metrics are the
+reads. The runs here have ids derived from the invocation, so exporting twice changes nothing. The names of metrics are the
 launcher's. On a cluster the launcher's export job writes the scores first, under the same ids (helpers/executors/slurm/job_scripts.py).
 """
 
@@ -110,7 +110,7 @@ def _named(job: dict[str, Any], results: dict[str, Any]) -> list[dict[str, Any]]
     mine = [row for row in results["rows"] if row["index"] == job["index"]]
     keys = ("metric", "score", "value", "stderr", "n")
     if [[row[key] for key in keys] for row in named] != [[row[key] for key in keys] for row in mine]:
-        raise BadInput(f"{shown(path)} is not what results.json was made from; run `make results` to make it again")
+        raise BadInput(f"{shown(path)} is not the file that results.json was made from; run `make results` to update results.json")
     return named
 
 

@@ -1,4 +1,4 @@
-"""The images in a cluster's cache, and the current digest of each reference, asked in one round trip."""
+"""The images in a cluster's cache, and the current digest of each reference, all looked up in one round trip."""
 
 import json
 from collections.abc import Sequence

@@ -18,11 +18,11 @@ WORDS = [
     (r"oom-kill|Out of memory|OOM|Killed\b|error code 137", "it ran out of memory: give the profile more mem, or another build_partition"),
     (
         r"checksum mismatch|Digest did not match|digest.*does not match|unexpected EOF|invalid checksum",
-        "a layer is damaged in the registry or was damaged on its way: try again, or push the image again",
+        "a layer is damaged in the registry or was damaged in transit: try again, or push the image again",
     ),
     (
         r"Could not resolve host|Connection refused|timed out|Network is unreachable|no such host|i/o timeout|Failed to connect",
-        "the compute node does not reach {registry}: choose a build_partition whose nodes do, or another registry",
+        "the compute node cannot reach {registry}: choose a build_partition whose nodes can, or another registry",
     ),
     (
         r"certificate problem|certificate verify failed",

@@ -1,4 +1,4 @@
-"""The Slurm job of an image import: what it asks of Slurm, and its sbatch script, which nemo-run writes."""
+"""The Slurm job of an image import: what it requests from Slurm, and its sbatch script, which nemo-run writes."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ class NoImports(Exception):
 
 @dataclass(frozen=True)
 class Resources:
-    """What the job asks of Slurm. `gpus` 0: none; `time` and `partition` None: Slurm's defaults."""
+    """What the job requests from Slurm. `gpus` 0: none; `time` and `partition` None: Slurm's defaults."""
 
     account: str
     partition: str | None = None

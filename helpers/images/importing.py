@@ -179,7 +179,7 @@ class Importing:
             holder, _, lock = frame.text.partition(" ")
             return f"the import of {holder} is dead, and only they can remove its lock: ask them to remove {lock}"
         refusal = one_line(slurm_words.refusal(frame.text))
-        return f"Slurm refused the import's job: {refusal} (imports use build_partition and build_time)"
+        return f"Slurm refused the import job: {refusal} (imports use build_partition and build_time)"
 
     def _finish(self, one: Import, text: str) -> None:
         head, _, sidecar = text.partition("\n")

@@ -72,7 +72,7 @@ def parse(reference: str) -> Image:
     if found := re.search(r"\$[({]", reference) or _SHELL.search(reference):
         character = "a space" if found[0].isspace() else found[0]
         raise BadInput(
-            f"image {reference!r} contains {character}, which no image reference may: write [HOST/]NAME:TAG or the path of a .sqsh file"
+            f"image {reference!r} contains {character}, not allowed in a reference: write [HOST/]NAME:TAG or the path of a .sqsh file"
         )
     if reference.startswith("/"):
         return Image(reference, "file", name=reference)

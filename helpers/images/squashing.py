@@ -12,7 +12,7 @@ from helpers.images.cache import Lookup, Store
 from helpers.images.import_job import NoImports, Resources
 from helpers.images.references import Image
 
-INSTEAD = "each job pulls them from their registry (Pyxis does, if its nodes reach it)"
+INSTEAD = "each job pulls them from their registry (Pyxis does, if its nodes can reach it)"
 
 
 @dataclass
@@ -55,7 +55,7 @@ def squash(
         begun = importing.begin(one, store, force)
         imports.setdefault(begun.key, _Shared(begun, [])).lookups.append(one)
     if hits := len(squashed.rows):
-        console.info(f"images: {hits} of {len(lookups)} are in {store.folder} already")
+        console.info(f"images: {hits} of {len(lookups)} are already in {store.folder}")
     if imports:
         _import(cluster, store, resources, list(imports.values()), at_once, squashed)
     return squashed

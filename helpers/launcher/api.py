@@ -1,6 +1,6 @@
 """The one door to nemo-evaluator-launcher, which takes 0.9 s to import: quiet, without telemetry, and with its catalogue read once.
 
-One name of launcher 0.2.6 is replaced here, `load_tasks_mapping` in api.functional (held by a test in tests/helpers/launcher); an executor
+One name of launcher 0.2.6 is replaced here, `load_tasks_mapping` in api.functional (see the tests in tests/helpers/launcher); an executor
 may replace more while it submits.
 """
 
@@ -98,7 +98,7 @@ def recorded_jobs(invocation_id: str, number: int) -> tuple[str, list[dict[str, 
     for job_id in (f"{invocation_id}.{index}" for index in range(number)):
         job = ExecutionDB().get_job(job_id)
         if job is None:
-            raise StepFailed(f"the launcher's job database has no {job_id}; give the same command again")
+            raise StepFailed(f"the launcher's job database has no {job_id}; run the same command again")
         times.append(job.timestamp)
         places = {"slurm_job_id": "slurm_job_id", "remote_dir": "remote_rundir_path", "job_dir": "output_dir"}
         jobs.append({"job_id": job_id, **{ours: job.data.get(theirs) for ours, theirs in places.items()}})
@@ -117,7 +117,7 @@ def invocation_in(folder: Path) -> tuple[str, dict[str, Any]] | None:
 
 
 def status(invocation_id: str) -> list[dict[str, Any]]:
-    """The launcher's own status of an invocation: one dict a job (job_id, status, progress, data)."""
+    """The launcher's own status of an invocation: one dict per job (job_id, status, progress, data)."""
     with talking_to(None):
         from nemo_evaluator_launcher.api import functional
 
@@ -126,7 +126,7 @@ def status(invocation_id: str) -> list[dict[str, Any]]:
 
 
 def task_mapping(*_arguments: Any, **_options: Any) -> dict[tuple[str, str], dict[str, Any]]:
-    """The launcher's task mapping, from our catalogue: with the harnesses installed here, and 0.1 s once instead of 1.4 s a call."""
+    """The launcher's task mapping, from our catalogue: with the harnesses installed here, and 0.1 s once instead of 1.4 s per call."""
     return {
         key: {
             "task": task.name,

@@ -42,7 +42,7 @@ class WandbStore:
             self._api = wandb.Api(timeout=ANSWER_SECONDS)
 
     def find(self, key: str, reference: Reference, with_path: bool) -> Artifact:
-        """The artifact. Raises BadInput for a missing artifact, Unreachable when the server could not be asked."""
+        """The artifact. Raises BadInput for a missing artifact, Unreachable when the server does not answer."""
         project = self._path(reference)
         try:
             with asking(self.where):
@@ -112,11 +112,11 @@ def asking(server: str) -> Iterator[None]:
         if getattr(getattr(error.__cause__, "response", None), "http_status", None) in REFUSED:
             fix = f"run `wandb login --relogin --host={server}`, or set another WANDB_API_KEY"
             raise BadInput(f"W&B {server} refuses the key ({reason}): {fix}") from error
-        raise Unreachable(f"W&B {server} could not be asked ({reason}); run the same command again") from error
+        raise Unreachable(f"no usable answer from W&B {server} ({reason}); run the same command again") from error
     except UsageError as error:
         raise BadInput(f"W&B {server}: {one_line(error)}") from error
     except OSError as error:
-        raise Unreachable(f"W&B {server} could not be asked ({one_line(error)}); run the same command again") from error
+        raise Unreachable(f"could not reach W&B {server} ({one_line(error)}); run the same command again") from error
 
 
 def _knock(server: str) -> None:

@@ -39,4 +39,4 @@ def refuse_other(destination: str, submission: dict[str, Any]) -> None:
     """Raise BadInput for a destination other than W&B, with the launcher's own command for it."""
     if destination != WANDB:
         command = f".venv/bin/nemo-evaluator-launcher export {submission['invocation_id']} --dest {destination}"
-        raise BadInput(f"DEST={destination}: only wandb is exported to from here; for other destinations use the launcher: `{command}`")
+        raise BadInput(f"DEST={destination}: only wandb is supported here; for other destinations use the launcher: `{command}`")

@@ -33,7 +33,7 @@ def check(run: Path) -> None:
     for name, (_, made_from) in read.items():
         for source, seal in made_from.items():
             if source in read and read[source][0] != seal:
-                why = f"{name} was made from another {source}; delete the one that was replaced and run the same command again"
+                why = f"{name} was made from another {source}; delete the one that was replaced, and run the same command"
                 raise BadInput(f"{shown(run / source)} and {name} do not belong together: {why}")
 
 

@@ -81,4 +81,4 @@ def _show_credentials(path: Path) -> None:
     rows += [[one["name"], Cell("missing", "red"), ", ".join(one["wanted_by"])] for one in found["missing"]]
     if rows:
         print()
-        console.print_table("Credentials", ["variable", "from", "wanted by"], rows)
+        console.print_table("Credentials", ["variable", "from", "needed by"], rows)

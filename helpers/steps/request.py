@@ -158,7 +158,7 @@ def tidy(folder: Path) -> None:
 
 
 def go_on(path: Path, mode: str | None, given: dict[str, Any]) -> None:
-    """Check that a command may continue a run: it asks for the same, the inputs have not changed, and no file was edited.
+    """Check that a command may continue a run: its request is the same, the inputs have not changed, and no file was edited.
 
     `mode` is None when only a file of the run is wanted. A missing request.json is restored from origins.json, which holds a copy. Raises
     BadInput.

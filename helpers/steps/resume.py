@@ -33,5 +33,5 @@ def resume(submission_path: Path, tasks: list[str]) -> None:
     for job in submission["jobs"]:
         if job["index"] in queued:
             number = queued[job["index"]]
-            console.done(f"{labels[job['index']]}: {f'queued as {number}' if number else 'open again'}")
+            console.done(f"{labels[job['index']]}: {f'queued as {number}' if number else 'will run again'}")
     console.say(f"`make eval RUN={run.name}` {'follows them' if any(queued.values()) else 'runs them'}")

@@ -124,12 +124,12 @@ def submit(config_path: str, launcher_path: str, out: str, keep_partial: bool = 
     announce(document, run, before is not None)
     if found.export and wandb_server.WANDB not in auto_export.destinations(data):
         of_run = f" RUN={run.name}" if run else ""
-        console.info(f"this machine sends the scores to W&B when the tasks have ended: by `make eval{of_run}` or `make export{of_run}`")
+        console.info(f"the scores go to W&B from this machine: when the tasks have ended, run `make eval{of_run}` or `make export{of_run}`")
 
 
 def announce(document: dict[str, Any], run: Path | None, before: bool) -> None:
     """Print the invocation, and how to ask for its status."""
-    console.done(f"Evaluation {'found, submitted before' if before else 'submitted'}: {document['invocation_id']}")
+    console.done(f"Evaluation {'was already submitted' if before else 'submitted'}: {document['invocation_id']}")
     console.say(f"Check status: nemo-evaluator-launcher status {document['invocation_id']}")
     if run:
         console.say(f"          or: make status RUN={run.name}")
@@ -155,7 +155,7 @@ def only_one(run: Path | None) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-                raise StepFailed(f"cannot lock {shown(run / '.lock')}: {error.strerror}; then give the same command") from error
+                raise StepFailed(f"cannot lock {shown(run / '.lock')}: {error.strerror}; fix that, then run the same command") from error
             # Some cluster filesystems are mounted without locks. On Slurm there is a second lock, on the cluster.
             console.notice(f"{shown(run.parent)} is on a filesystem without locks: submit a run from one terminal at a time")
         yield

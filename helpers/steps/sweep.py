@@ -1,6 +1,6 @@
 """A sweep: several models, one evaluation each. Its runs are ordinary runs, made and continued by `make`.
 
-    runs/sweeps/ID/sweep.json      what was asked, and the run of each model; written before the first run is made
+    runs/sweeps/ID/sweep.json      the request, and the run of each model; written before the first run is made
     runs/sweeps/ID/results.json    the scores of all models; written when every task has scores, which ends the sweep
 
 The same command continues an unfinished sweep: same runs, so the model versions recorded for them, and failed tasks run again. After a
@@ -304,7 +304,7 @@ def _finish(folder: Path, ones: Sequence[One], failures: Mapping[str, str]) -> N
 
 
 def _export(one: One) -> None:
-    """Export the scores of a run to W&B if its config says so, and say what became of it. A finished export is not repeated."""
+    """Export the scores of a run to W&B if its config says so, and report the outcome. A finished export is not repeated."""
     out = str(one.path("exports.json"))
     if exports_file.is_done(out, files.read_json(one.path("results.json"), "results")):
         return

@@ -49,7 +49,7 @@ def test_many_tasks_cost_hardly_more_than_three(tmp_path: Path, clean_env: dict[
 
 
 def test_in_one_process_the_part_that_grows_is_small(tmp_path: Path) -> None:
-    """Without start-up and imports: milliseconds a task."""
+    """Without start-up and imports: milliseconds per task."""
     seconds = {}
     for count in (3, MANY):
         text = config_of(count)

@@ -32,7 +32,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
 
 
 def config_of(pipeline: Pipeline, images: list[str]) -> str:
-    """A config with a task an image; its name."""
+    """A config with one task per image; its name."""
     entry = yaml.safe_load((pipeline.bed.folder / "cluster-eval.yaml").read_text())["evaluation"]["tasks"][0]
     tasks = [{**entry, "name": "toy.sums", "container": image} for image in images]
     return pipeline.write_config(f"images-{secrets.token_hex(3)}", evaluation={"tasks": tasks})

@@ -6,7 +6,7 @@ ROOT=$(cd "$HERE/../.." && pwd)
 export PATH=$PATH:/usr/sbin:/sbin
 
 # ---- Knobs, from the environment -----------------------------------------------------------------------------------------------------
-# BED is remembered by nothing: give the same one to every script. All others are read by up.sh alone; a change takes effect after down.sh.
+# No file records BED: give the same one to every script. All others are read by up.sh alone; a change takes effect after down.sh.
 BED=${BED:-$ROOT/.cluster}               # the folder that holds all of it
 WITH_ACCT=${WITH_ACCT:-1}                # 0: accounting disabled, as on some clusters: no sacct, no limits
 WITH_IMAGE=${WITH_IMAGE:-1}              # 0: no images (a bed for Slurm alone)

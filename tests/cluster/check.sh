@@ -4,7 +4,7 @@
 set -euo pipefail
 # shellcheck source=tests/cluster/bed.sh
 . "$(dirname "${BASH_SOURCE[0]}")/bed.sh"
-[ -e "$BED/run/up" ] || die "no cluster is up in $BED: make cluster-up"
+[ -e "$BED/run/up" ] || die "no cluster is up in $BED: run make cluster-up"
 # shellcheck source=/dev/null
 . "$BED/etc/settings"
 read -r with_acct nodes _ < "$BED/run/up"

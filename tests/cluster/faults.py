@@ -1,4 +1,4 @@
-"""What goes wrong on clusters, to order. Each is a context manager that mends it at its end; a stopped cluster mends all (down.sh, up.sh).
+"""What goes wrong on clusters, on demand. Each is a context manager that undoes it at its end; down.sh and up.sh undo all of it.
 
 with stopped(bed, "slurmctld"): ...            no controller; also "slurmdbd", "sshd", "registry"
 with frozen(bed, "slurmctld"): ...             there, but it does not answer
@@ -122,7 +122,7 @@ def sbatch_fails(
 def enroot_is(bed: Bed, point: str, what: str) -> Iterator[Callable[[], None]]:
     """Imports wait at `download` or `squash` so many seconds, or fail there; at `generation` 4, they are those of enroot 4.
 
-    What is given lets them go on at once.
+    What is given lets them continue at once.
     """
     plan = bed.folder / f"faults/enroot-{point}"
     plan.write_text(what)

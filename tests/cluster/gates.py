@@ -50,7 +50,7 @@ class Gate:
         return self.calls >= self.call
 
     def open(self) -> None:
-        """Let it go on, and all that follow."""
+        """Let it continue, and all that follow."""
         self.mark.with_suffix(".open").touch()
 
 

@@ -173,7 +173,7 @@ def far_registry(bed: Bed, seconds: float) -> Iterator[str]:
         do_GET = do_HEAD = _relay  # noqa: N815  the names that http.server calls
 
         def log_message(self, *_: object) -> None:
-            """No line a call."""
+            """No line per call."""
 
     with http.server.ThreadingHTTPServer((settings(bed)[1], 0), Relay) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -107,7 +107,7 @@ class Pipeline:
     # ---- Make ------------------------------------------------------------------------------------------------------------------------
 
     def words(self, target: str, *words: str) -> list[str]:
-        """`make TARGET …`, with PROFILE and CONFIG where they are not given and no run is gone on with."""
+        """`make TARGET …`, with PROFILE and CONFIG if they are not given and no run is continued."""
         given = {word.partition("=")[0] for word in words}
         own = [] if target not in ("eval", "batch", "dry-run") or "RUN" in given else [("PROFILE", self.profile), ("CONFIG", self.config)]
         return ["make", target, *(f"{name}={value}" for name, value in own if name not in given), *words]

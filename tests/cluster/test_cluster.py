@@ -249,5 +249,5 @@ def test_without_its_packages_the_one_line_says_what_to_do(tmp_path: Path, monke
     empty.write_text("#!/bin/sh\nexit 1\n")
     empty.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    with pytest.raises(DownError, match=r"^error: system packages are missing \(.*slurm-wlm .*\): make test-deps$"):
+    with pytest.raises(DownError, match=r"^error: system packages are missing \(.*slurm-wlm .*\): run make test-deps$"):
         Bed(tmp_path / "bed").up()

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("idle")
 KEY = "wandb_v1_" + "Clu5ter_" * 9 + "9"
 
 
-def test_an_export_job_that_fails_is_noticed_and_mended_and_the_key_lies_in_the_secrets_file_alone(cluster: Bed, tmp_path: Path) -> None:
+def test_an_export_job_that_fails_is_noticed_and_fixed_and_the_key_lies_in_the_secrets_file_alone(cluster: Bed, tmp_path: Path) -> None:
     """The toy image has no launcher, so the export job's own command fails, in the silence of its log."""
     pipeline = Pipeline.made(cluster, tmp_path)
     image = f"{cluster.name}/images/toy.sqsh"

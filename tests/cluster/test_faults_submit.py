@@ -1,4 +1,4 @@
-"""Whatever goes wrong while a run is submitted: the same command goes on, no task has two jobs, and none is forgotten."""
+"""Whatever goes wrong while a run is submitted: the same command continues, no task has two jobs, and none is forgotten."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_stopped_while_the_scripts_are_copied_the_same_command_submits_each_task
     submitted(pipeline, run)
 
 
-def test_interrupted_while_jobs_are_queued_nothing_is_forgotten_and_the_same_command_goes_on(pipeline: Pipeline) -> None:
+def test_interrupted_while_jobs_are_queued_nothing_is_forgotten_and_the_same_command_continues(pipeline: Pipeline) -> None:
     with gate(pipeline.bed, "sbatch", call=2) as held, pipeline.at_work("batch") as process:
         until(held.reached)
         os.killpg(process.pid, signal.SIGINT)
@@ -121,7 +121,7 @@ def test_interrupted_while_jobs_are_queued_nothing_is_forgotten_and_the_same_com
     submitted(pipeline, run)
 
 
-def test_a_run_killed_before_its_record_is_cancelled_by_name_and_submitted_afresh(pipeline: Pipeline) -> None:
+def test_a_run_killed_before_its_record_is_cancelled_by_name_and_submitted_again(pipeline: Pipeline) -> None:
     run = killed_at(pipeline, "after-sbatch")
     first = [job.id for job in pipeline.jobs(run)]
     done = pipeline.make("cancel", f"RUN={run.name}")
@@ -169,7 +169,7 @@ def test_when_the_second_of_three_is_refused_the_first_is_taken_back_and_the_sam
     assert pipeline.per_task(run) == {**ONCE, "toy.sums.0": 2}
 
 
-def test_over_a_limit_of_the_qos_the_last_is_refused_with_slurms_words_and_the_mend_and_the_others_are_taken_back(
+def test_over_a_limit_of_the_qos_the_last_is_refused_with_slurms_words_and_the_fix_and_the_others_are_taken_back(
     pipeline: Pipeline,
 ) -> None:
     done = pipeline.make("batch", "SET=execution.partition=interactive")
@@ -286,7 +286,7 @@ def test_the_line_breaks_while_jobs_are_queued(pipeline: Pipeline) -> None:
     ],
     ids=["full", "readonly", "account", "partition", "checkpoint", "mount"],
 )
-def test_it_is_said_before_anything_is_queued_with_the_mend(pipeline: Pipeline, words: tuple[str, ...], problem: str) -> None:
+def test_it_is_reported_before_anything_is_queued_with_the_fix(pipeline: Pipeline, words: tuple[str, ...], problem: str) -> None:
     pipeline.write_config("mounting", execution={"mounts": {"evaluation": {"/no/mount": "/data"}}})
     with faults.disk_full(pipeline.bed):
         done = pipeline.make("batch", *words)
@@ -304,7 +304,7 @@ def test_it_is_said_before_anything_is_queued_with_the_mend(pipeline: Pipeline, 
     ],
     ids=["walltime", "down"],
 )
-def test_what_slurm_takes_and_never_starts_is_said_before_it_is_queued(pipeline: Pipeline, setting: str, notice: str) -> None:
+def test_what_slurm_takes_and_never_starts_is_reported_before_it_is_queued(pipeline: Pipeline, setting: str, notice: str) -> None:
     done = pipeline.make("batch", f"SET={setting}")
     assert done.returncode == 0, said(done)
     assert re.search(rf"^\[notice\] .*{notice}.*\n(.*\n)*.*submitted", done.stderr, re.MULTILINE), said(done)
@@ -312,7 +312,7 @@ def test_what_slurm_takes_and_never_starts_is_said_before_it_is_queued(pipeline:
 
 # ---- No connection ---------------------------------------------------------------------------------------------------------------------
 
-# By the name of the host that has it: what is wrong, in the one line that is printed, with its mend.
+# By the name of the host that has it: what is wrong, in the one line that is printed, with its fix.
 HOSTS = {
     "em-unresolved": r"em-unresolved.*host.*env\.toml",
     "em-refused": r"em-refused.*refuse.*port",
@@ -391,7 +391,7 @@ def second_sshd(bed: Bed, folder: Path, strange: int, bare: int) -> Iterator[Non
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_connection_that_fails_is_one_line_with_its_mend_and_exit_code_3(
+def test_a_connection_that_fails_is_one_line_with_its_fix_and_exit_code_3(
     not_connected: dict[str, subprocess.CompletedProcess[str]], host: str
 ) -> None:
     done = not_connected[host]
@@ -400,7 +400,7 @@ def test_a_connection_that_fails_is_one_line_with_its_mend_and_exit_code_3(
     assert re.search(HOSTS[host], line), line
 
 
-def test_a_submission_to_a_host_that_does_not_answer_queues_nothing_and_goes_on_later(pipeline: Pipeline) -> None:
+def test_a_submission_to_a_host_that_does_not_answer_queues_nothing_and_continues_later(pipeline: Pipeline) -> None:
     pipeline.disconnect()
     with faults.stopped(pipeline.bed, "sshd"):
         done = pipeline.make("batch")

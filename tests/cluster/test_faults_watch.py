@@ -1,4 +1,4 @@
-"""Whatever goes wrong while a run is at work: it is told as it is, goes on where it can, and no line and no result is lost."""
+"""Whatever goes wrong while a run is at work: it is reported as it is, the run continues if it can, and no line and no result is lost."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def servers_that_do_not_come(pipeline: Pipeline) -> dict[str, Path]:
     return runs
 
 
-def test_a_server_that_exits_is_told_with_its_last_error_and_the_path_of_its_log(pipeline: Pipeline, servers: dict[str, Path]) -> None:
+def test_a_server_that_exits_is_reported_with_its_last_error_and_the_path_of_its_log(pipeline: Pipeline, servers: dict[str, Path]) -> None:
     row = one_row(pipeline, servers["exits"])
     assert row["state"] == "FAILED"
     assert "GPU memory" in row["reason"]
@@ -148,13 +148,13 @@ def test_a_server_that_exits_is_told_with_its_last_error_and_the_path_of_its_log
     assert f"  log: {row['log']}" in done.stderr
 
 
-def test_a_server_that_is_never_healthy_is_told_with_the_key_to_raise(pipeline: Pipeline, servers: dict[str, Path]) -> None:
+def test_a_server_that_is_never_healthy_is_reported_with_the_key_to_raise(pipeline: Pipeline, servers: dict[str, Path]) -> None:
     row = one_row(pipeline, servers["unhealthy"])
     assert row["state"] == "FAILED"
     assert "execution.endpoint_readiness_timeout" in row["reason"]
 
 
-def test_an_image_that_is_not_there_is_told(pipeline: Pipeline, servers: dict[str, Path]) -> None:
+def test_an_image_that_is_not_there_is_reported(pipeline: Pipeline, servers: dict[str, Path]) -> None:
     row = one_row(pipeline, servers["noimage"])
     assert row["state"] == "FAILED"
     assert "deployment.image" in row["reason"]
@@ -266,7 +266,7 @@ def test_a_walltime_that_was_reached_is_resuming_until_the_successor_starts(clus
 # ---- Whoever follows is killed -----------------------------------------------------------------------------------------------------------
 
 
-def test_whoever_follows_or_gathers_is_killed_and_the_same_command_goes_on(pipeline: Pipeline) -> None:
+def test_whoever_follows_or_gathers_is_killed_and_the_same_command_continues(pipeline: Pipeline) -> None:
     odd_config(pipeline, "killed", ["odd.numbers"], samples=80, seconds=0.1, **sharing(8141, "n1"))
     run = submitted(pipeline, "killed")
     with at_work(pipeline, "eval", f"RUN={run.name}") as attached:
@@ -334,7 +334,7 @@ def test_a_resume_that_is_killed_while_sbatch_is_at_work_queues_no_second_job(
 # ---- Walltimes, to their end -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_job_chain_over_its_max_walltime_has_timed_out_with_its_mend(pipeline: Pipeline, chains: Chains) -> None:
+def test_a_job_chain_over_its_max_walltime_has_timed_out_with_its_fix(pipeline: Pipeline, chains: Chains) -> None:
     assert chains.attached.ended(120) == 2
     text = chains.attached.text
     assert "✗ odd.numbers TIMED_OUT: max_walltime " in text, text[-1500:]
@@ -364,7 +364,7 @@ def ended(pipeline: Pipeline, servers: dict[str, Path], hit: Hit) -> dict[str, P
     return {"SUCCEEDED": hit.run, "FAILED": servers["exits"]}
 
 
-def test_without_accounting_s_answer_states_are_right_and_it_is_said(cluster: Bed, pipeline: Pipeline, ended: dict[str, Path]) -> None:
+def test_without_accounting_s_answer_states_are_right_and_it_is_reported(cluster: Bed, pipeline: Pipeline, ended: dict[str, Path]) -> None:
     odd_config(pipeline, "meanwhile", ["odd.numbers"], samples=60, seconds=0.1, **sharing(8131, "n1"))
     run = submitted(pipeline, "meanwhile")
     until_row(pipeline, run, "odd.numbers", ["RUNNING"], 60)
@@ -379,7 +379,7 @@ def test_without_accounting_s_answer_states_are_right_and_it_is_said(cluster: Be
         assert pipeline.make("eval", f"RUN={run.name}").returncode == 0
 
 
-def test_an_sacct_that_is_broken_is_said_too_and_hides_nothing(cluster: Bed, pipeline: Pipeline, ended: dict[str, Path]) -> None:
+def test_an_sacct_that_is_broken_is_reported_too_and_hides_nothing(cluster: Bed, pipeline: Pipeline, ended: dict[str, Path]) -> None:
     with failing(cluster, "sacct", "sacct: error: Problem talking to the database: Connection reset by peer"):
         for state, run in ended.items():
             done = pipeline.make("status", f"RUN={run.name}")
@@ -531,7 +531,7 @@ def test_a_login_node_that_is_away_leaves_tasks_unreachable_with_exit_code_3_and
     assert rough.status_before == rough.status_after
 
 
-def test_without_a_controller_states_come_from_accounting_and_it_is_said(rough: Rough) -> None:
+def test_without_a_controller_states_come_from_accounting_and_it_is_reported(rough: Rough) -> None:
     assert rough.without_controller.returncode == 0, said(rough.without_controller)
     assert re.findall(r"│ ([A-Z_]+) +│", rough.without_controller.stdout) == ["RUNNING", "SUCCEEDED", "FAILED"]
     assert re.search(r"\[notice\] .*squeue", said(rough.without_controller)), said(rough.without_controller)
@@ -546,7 +546,7 @@ def test_what_the_controller_forgot_and_accounting_does_not_tell_has_not_failed_
         failed = one_row(pipeline, ended["FAILED"])
         assert failed["state"] == "UNKNOWN"
         assert "accounting" in failed["reason"]
-    cluster.slurm("scontrol", "reconfigure")  # up.sh has written slurm.conf anew
+    cluster.slurm("scontrol", "reconfigure")  # up.sh has written slurm.conf again
     assert one_row(pipeline, ended["FAILED"])["state"] == "FAILED"
 
 

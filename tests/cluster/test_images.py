@@ -1,4 +1,4 @@
-"""Container images on the test cluster: imported once for all, known by digest, whole or not there; and every failure said by name."""
+"""Container images on the test cluster: imported once for all, known by digest, whole or not there; and every failure is named."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_the_first_imports_and_the_second_finds_it_with_one_ssh_command(store: I
     assert store.files() == [path.with_suffix(".json").name, path.name]
 
 
-def test_a_tag_that_moved_is_imported_anew_and_the_old_file_stays(store: Images, cluster: Bed, tmp_path: Path) -> None:
+def test_a_tag_that_moved_is_imported_again_and_the_old_file_stays(store: Images, cluster: Bed, tmp_path: Path) -> None:
     first, _ = store.squash(push(cluster, tmp_path, "evalmake/moving:1", secrets.token_hex(4)))
     second, _ = store.squash(push(cluster, tmp_path, "evalmake/moving:1", secrets.token_hex(4)))
     assert (first["state"], second["state"]) == ("imported", "imported")
@@ -232,7 +232,7 @@ def test_enroot_4_is_told_the_digest_that_was_asked(store: Images, cluster: Bed,
     assert store.squash(f"{reference.rpartition(':')[0]}@{row['digest']}")[0]["state"] == "hit"
 
 
-def test_a_tag_that_moves_while_enroot_3_imports_it_is_said(store: Images, cluster: Bed, tmp_path: Path) -> None:
+def test_a_tag_that_moves_while_enroot_3_imports_it_is_reported(store: Images, cluster: Bed, tmp_path: Path) -> None:
     reference = push(cluster, tmp_path, "evalmake/three:1", secrets.token_hex(4))
     with faults.enroot_is(cluster, "download", "4"), store.at_work(reference) as command:
         store.under_way("Querying")
@@ -282,7 +282,7 @@ def test_the_node_of_an_import_loses_power(store: Images, cluster: Bed, tmp_path
     assert not [name for name in store.files() if name.endswith(".lock")]
 
 
-def test_interrupted_the_import_goes_on_and_the_next_run_adopts_it(store: Images, cluster: Bed, tmp_path: Path) -> None:
+def test_interrupted_the_import_continues_and_the_next_run_adopts_it(store: Images, cluster: Bed, tmp_path: Path) -> None:
     reference = push(cluster, tmp_path, "evalmake/interrupted:1", secrets.token_hex(4))
     with faults.enroot_is(cluster, "download", "250") as go_on:
         with store.at_work(reference) as command:
@@ -371,7 +371,7 @@ def test_a_hostile_reference_is_refused_before_anything_is_contacted(store: Imag
     assert not (store.folder / "ssh.log").exists()
 
 
-def test_what_the_registry_does_not_have_is_said_before_anything_is_queued(store: Images, tiny: str) -> None:
+def test_what_the_registry_does_not_have_is_reported_before_anything_is_queued(store: Images, tiny: str) -> None:
     _, said = store.squash(tiny.replace(":1", ":9"), code=1)
     assert "404" in said
     assert store.jobs() == []

@@ -149,7 +149,7 @@ def test_imports_says_how_many_are_at_work_at_a_time(pipeline: Pipeline, cache: 
     assert all(before[2] <= after[1] for before, after in itertools.pairwise(jobs))
 
 
-def test_a_failed_import_stops_the_run_before_anything_is_submitted_and_the_same_command_goes_on(
+def test_a_failed_import_stops_the_run_before_anything_is_submitted_and_the_same_command_continues(
     pipeline: Pipeline, cache: Cache, cluster: Bed, tmp_path: Path
 ) -> None:
     config = use(pipeline, push(cluster, tmp_path, "evalmake/failing:1", secrets.token_hex(4)))
@@ -186,7 +186,7 @@ def test_a_dry_run_shows_the_plan_and_contacts_nothing_unless_it_is_to_ask(
     assert f"hit: {cache.folder}/containers/{cache.squashed[0]}" in " ".join(said(done).split())
 
 
-def test_force_squash_imports_anew_for_a_run(pipeline: Pipeline, cache: Cache, cluster: Bed, tmp_path: Path) -> None:
+def test_force_squash_imports_again_for_a_run(pipeline: Pipeline, cache: Cache, cluster: Bed, tmp_path: Path) -> None:
     config = use(pipeline, push(cluster, tmp_path, "evalmake/forced:1", secrets.token_hex(4)))
     assert pipeline.make("batch", f"CONFIG={config}", f"SET={HELD}").returncode == 0
     (kept,) = cache.squashed

@@ -49,7 +49,7 @@ def test_a_model_is_looked_up_on_the_cluster_over_the_one_connection_and_evaluat
     assert "rl    ModelArtifact-rl  v2 v1     latest = v1" in listed.stdout, said(listed)
 
 
-def test_a_checkpoint_that_the_cluster_does_not_have_is_told_before_anything_is_queued(pipeline: Pipeline) -> None:
+def test_a_checkpoint_that_the_cluster_does_not_have_is_reported_before_anything_is_queued(pipeline: Pipeline) -> None:
     done = pipeline.make("eval", "MODEL=rl:v2")
     assert exit_code(done) == 1, said(done)
     assert re.search(r"^error: .*/lustre/gone ", done.stderr, re.MULTILINE), said(done)

@@ -39,7 +39,7 @@ def _empty_queue(pipeline: Pipeline) -> Iterator[None]:
     pipeline.scancel()
 
 
-def test_a_batch_run_has_one_job_a_task_each_by_its_name_and_folder_over_one_connection_and_ends_well(pipeline: Pipeline) -> None:
+def test_a_batch_run_has_one_job_per_task_each_by_its_name_and_folder_over_one_connection_and_ends_well(pipeline: Pipeline) -> None:
     pipeline.disconnect()
     before = pipeline.connections()
     done = pipeline.make("batch", "CONFIG=three")

@@ -136,7 +136,7 @@ def test_status_shows_the_last_errors_of_a_failed_task_and_the_path_of_its_log(p
 
 def test_resume_queues_what_has_no_results_in_its_own_folder_and_eval_brings_it(pipeline: Pipeline, mixed: Attached) -> None:
     jobs = {job["task"]: job for job in pipeline.document(mixed.run)["jobs"]}
-    (Path(jobs["odd.failing"]["remote_dir"]) / "artifacts/mended").touch()
+    (Path(jobs["odd.failing"]["remote_dir"]) / "artifacts/fixed").touch()
     done = pipeline.make("resume", f"RUN={mixed.run.name}", "TASKS=toy.sums odd.failing")
     assert done.returncode == 0, said(done)
     (number,) = re.findall(r"^✓ odd\.failing: .*?(\d+)$", done.stderr, re.MULTILINE)
@@ -326,7 +326,7 @@ def test_the_status_of_two_runs_costs_one_ssh_session(pipeline: Pipeline, waitin
         assert {job["state"] for job in pipeline.document(run, "status")["jobs"]} == {"PENDING"}
 
 
-def test_the_status_of_two_runs_as_json_is_a_line_a_run(pipeline: Pipeline, waiting: Waiting) -> None:
+def test_the_status_of_two_runs_as_json_is_one_line_per_run(pipeline: Pipeline, waiting: Waiting) -> None:
     rows = statuses(pipeline, waiting.first, waiting.second)
     assert list(rows) == ["0/toy.sums", "0/toy.differences", "1/odd.numbers"]
     assert rows["1/odd.numbers"]["reason"] == "QOSMaxJobsPerUserLimit: user job limit reached: it starts when another job of yours ends"
@@ -395,7 +395,7 @@ def test_cancelling_a_task_ends_its_whole_chain_and_no_other(pipeline: Pipeline,
     assert cancelled.other_state == "RUNNING"
 
 
-def test_a_cancelled_run_is_shown_as_cancelled_with_its_mend(pipeline: Pipeline, cancelled: Cancelled) -> None:
+def test_a_cancelled_run_is_shown_as_cancelled_with_its_fix(pipeline: Pipeline, cancelled: Cancelled) -> None:
     assert cancelled.rest.returncode == 0, said(cancelled.rest)
     rows = statuses(pipeline, cancelled.run)
     assert {row["state"] for row in rows.values()} == {"CANCELLED"}
@@ -423,7 +423,7 @@ def test_a_successor_that_can_never_run_is_not_taken_for_the_task(cluster: Bed, 
         assert "`make results" in done.stderr
         assert re.search(r"odd\.numbers +│ +\d+ +│ SUCCEEDED", shown)
         assert "NeverSatisfied" not in shown + done.stdout + done.stderr
-        (Path(pipeline.document(run)["jobs"][1]["remote_dir"]) / "artifacts/mended").touch()
+        (Path(pipeline.document(run)["jobs"][1]["remote_dir"]) / "artifacts/fixed").touch()
         resumed = pipeline.make("resume", f"RUN={run.name}")
         assert re.search(r"✓ odd\.failing: .*\d+", resumed.stderr), said(resumed)
         # Who stays until the end takes them out of the queue.

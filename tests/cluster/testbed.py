@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class DownError(RuntimeError):
-    """The cluster does not come up; the message is the one line that says why, and the mend."""
+    """The cluster does not come up; the message is the one line that says why, and the fix."""
 
 
 @dataclass

@@ -11,7 +11,7 @@ set -euo pipefail
 
 [ "$(id -u)" = 0 ] || die "the test cluster starts daemons as root: sudo --preserve-env=BED $0, or make cluster-up as root"
 missing=$(bash "$HERE/../install_deps.sh" --missing)
-[ -z "$missing" ] || die "system packages are missing ($missing): make test-deps"
+[ -z "$missing" ] || die "system packages are missing ($missing): run make test-deps"
 alone "$@"
 [ -n "${BED_BY_TESTS:-}" ] || rm -f "$BED/.brought-up-by-tests" # a person wants it: tests leave it up
 umask 022
@@ -36,7 +36,7 @@ knobs="$WITH_ACCT $NODES $WITH_IMAGE $CPUS $GPUS $SUBMIT_USER $OTHER_USER $HOST_
 is_up() {
   local daemon
   [ -e "$BED/run/up" ] || return 1
-  [ "$(cat "$BED/run/up")" = "$knobs" ] || die "the cluster is up with other settings: tests/cluster/down.sh, then this again"
+  [ "$(cat "$BED/run/up")" = "$knobs" ] || die "the cluster is up with other settings: run tests/cluster/down.sh, then run this again"
   for daemon in "${daemons[@]}"; do alive "$daemon" || return 1; done
 }
 if is_up; then
@@ -49,7 +49,7 @@ if is_up; then
 fi
 rm -f "$BED/run/up"
 
-# ---- Ports and a network, chosen once and kept; chosen anew when somebody else has taken them since -------------------------------------
+# ---- Ports and a network, chosen once and kept; chosen again if somebody else has taken them -----------------------------------------
 in_use() { [ -n "$(ss -Hltn "sport = :$1")" ]; }
 settings=$BED/etc/settings
 # shellcheck source=/dev/null
@@ -71,7 +71,7 @@ if ! ip link show "$bridge" > /dev/null 2>&1; then
   ip address add "$subnet.1/24" dev "$bridge"
   ip link set "$bridge" up
 fi
-[ -n "${subnet:-}" ] || die "$bridge exists, but $settings is gone: run tests/cluster/down.sh, then this again"
+[ -n "${subnet:-}" ] || die "$bridge exists, but $settings is gone: run tests/cluster/down.sh, then run this again"
 printf 'port=%s\nsubnet=%s\n' "$port" "$subnet" > "$settings"
 ssh_port=$port registry_port=$((port + 1)) ctld_port=$((port + 2)) dbd_port=$((port + 3)) sql_port=$((port + 4)) slurmd_port=$((port + 5))
 login=$subnet.1

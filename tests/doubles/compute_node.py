@@ -70,7 +70,7 @@ class ComputeNode:
         (self.state / "version").write_text(f"{version}\n")
 
     def says(self, text: str, call: int | None = None) -> None:
-        """enroot says so, and goes on; at each call, or at one."""
+        """enroot says so, and continues; at each call, or at one."""
         (self.state / ("say" if call is None else f"say.{call}")).write_text(text)
 
     def fails(self, text: str, call: int | None = None) -> None:

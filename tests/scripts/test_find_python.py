@@ -72,7 +72,7 @@ def test_a_program_that_is_no_python_is_passed_over(tmp_path: Path) -> None:
     assert find(tmp_path).stdout == f"{tmp_path}/python3.12\n"
 
 
-def test_with_none_that_fits_the_line_says_what_was_found_and_how_to_mend_it(tmp_path: Path) -> None:
+def test_with_none_that_fits_the_line_says_what_was_found_and_how_to_fix_it(tmp_path: Path) -> None:
     command(tmp_path, "python3", "exit 127")
     answering(tmp_path, "python3.13", "3.14.0")
     line = error(find(tmp_path))

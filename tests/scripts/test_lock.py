@@ -204,7 +204,7 @@ def test_check_names_the_stale_and_the_missing_and_needs_no_uv(tmp_path: Path) -
     assert "pipeline" not in done.stderr
 
 
-def test_without_uv_the_mend_is_named(folder: Path, tmp_path: Path) -> None:
+def test_without_uv_the_fix_is_named(folder: Path, tmp_path: Path) -> None:
     # The script stands alone here, so that it finds no .venv with a uv either.
     (tmp_path / "scripts").mkdir()
     script = shutil.copy(SCRIPT, tmp_path / "scripts")
@@ -215,7 +215,7 @@ def test_without_uv_the_mend_is_named(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--nope"], ["--check", "--upgrade"]])
-def test_wrong_usage_is_told(folder: Path, arguments: list[str]) -> None:
+def test_wrong_usage_is_reported(folder: Path, arguments: list[str]) -> None:
     assert run(folder, *arguments).returncode == 2
 
 

@@ -127,7 +127,7 @@ def stop(jobs: Path, code: int) -> int:
         if time.monotonic() < deadline:
             time.sleep(0.02)
             continue
-        raise StepFailed(f"a process on {record.get('host', 'another host')} runs the jobs; give the same command there")
+        raise StepFailed(f"a process on {record.get('host', 'another host')} runs the jobs; run the same command there")
     mark_stopped(folders, code)
     return len(stopped)
 

@@ -92,7 +92,7 @@ def start_server(args: argparse.Namespace) -> Any:
     params.hostnames = [args.host]
     params.port = args.port
     params.n_parallel = args.parallel
-    params.n_ctx = args.context * args.parallel  # the server shares n_ctx out over its slots
+    params.n_ctx = args.context * args.parallel  # the server divides n_ctx among its slots
     for cpu in (params.cpuparams, params.cpuparams_batch):
         cpu.n_threads = args.threads
         cpu.poll = 0  # spinning threads cost minutes on a busy machine, see default_threads

@@ -138,7 +138,7 @@ def run(jobs: Path, plan: dict[str, Any]) -> None:
 def run_task(folder: Path, task: dict[str, Any], server: Server | None) -> None:
     """Run one task and write down how it ended. When the server dies first, the harness is stopped: it would retry for minutes."""
     if server and (ended := server.end()):
-        _fail(folder, f"{ended} before the task: {server.last_line()}")
+        _fail(folder, f"{ended} before the task started: {server.last_line()}")
         return
     adapter = ports.reserve()
     try:

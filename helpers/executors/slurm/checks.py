@@ -1,4 +1,4 @@
-"""What prepare.sh found on the cluster before a submission: obstacles, and things worth knowing."""
+"""What prepare.sh found on the cluster before a submission: obstacles and notices."""
 
 import re
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from helpers.cluster.scripts import Frame
 from helpers.common import console, walltime
 from helpers.common.errors import StepFailed, Unreachable, one_line
 
-# With less free space than this a submission is refused, or mentioned: an evaluation writes some megabytes a task.
+# With less free space than this a submission is refused, or mentioned: an evaluation writes some megabytes per task.
 LEAST_BYTES, LITTLE_BYTES = 20 << 20, 1 << 30
 
 
 def refuse_problems(cluster: Cluster, output: str, frames: list[Frame]) -> None:
-    """Print each obstacle on stderr, a line each, and raise StepFailed; without one, print what is worth knowing.
+    """Print each obstacle on stderr, one per line, and raise StepFailed; if there are none, print the notices.
 
     Raises Unreachable if Slurm does not answer.
     """

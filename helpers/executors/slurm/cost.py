@@ -8,7 +8,7 @@ from helpers.common import walltime
 
 
 def cost(config: Mapping[str, Any]) -> str:
-    """One line: jobs × nodes × GPUs × walltime = GPU-hours at most, and the GPU-hours that automatic resuming could make of it."""
+    """One line: jobs × nodes × GPUs × walltime = GPU-hours at most, and the GPU-hours if jobs are resumed until max_walltime."""
     execution = config["execution"]
     jobs, nodes, gpus = len(config["evaluation"]["tasks"]), execution.get("num_nodes") or 1, gpus_per_node(execution)
 
@@ -17,7 +17,7 @@ def cost(config: Mapping[str, Any]) -> str:
 
     sizes = f"{_counted(jobs, 'job')} × {_counted(nodes, 'node')} × {_counted(gpus, 'GPU')} × {execution['walltime']}"
     most = execution.get("max_walltime")
-    resumed = f" (a job that reaches its walltime is resumed, up to max_walltime {most}: {hours('max_walltime')})" if most else ""
+    resumed = f" ({hours('max_walltime')} if jobs are resumed until max_walltime {most})" if most else ""
     return f"{sizes} = {hours('walltime')} GPU-hours at most{resumed}."
 
 

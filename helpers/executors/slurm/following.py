@@ -20,7 +20,7 @@ from helpers.executors.slurm.watching import LogPiece, Watch
 # More bars than this would fill the screen, and logs are printed between them.
 MOST_BARS = 8
 COLOURS = (36, 35, 34, 32, 33, 96, 95, 94)
-# The harness posts its request counts to a URL that nobody answers (job_values.ADAPTER), and says so each time.
+# The harness posts its request counts to a URL that does not answer (job_values.ADAPTER), and logs that each time.
 PROGRESS_COMPLAINT = b"progress tracking server"
 
 
@@ -69,7 +69,7 @@ class Bringing:
         self.threads: list[Thread] = []
 
     def take(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Begin to copy the tasks that have ended since the last call, after those before them."""
+        """Start copying the tasks that have ended since the last call, after the earlier ones."""
         ended = [row for row in rows if row["state"] in states.ENDED and row["index"] not in self.begun]
         if ended:
             self.begun.update(row["index"] for row in ended)
@@ -114,7 +114,7 @@ def show_logs(submission: dict[str, Any], jobs: Sequence[dict[str, Any]], which:
 
 
 class Lines:
-    """Puts pieces of logs together to lines, each after its task's name."""
+    """Joins pieces of logs into lines, each after its task's name."""
 
     def __init__(self, names: dict[str, str], out: Callable[[str], None], coloured: bool) -> None:
         """`names`: the tasks by key; `out` takes each line."""

@@ -1,9 +1,9 @@
 """The launcher's Slurm executor, with a submission of ours in place of its own ssh and sbatch calls. Importing it costs 0.9 s.
 
-nemo-evaluator-launcher 0.2.6 writes the job scripts and its job database. Four of its names are replaced meanwhile, each held by a test
+nemo-evaluator-launcher 0.2.6 writes the job scripts and its job database. Four of its names are replaced meanwhile, each checked by a test
 (tests/helpers/executors/slurm/test_job_scripts.py):
 
-- `load_tasks_mapping` of executors/slurm/executor.py: our catalogue, which is read once and not for each task (1.4 s a call);
+- `load_tasks_mapping` of executors/slurm/executor.py: our catalogue, which is read once and not for each task (1.4 s per call);
 - `get_task_definition_for_job` there and in api/functional.py: the stock one reads the catalogue of a task's own container from a registry;
 - `_generate_auto_export_section`: the W&B run that an export job writes to gets an id of ours.
 """

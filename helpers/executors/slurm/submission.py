@@ -1,4 +1,4 @@
-"""Bringing the job scripts of a run to its cluster and queueing them, exactly once.
+"""Copying the job scripts of a run to its cluster and queueing them, exactly once.
 
 The invocation's id is the same for a run each time, so its folder on the cluster and the names of its jobs are too. prepare.sh looks for
 jobs that exist already and for obstacles, one upload brings the folders of the other tasks, and submit.sh queues those.
@@ -23,7 +23,7 @@ from helpers.executors.slurm import checks
 
 @dataclass
 class Submission:
-    """One submission: the cluster, the run with the seal of its launcher.yaml, and what came of it. `run` is None outside a run."""
+    """One submission: the cluster, the run with the seal of its launcher.yaml, and its outcome. `run` is None outside a run."""
 
     cluster: Cluster
     run: Path | None

@@ -1,4 +1,4 @@
-"""What the jobs of a task on Slurm amount to: one state, with the reason in a sentence. Pure: contacts nothing.
+"""The state of a task on Slurm, from its jobs, with the reason in a sentence. Pure: contacts nothing.
 
 A task on Slurm is a chain of jobs of one name. As soon as a job starts, it queues its successor with `afternotok` (the launcher's
 executors/slurm/executor.py, _generate_autoresume_handler). After a job that ended TIMEOUT, PREEMPTED or NODE_FAIL, the successor resumes
@@ -136,7 +136,7 @@ def _of_ended(job: Job, has_successor: bool, seen: Seen, sources: Sources) -> tu
     if job.state in RESUMED and has_successor and not sources.disabled:
         return "RESUMING", f"job {job.id} ended {job.state}; its successor resumes the task"
     if job.state in RESUMED and not seen.scores and not sources.accounting and not sources.disabled:
-        return "UNKNOWN", f"job {job.id} ended {job.state}; only accounting, which does not answer, knows whether its successor resumed"
+        return "UNKNOWN", f"job {job.id} ended {job.state}; accounting does not answer, so whether its successor resumed is unknown"
     return state, ""
 
 

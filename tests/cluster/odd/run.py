@@ -19,7 +19,7 @@ elif options.task == "impatient":
     import requests
 
     requests.post(options.url, json={"model": "toy", "messages": [{"role": "user", "content": "1+1"}]}, timeout=0.5)
-elif options.task == "failing" and not (options.out / "mended").exists():
+elif options.task == "failing" and not (options.out / "fixed").exists():
     sys.exit("ValueError: the odd task fails as it was told")
 
 done = options.out / "lines"

@@ -98,7 +98,7 @@ def test_jobs_that_the_controller_has_forgotten_are_found_in_accounting(slurm: S
     assert texts(probe(script_folder, rundir, FIRST + '; frame state - "${job_state[6]}"')) == ["6", "CANCELLED"]
 
 
-def test_a_queue_that_does_not_answer_is_told_and_is_no_empty_queue(slurm: SlurmDouble, script_folder: Path, rundir: Path) -> None:
+def test_a_queue_that_does_not_answer_is_reported_and_is_no_empty_queue(slurm: SlurmDouble, script_folder: Path, rundir: Path) -> None:
     slurm.fault("squeue", "slurm_load_jobs error: Unable to contact slurm controller")
     body = 'look_up "$DAYS" || frame no-queue - "$queue"'
     assert probe(script_folder, rundir, body) == [Frame("no-queue", "-", b"slurm_load_jobs error: Unable to contact slurm controller")]

@@ -173,7 +173,7 @@ def ssh_double(folder: Path, script: str) -> Path:
     return path.parent
 
 
-def test_a_connection_that_cannot_be_made_is_told_with_the_fix(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_cannot_be_made_is_reported_with_the_fix(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bin_ = ssh_double(folder, 'echo "ssh: connect to host login.example port 22: Connection refused" >&2; exit 255')
     monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
     monkeypatch.setattr(connection, "_has_terminal", lambda: False)
@@ -316,7 +316,7 @@ def test_the_person_who_was_asked_and_refused_is_not_told_to_find_a_terminal() -
     assert "permission denied for ann@login.example" in line
 
 
-def test_what_nobody_knows_is_told_as_it_is_with_where_to_look() -> None:
+def test_what_nobody_knows_is_reported_as_it_is_with_where_to_look() -> None:
     line = connection.why_not(AWAY, "kex_exchange_identification: Connection closed by remote host\n")
     assert line == (
         "the connection to ann@login.example failed: kex_exchange_identification: Connection closed by remote host; "
@@ -325,7 +325,7 @@ def test_what_nobody_knows_is_told_as_it_is_with_where_to_look() -> None:
     assert "ssh printed nothing" in connection.why_not(AWAY, "")
 
 
-def test_without_ssh_on_this_machine_the_fix_is_told(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+def test_without_ssh_on_this_machine_the_fix_is_reported(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setenv("PATH", str(folder))
     with pytest.raises(Unreachable, match="there is no ssh command on this machine"):
         scripts.run(AWAY, "x")

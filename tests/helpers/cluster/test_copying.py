@@ -37,7 +37,7 @@ def test_folders_go_up_with_their_modes_and_come_home_without_what_is_left_out(t
     assert sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()) == [f"{task.name}/run.sub", "other.1/log"]
 
 
-def test_a_folder_that_is_not_there_is_told_with_rsync_s_own_words(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_reported_with_rsync_s_own_words(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match=r"rsync with this login node failed with code 23: .*No such file"):
         copying.download(HERE, [str(tmp_path / "gone")], tmp_path, [])
 
@@ -53,7 +53,7 @@ def test_a_folder_that_is_not_there_is_told_with_rsync_s_own_words(tmp_path: Pat
         ("", 255, ConnectionLost, "lost while copying"),
     ],
 )
-def test_what_rsync_says_is_told_and_a_line_that_breaks_is_tried_twice(
+def test_what_rsync_says_is_reported_and_a_line_that_breaks_is_tried_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, code: int, error: type[Exception], told: str
 ) -> None:
     double = tmp_path / "rsync"

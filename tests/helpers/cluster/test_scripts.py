@@ -125,7 +125,7 @@ def test_bash_that_ends_on_its_own_is_no_lost_line(stdout: bytes, code: int) -> 
         answer(stdout, "Welcome to the cluster\nbash: line 9: x: unbound variable\n", code)
 
 
-def test_a_login_node_without_slurm_is_told_with_the_fix() -> None:
+def test_a_login_node_without_slurm_is_reported_with_the_fix() -> None:
     with pytest.raises(Unreachable, match=r"Slurm's commands are not on the PATH.*PATH=/usr/bin.*~/.bashrc"):
         answer(MARK + b"@no-slurm - 13\nPATH=/usr/bin\n" + END)
 
@@ -242,7 +242,7 @@ def test_no_array_that_may_be_empty_is_expanded_as_bash_before_4_4_cannot(path: 
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_slurm_is_found_where_a_login_shell_finds_it_and_else_the_fix_is_told(
+def test_slurm_is_found_where_a_login_shell_finds_it_and_else_the_fix_is_reported(
     tmp_path: Path, script_folder: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch, known: bool
 ) -> None:
     """Here /etc/profile is a file of the test's, and PATH a folder with bash alone."""
@@ -285,7 +285,7 @@ def test_a_script_that_was_killed_is_given_once_more_and_its_second_answer_count
     assert scripts.run(HERE, text) == [Frame("job", "0", b"5")]
 
 
-def test_a_bug_in_a_script_is_told_with_bash_s_own_words() -> None:
+def test_a_bug_in_a_script_is_reported_with_bash_s_own_words() -> None:
     with pytest.raises(StepFailed, match=r"ended with code 1: .*bash: line .*nothing: unbound variable"):
         scripts.run(HERE, f'{BEGIN}echo "$nothing"\nframe end - ""\n')
 

@@ -1,4 +1,4 @@
-"""helpers/common/events.py: a line an event, whoever else writes, and old or torn lines are no obstacle."""
+"""helpers/common/events.py: one line per event, whoever else writes, also after old or torn lines."""
 
 from __future__ import annotations
 

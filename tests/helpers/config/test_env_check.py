@@ -35,7 +35,7 @@ def check(folder, text, profile=""):
         ('[C]\nmounts = "/a:/b"', r'mounts: "/a:/b": expected a list such as'),
         ('[C]\nmounts = ["/a:/b", "c"]', r'mounts.1: "c": expected SOURCE:TARGET with absolute paths'),
         ('[C]\nhost = "-oProxyCommand=x"', r"not beginning with -"),
-        ('[C]\nremote_job_dir = "jobs"', r"expected an absolute path of the cluster"),
+        ('[C]\nremote_job_dir = "jobs"', r"expected an absolute path on the cluster"),
         ('[C]\ncontainer_image = "a\\nb"', r"expected a container image in one word"),
         ('[C]\ntunnel = "telnet"', r"expected one of ssh, local"),
         ("[C]\nport = 99999", r"port: 99999: expected at most 65535"),

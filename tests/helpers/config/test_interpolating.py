@@ -52,7 +52,7 @@ def test_everything_is_resolved_but_artifacts(text: str, value: Any, tmp_path: P
         ("${oc.evn:X}", r"there is no resolver \$\{oc\.evn:…\} \(did you mean oc\.env\?\)"),
         ("${deployment.prt}", r"\$\{deployment\.prt\}: the config has no such key \(did you mean deployment\.port\?\)"),
         ("${run.env.host}", r"run\.env comes from a profile: give PROFILE="),
-        ("${export.wandb.project}", "are a cycle"),
+        ("${export.wandb.project}", "form a cycle"),
         ("${oc.env:MY_API_KEY}", r"\$\{oc\.env:MY_API_KEY\} would write a secret to files; write `MY_API_KEY: host:MY_API_KEY`"),
         ("${", r"write \$\{key\}, or"),
         ("${a b}", r"write \$\{key\}, or"),

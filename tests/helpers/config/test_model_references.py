@@ -113,7 +113,7 @@ def test_a_config_that_gives_its_checkpoint_names_no_artifact_though_run_model_i
         ("${art:}", r"a key of `run`"),
     ],
 )
-def test_a_field_or_key_that_there_is_not_is_said_before_anything_is_asked(tmp_path: Path, field: str, message: str) -> None:
+def test_a_field_or_key_that_there_is_not_is_reported_before_anything_is_asked(tmp_path: Path, field: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         compile_text(tmp_path, OPEN.replace("${art:model,path}", field), PROFILE, "C")
 
@@ -125,7 +125,7 @@ def test_a_field_or_key_that_there_is_not_is_said_before_anything_is_asked(tmp_p
         ("my-team/nemotron/rl:v1", r"names a W&B project, but artifacts are looked up in files"),
     ],
 )
-def test_a_reference_that_no_lookup_could_answer_is_said_when_the_config_is_compiled(tmp_path: Path, model: str, message: str) -> None:
+def test_a_reference_that_no_lookup_could_answer_is_reported_when_the_config_is_compiled(tmp_path: Path, model: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         compile_text(tmp_path, OPEN, PROFILE + FILE, "C", overrides=[f"run.model={model}"])
 
@@ -147,7 +147,7 @@ def test_what_is_recorded_is_the_concrete_version_and_the_metadata_that_the_conf
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({"arch": "a"}, r"has no path of its files: its metadata has none of absolute_path, .*SET="),
+        ({"arch": "a"}, r"does not say where its files are: its metadata has none of absolute_path, .*SET="),
         ({"path": "s3://bucket/rl"}, r"path is s3://bucket/rl, not a path of a filesystem"),
         ({"path": "relative/rl"}, r"not a path of a filesystem"),
     ],
@@ -160,7 +160,7 @@ def test_an_artifact_that_does_not_say_where_it_is_is_refused_with_what_it_says(
         model_references.recorded(config, Shelf(**metadata))
 
 
-def test_metadata_that_is_not_there_is_said_with_what_is(tmp_path: Path) -> None:
+def test_metadata_that_is_not_there_is_reported_with_what_is(tmp_path: Path) -> None:
     config = compile_text(tmp_path, OPEN.replace("model,path", "model,metadata.pth"), PROFILE, "C").config
     with pytest.raises(BadInput, match=r"has no pth \(did you mean path\?\); it has arch, path"):
         model_references.recorded(config, Shelf(path="/p", arch="a", nested={}))
@@ -183,7 +183,7 @@ def test_a_path_may_be_written_as_a_file_uri() -> None:
     assert model_references.path_of("file://host") is None
 
 
-def test_what_is_not_there_is_told_with_the_nearest_and_with_what_is() -> None:
+def test_what_is_not_there_is_reported_with_the_nearest_and_with_what_is() -> None:
     reference = model_references.parse("run.model", "rll:latest", model_references.SHORT_NAMES)
     said = str(model_references.no_name("run.model", reference, "W&B project t/p", ["ModelArtifact-rl", "ModelArtifact-sft"]))
     assert "run.model=rll:latest: W&B project t/p has no artifact rll (did you mean ModelArtifact-rl?)" in said

@@ -54,7 +54,7 @@ def test_names_choose_entries_in_the_configs_order_and_add_what_it_lacks(asked: 
     assert len(chosen.definitions) == len(indices)
 
 
-def test_what_is_added_is_said() -> None:
+def test_what_is_added_is_reported() -> None:
     assert choose(["gsm8k"]).notices == ["task gsm8k is not in mine.yaml: added from the catalogue (lm-evaluation-harness.gsm8k)"]
     assert choose(["hellaswag"]).notices == []
 

@@ -299,13 +299,13 @@ def test_one_error_lists_everything_missing_with_the_fixes(home: Path) -> None:
     with pytest.raises(BadInput) as caught:
         found.require()
     for part in (
-        "WANDB_API_KEY (wanted by execution.auto_export): run `wandb login`",
+        "WANDB_API_KEY (needed by execution.auto_export): run `wandb login`",
         "WANDB_PROJECT",
         "WANDB_ENTITY",
         "[wandb] section of env.toml",
         'SET="execution.auto_export.enabled=false"',
-        "HF_TOKEN (wanted by evaluation.tasks[0].env_vars.TOKEN): `export HF_TOKEN=…`, or a line HF_TOKEN=… in .env",
-        "OPENAI_API_KEY (wanted by target.api_endpoint.api_key_name)",
+        "HF_TOKEN (needed by evaluation.tasks[0].env_vars.TOKEN): `export HF_TOKEN=…`, or a line HF_TOKEN=… in .env",
+        "OPENAI_API_KEY (needed by target.api_endpoint.api_key_name)",
     ):
         assert part in str(caught.value)
     config["execution"] = {"auto_export": {"enabled": False, "destinations": ["wandb"]}}

@@ -72,7 +72,7 @@ def test_a_project_that_may_only_be_read_or_not_be_seen_is_refused(double: Wandb
 @pytest.mark.parametrize("status", [400, 429, 500, 503])
 def test_a_server_in_trouble_is_no_refusal(double: WandbDouble, status: int) -> None:
     double.fail_with = status
-    with pytest.raises(Unreachable, match=f"could not be asked .status {status}"):
+    with pytest.raises(Unreachable, match=f"answers with an error .status {status}"):
         asked(double).check(ENTITY, PROJECT)
 
 

@@ -103,7 +103,7 @@ def test_several_metrics_scores_parts_and_groups_in_an_order_that_does_not_depen
 
 
 def submitted(tmp_path: Path, codes: dict[str, int | None]) -> dict[str, Any]:
-    """A submission with a task a name, each ended with its code, with a score where it is 0."""
+    """A submission with one task per name, each ended with its code, with a score where it is 0."""
     jobs = []
     for index, (name, code) in enumerate(codes.items()):
         folder = tmp_path / "jobs" / f"{name}.{index}"
@@ -119,7 +119,7 @@ def submitted(tmp_path: Path, codes: dict[str, int | None]) -> dict[str, Any]:
     return {"executor": "process", "invocation_id": "i", "seal": "sha256:" + "0" * 64, "jobs": jobs}
 
 
-def test_only_tasks_that_succeeded_have_rows_and_failed_samples_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_tasks_that_succeeded_have_rows_and_failed_samples_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     submission = submitted(tmp_path, {"good": 0, "bad": 1})
     found = scores.collect(submission, status.ask(submission))
     files.validate(files.seal_json(found), "results", "results")

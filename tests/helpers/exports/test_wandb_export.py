@@ -193,7 +193,7 @@ def test_what_the_server_loses_is_a_failure_that_names_the_metric(desk: Desk, mo
 
     monkeypatch.setattr(desk.double, "stream", losing)
     text = desk.failed(StepFailed)
-    assert "1 of 1 W&B runs are not as results.json has it: t: t_acc is null there and 0.5 in results.json" in text
+    assert "1 of 1 W&B runs differ from results.json: t: t_acc is null there and 0.5 in results.json" in text
     assert f"try again with `make export RUN={RUN}`" in text
     assert (desk.run / "wandb" / "export.log").exists()
 
@@ -331,7 +331,7 @@ def test_results_that_changed_since_they_were_collected_are_not_exported(desk: D
     (desk.run / "jobs/t.0/artifacts/results.yml").write_text(results_yml({"acc": {"acc": (0.9, 0.1, 4)}}))
     (desk.out).unlink()
     written = desk.export(auto=True)
-    assert "is not what results.json was made from" in written["reason"]
+    assert "is not the file that results.json was made from" in written["reason"]
     (desk.run / "results.json").unlink()  # as `make resume` does
     assert desk.export(auto=True)["state"] == "verified", "results that are not there are gathered first"
     assert desk.double.run(f"{desk.invocation}-t.0").summary["t_acc"] == 0.9

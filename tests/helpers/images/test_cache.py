@@ -46,7 +46,7 @@ def test_an_image_without_the_nodes_platform_is_refused_by_name_before_anything_
     assert slurm.calls("sbatch") == []
 
 
-def test_an_index_that_is_none_is_said(registry: RegistryDouble, job_dir: Path) -> None:
+def test_an_index_that_is_none_is_reported(registry: RegistryDouble, job_dir: Path) -> None:
     registry.put("team/model", "1", b'{"manifests": 3}', INDEX)
     assert "with an invalid image index" in ask(job_dir).trouble
 
@@ -90,7 +90,7 @@ def test_a_tag_that_moved_is_no_hit(registry: RegistryDouble, job_dir: Path) -> 
     assert ask(job_dir).hit is None
 
 
-def test_an_index_that_cannot_be_read_is_said_since_its_tag_may_have_moved(registry: RegistryDouble, job_dir: Path) -> None:
+def test_an_index_that_cannot_be_read_is_reported_since_its_tag_may_have_moved(registry: RegistryDouble, job_dir: Path) -> None:
     registry.put("team/model", "1", index_of("linux/amd64"), INDEX)
     registry.rule(fails={"GET": 429})
     path = keep(job_dir / "containers", MODEL, digest=ARM, index=ARM)
@@ -190,7 +190,7 @@ def test_a_cache_that_cannot_be_written_is_read_and_ours_lies_beside_it(registry
     assert "cannot be written" in store.notices[0]
 
 
-def test_without_any_folder_the_fix_is_said(registry: RegistryDouble, job_dir: Path) -> None:
+def test_without_any_folder_the_fix_is_reported(registry: RegistryDouble, job_dir: Path) -> None:
     (job_dir / "file").write_text("")
     with pytest.raises(StepFailed, match=r"cannot be written \(.*\): free space, fix its permissions, or choose another remote_job_dir"):
         ask_all(job_dir / "file", MODEL)

@@ -43,9 +43,9 @@ def why(log: str, verdict: str = "failed 1", states: str = "FAILED", image: refe
             FETCH + f"[ERROR] URL {URL} returned error code: 503 Service Unavailable",
             "enroot failed with code 1: [ERROR] URL https://nvcr.io",
         ),
-        (QUERY + "curl: (6) Could not resolve host: nvcr.io", "does not reach nvcr.io: choose a build_partition"),
-        (QUERY + "curl: (7) Failed to connect to nvcr.io port 443 after 1 ms: Couldn't connect to server", "does not reach nvcr.io"),
-        (QUERY + "curl: (28) Connection timed out after 30001 milliseconds", "does not reach nvcr.io"),
+        (QUERY + "curl: (6) Could not resolve host: nvcr.io", "cannot reach nvcr.io: choose a build_partition"),
+        (QUERY + "curl: (7) Failed to connect to nvcr.io port 443 after 1 ms: Couldn't connect to server", "cannot reach nvcr.io"),
+        (QUERY + "curl: (28) Connection timed out after 30001 milliseconds", "cannot reach nvcr.io"),
         (
             QUERY + "curl: (60) SSL certificate problem: unable to get local issuer certificate\nMore details here: "
             "https://curl.se/docs/sslcerts.html\n\ncurl failed to verify the legitimacy of the server\nmentioned above.",
@@ -156,7 +156,7 @@ def test_a_step_that_was_killed_for_memory_counts_behind_the_job_s_own_failed() 
     assert why(LAYERS, "stopped", "CANCELLED+ CANCELLED by 0") == STATES["CANCELLED"]
 
 
-def test_a_job_that_left_no_word_is_told_by_its_states() -> None:
+def test_a_job_that_left_no_word_is_reported_by_its_states() -> None:
     assert why("", "", "") == "its job ended (unknown) before it was done: see the log, and run the same command again"
     assert "its job ended (COMPLETED) before" in why("", "", "COMPLETED COMPLETED")
 
@@ -167,7 +167,7 @@ def test_a_frame_may_break_off_anywhere() -> None:
     assert failures.read("t\n5\nFAILED\nno-enroot n1").is_without_enroot
 
 
-def test_each_mend_can_be_filled_in() -> None:
+def test_each_fix_can_be_filled_in() -> None:
     names = dict.fromkeys(("folder", "name", "registry", "platform", "version", "credentials"), "X")
-    for _, mend in WORDS:
-        assert "{" not in mend.format(**names)
+    for _, fix in WORDS:
+        assert "{" not in fix.format(**names)

@@ -1,4 +1,4 @@
-"""helpers/images/import_job.py: what the job of an import asks of Slurm, and its script, which nemo-run writes."""
+"""helpers/images/import_job.py: what the job of an import requests from Slurm, and its script, which nemo-run writes."""
 
 from __future__ import annotations
 

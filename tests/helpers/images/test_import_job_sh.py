@@ -118,7 +118,7 @@ def test_so_many_are_imported_at_a_time_as_are_asked_for(
 # ---- What goes wrong on the node ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_failure_leaves_nothing_that_counts_and_the_same_command_goes_on(
+def test_a_failure_leaves_nothing_that_counts_and_the_same_command_continues(
     job_dir: Path, node: ComputeNode, capfd: pytest.CaptureFixture[str]
 ) -> None:
     node.fails("[INFO] Fetching image manifest\n[ERROR] URL https://registry.example/v2/x returned error code: 503 Service Unavailable\n")
@@ -134,7 +134,7 @@ def test_a_failure_leaves_nothing_that_counts_and_the_same_command_goes_on(
     assert bring(job_dir)[0]["state"] == "imported"
 
 
-def test_of_several_each_failure_is_said_and_what_was_imported_stays(
+def test_of_several_each_failure_is_reported_and_what_was_imported_stays(
     job_dir: Path, node: ComputeNode, registry: RegistryDouble, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(3):
@@ -239,7 +239,9 @@ def test_a_job_whose_node_died_is_followed_by_another_and_not_for_ever(job_dir: 
 @pytest.mark.parametrize(
     ("state", "said"), [("TIMEOUT", "a longer build_time"), ("OUT_OF_MEMORY", "more mem"), ("CANCELLED", "it was cancelled")]
 )
-def test_slurm_s_word_for_the_end_of_the_job_is_told(job_dir: Path, node: ComputeNode, slurm: SlurmDouble, state: str, said: str) -> None:
+def test_slurm_s_word_for_the_end_of_the_job_is_reported(
+    job_dir: Path, node: ComputeNode, slurm: SlurmDouble, state: str, said: str
+) -> None:
     node.ends = [state]
     with pytest.raises(StepFailed, match=said):
         bring(job_dir)

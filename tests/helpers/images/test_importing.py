@@ -29,10 +29,10 @@ pytestmark = pytest.mark.usefixtures("imports")
 # ---- What goes wrong before --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_job_that_slurm_refuses_is_told_in_slurm_s_words_and_leaves_no_lock(job_dir: Path, slurm: SlurmDouble) -> None:
+def test_a_job_that_slurm_refuses_is_reported_in_slurm_s_words_and_leaves_no_lock(job_dir: Path, slurm: SlurmDouble) -> None:
     slurm.fault("sbatch", "sbatch: error: Batch job submission failed: Invalid partition name specified")
     with pytest.raises(
-        StepFailed, match=r"Slurm refused the import's job: .*Invalid partition name.*\(imports use build_partition and build_time"
+        StepFailed, match=r"Slurm refused the import job: .*Invalid partition name.*\(imports use build_partition and build_time"
     ):
         bring(job_dir)
     assert left_over(job_dir) == []

@@ -55,7 +55,7 @@ BEARER = {"auth": "Bearer", "realm": "https://tokens.example/token"}
 
 
 @pytest.mark.parametrize(
-    ("rule", "lines", "mend"),
+    ("rule", "lines", "fix"),
     [
         ({"auth": "Basic"}, [], f"add the line `machine {HOST} login … password …` to "),
         ({"auth": "Basic"}, [HOST], "refuses the credentials in ~/.config/enroot/.credentials there: renew them"),
@@ -66,19 +66,19 @@ BEARER = {"auth": "Bearer", "realm": "https://tokens.example/token"}
     ],
 )
 def test_who_is_not_let_in_is_told_which_lines_are_missing(
-    registry: RegistryDouble, job_dir: Path, tmp_path: Path, rule: dict[str, str], lines: list[str], mend: str
+    registry: RegistryDouble, job_dir: Path, tmp_path: Path, rule: dict[str, str], lines: list[str], fix: str
 ) -> None:
     registry.rule(**rule, accounts={USER: PASSWORD})
     registry.put("team/model", "1")
     credentials(tmp_path, *lines, password="wrong")
     one = ask(job_dir)
     assert f"{HOST} refuses {MODEL} (401)" in one.fatal
-    assert mend in one.fatal
+    assert fix in one.fatal
     assert "wrong" not in one.fatal
 
 
 @pytest.mark.parametrize(
-    ("lines", "named", "mend"),
+    ("lines", "named", "fix"),
     [
         ([], ["nvcr.io", "authn.nvidia.com"], "add the line"),
         (["nvcr.io"], ["authn.nvidia.com"], "add the line"),
@@ -87,13 +87,13 @@ def test_who_is_not_let_in_is_told_which_lines_are_missing(
     ],
 )
 def test_nvcr_io_needs_the_lines_of_two_hosts(
-    registry: RegistryDouble, job_dir: Path, tmp_path: Path, lines: list[str], named: list[str], mend: str
+    registry: RegistryDouble, job_dir: Path, tmp_path: Path, lines: list[str], named: list[str], fix: str
 ) -> None:
     """It gives tokens itself, at /proxy_auth, which sends on to authn.nvidia.com."""
     registry.rule("nvcr.io", auth="Bearer", realm="https://nvcr.io/proxy_auth", accounts={USER: PASSWORD})
     credentials(tmp_path, *lines, password="stale")
     fatal = ask(job_dir, "nvcr.io/nvidia/nemo:25.11").fatal
-    assert mend in fatal
+    assert fix in fatal
     for host in ("nvcr.io", "authn.nvidia.com"):
         assert (f"`machine {host} login" in fatal) == (host in named)
 
@@ -138,7 +138,7 @@ def test_a_password_that_enroot_makes_by_a_command_is_not_taken_for_a_wrong_one(
         (503, f"{HOST} answers 503 for {MODEL}", False),
     ],
 )
-def test_what_a_registry_answers_is_told_and_only_a_no_is_final(
+def test_what_a_registry_answers_is_reported_and_only_a_no_is_final(
     registry: RegistryDouble, job_dir: Path, status: int, said: str, is_final: bool
 ) -> None:
     registry.rule(fails={"HEAD": status, "GET": status})
@@ -230,7 +230,7 @@ def test_who_is_not_let_in_here_is_told_to_log_in_here(registry: RegistryDouble,
     assert one.fatal == ""
 
 
-def test_without_any_network_it_is_said_and_nothing_is_final(registry: RegistryDouble, job_dir: Path, unreached: None) -> None:
+def test_without_any_network_it_is_reported_and_nothing_is_final(registry: RegistryDouble, job_dir: Path, unreached: None) -> None:
     one = ask(job_dir, "localhost:9/team/model:1")
     assert "neither the cluster nor this machine could reach localhost:9 (" in one.trouble
     assert "onnect" in one.trouble

@@ -170,10 +170,10 @@ def test_what_the_launcher_says_is_one_line(error: Exception, monkeypatch: pytes
 
 def test_an_error_of_our_own_executor_keeps_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_config: Any) -> str:
-        raise BadInput("mend it")
+        raise BadInput("fix it")
 
     monkeypatch.setattr(functional, "run_eval", refuse)
-    with pytest.raises(BadInput, match="mend it"):
+    with pytest.raises(BadInput, match="fix it"):
         api.run_eval({})
 
 

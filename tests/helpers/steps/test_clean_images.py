@@ -183,7 +183,7 @@ def test_every_run_here_counts(tmp_path: Path, runs: Path) -> None:
     assert clean_images.used_here(tmp_path / "none") == (set(), set())
 
 
-def test_while_a_run_brings_its_images_nothing_is_removed(tmp_path: Path) -> None:
+def test_while_a_run_imports_its_images_nothing_is_removed(tmp_path: Path) -> None:
     """Which they are is recorded when all are there."""
     run = tmp_path / "20261124T100000Z-x-0001"
     run.mkdir()
@@ -277,7 +277,7 @@ def test_a_person_is_asked(
     assert ("nothing was removed" in said) is not goes
 
 
-def test_what_cannot_be_removed_is_said(profile: Path, job_dir: Path, monkeypatch: pytest.MonkeyPatch, slurm: SlurmDouble) -> None:
+def test_what_cannot_be_removed_is_reported(profile: Path, job_dir: Path, monkeypatch: pytest.MonkeyPatch, slurm: SlurmDouble) -> None:
     """Root may remove everything, so that rm is one that fails."""
     keep(job_dir / "containers", "gone-1-0123456789ac")
     (slurm.bin / "rm").write_text("#!/bin/bash\necho \"rm: cannot remove '$3': Operation not permitted\" >&2\nexit 1\n")

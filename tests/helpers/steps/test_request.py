@@ -1,4 +1,4 @@
-"""helpers/steps/request.py: what was asked, made once, and held against whoever goes on with the run."""
+"""helpers/steps/request.py: the request, written once and compared with that of whoever continues the run."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_only_what_is_old_is_tidied_away(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().err.count("removed") == 2
 
 
-def test_a_run_goes_on_with_the_same_and_with_nothing_else(made: Path) -> None:
+def test_a_run_continues_with_the_same_and_with_nothing_else(made: Path) -> None:
     request.go_on(made, "eval", given("--tasks", "opposites", "--quick", "2", "--config", "local"))
     request.go_on(made, "batch", {})
     request.go_on(made, None, {})

@@ -14,7 +14,7 @@ RUN = "20261122T013512Z-mine-7f3a"
 INVOCATION = "0" * 16
 
 
-def test_the_verdict_names_each_task_without_results_and_how_to_go_on(tmp_path: Path) -> None:
+def test_the_verdict_names_each_task_without_results_and_how_to_continue(tmp_path: Path) -> None:
     entries = [
         {
             "task": "a", "index": index, "harness": "h", "state": state, "reason": "it failed", "seconds": None, "samples_asked": None,

@@ -53,7 +53,7 @@ def test_what_failed_is_open_again_and_what_has_results_is_left_alone(run: Path,
     assert not (run / "results.json").exists()
     assert not (run / "status.json").exists()
     said = capsys.readouterr().err
-    assert "✓ bad: open again" in said
+    assert "✓ bad: will run again" in said
     assert f"`make eval RUN={RUN}` runs them" in said
 
 
@@ -77,7 +77,7 @@ def test_of_tasks_that_are_named_the_others_stay_failed(run: Path) -> None:
 
 
 def test_stopped_half_way_it_leaves_no_results_that_were_made_before(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They would be shown for those of the run, although a task is open again."""
+    """They would be shown for those of the run, although a task will run again."""
 
     def stopped(_folder: Path) -> None:
         raise KeyboardInterrupt

@@ -1,10 +1,10 @@
-"""Ask a chat endpoint the questions of one starter task and write what came of them.
+"""Ask a chat endpoint the questions of one starter task and write the results.
 
     python -m core_evals.starter.run --task capitals --output-dir out --model-url http://127.0.0.1:8080/v1 --model-id smollm2
 
 Writes into the output folder
     total               before the first request: how many samples are asked
-    predictions.jsonl   one line a sample: prompt, response, target, scores, status, error, and the sample with its source
+    predictions.jsonl   one line per sample: prompt, response, target, scores, status, error, and the sample with its source
     samples.json        last: {"task", "asked", "scored", "failed", "errors": {message: how often}}
 A sample whose request fails after all retries is failed, not wrong: output.py scores the others and refuses a task without any.
 

@@ -61,7 +61,7 @@ def test_jobs_are_in_the_database_before_anything_is_started(tmp_path: Path, dat
     assert seen == [[f"{invocation}.0", f"{invocation}.1"]]
 
 
-def test_killed_after_each_stop_the_same_call_goes_on_with_the_same_invocation(
+def test_killed_after_each_stop_the_same_call_continues_with_the_same_invocation(
     tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The process ends after the plan, after the first job in the database, and before the start; each time the call is given again."""
@@ -114,7 +114,7 @@ def test_a_pre_cmd_runs_only_when_it_is_trusted(tmp_path: Path, monkeypatch: pyt
     assert subprocess.run(["bash", path], capture_output=True, text=True, check=True).stdout == "hi\nit's over\n"
 
 
-def test_a_supervisor_that_cannot_start_is_told_with_its_log(tmp_path: Path, clean_env: dict[str, str]) -> None:
+def test_a_supervisor_that_cannot_start_is_reported_with_its_log(tmp_path: Path, clean_env: dict[str, str]) -> None:
     jobs = make_jobs(tmp_path / "jobs", {"a": DONE})
     (jobs / "run_all.sequential.sh").write_text("echo no python here >&2; exit 9\n")
     with pytest.raises(StepFailed, match=r"supervisor\.log"):

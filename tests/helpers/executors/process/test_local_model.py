@@ -160,7 +160,7 @@ def test_a_damaged_checkpoint_ends_with_one_error_line_after_the_log(tmp_path: P
     assert said.rstrip().splitlines()[-1].startswith(f"error: xllamacpp cannot serve {tmp_path / 'damaged.gguf'}: ")
 
 
-def test_a_taken_port_is_told_before_the_checkpoint_is_loaded(checkpoint: Path) -> None:
+def test_a_taken_port_is_reported_before_the_checkpoint_is_loaded(checkpoint: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         code, said = refused(checkpoint, port)

@@ -121,7 +121,7 @@ def test_with_an_owner_that_is_gone_already_nothing_is_run(jobs: Path) -> None:
     assert states(jobs) == ["INTERRUPTED"]
 
 
-def test_a_killed_supervisor_is_told_and_gone_on_with(jobs: Path) -> None:
+def test_a_killed_supervisor_is_reported_and_resumed(jobs: Path) -> None:
     make_jobs(jobs, {"a": f"echo run >> ../a.runs; {DONE}", "b": f"[ -e ../again ] || {{ {LONG}; }}; {DONE}"}, served_by())
     start.start(jobs)
     until(lambda: begun(jobs, "b.1"))
@@ -215,7 +215,7 @@ def test_a_server_that_does_not_come_up_fails_every_task_in_one_line(
     assert left(jobs) == []
 
 
-def test_a_taken_port_fails_every_task_with_the_mend(jobs: Path) -> None:
+def test_a_taken_port_fails_every_task_with_the_fix(jobs: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         make_jobs(jobs, {"a": DONE}, served_by(), port=port)

@@ -61,7 +61,7 @@ def test_a_job_of_the_same_name_in_another_folder_is_none_of_ours(slurm: SlurmDo
     assert (row["state"], row["slurm_job_id"]) == ("RUNNING", "1")
 
 
-def test_what_could_not_be_asked_is_said_and_what_was_seen_before_stays(slurm: SlurmDouble, tmp_path: Path) -> None:
+def test_what_did_not_answer_is_reported_and_what_was_seen_before_stays(slurm: SlurmDouble, tmp_path: Path) -> None:
     one = submission(tmp_path, "a")
     show(slurm, one, 0, "FAILED", exit="1:0")
     question = asking.ask(asking.Cluster(**LOCAL), [one])
@@ -86,7 +86,7 @@ def test_a_cluster_that_cannot_be_reached_leaves_its_jobs_unreachable_and_the_ot
     assert not states.is_over(found[0]["jobs"])
 
 
-def test_rows_of_a_cluster_that_could_not_be_asked_fit_the_schema_and_know_nothing(tmp_path: Path) -> None:
+def test_rows_of_a_cluster_that_did_not_answer_fit_the_schema_and_know_nothing(tmp_path: Path) -> None:
     one = submission(tmp_path, "a", "b")
     rows = submissions.unreachable_rows(one, "no route")
     assert [(row["state"], row["reason"], row["task"]) for row in rows] == [
@@ -152,9 +152,7 @@ def test_without_a_limit_the_number_of_samples_is_what_the_harness_wrote_down(sl
         ("sacct", 1, "Slurm accounting storage is disabled", "accounting is disabled on this cluster"),
     ],
 )
-def test_what_could_not_be_asked_is_one_sentence(
-    slurm: SlurmDouble, tmp_path: Path, command: str, code: int, text: str, problem: str
-) -> None:
+def test_what_did_not_answer_is_one_sentence(slurm: SlurmDouble, tmp_path: Path, command: str, code: int, text: str, problem: str) -> None:
     one = submission(tmp_path, "a")
     show(slurm, one, 0, "RUNNING")
     slurm.fault(command, text, code)

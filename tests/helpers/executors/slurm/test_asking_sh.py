@@ -43,7 +43,7 @@ def test_one_asking_is_one_squeue_and_one_sacct_for_all_tasks(slurm: SlurmDouble
     assert "--name=acc-run.a.0,acc-run.b.1,acc-run.c.2" in slurm.calls("squeue")[0]
 
 
-def test_the_files_of_a_task_that_has_ended_are_told(slurm: SlurmDouble, rundir: Path) -> None:
+def test_the_files_of_a_task_that_has_ended_are_reported(slurm: SlurmDouble, rundir: Path) -> None:
     slurm.job(5, "COMPLETED", "acc-run.a.0", rundir / "a.0")
     task = rundir / "a.0"
     (task / "artifacts/results.yml").write_text(SCORES)
@@ -76,7 +76,7 @@ def test_a_successor_that_waits_keeps_no_results_back(slurm: SlurmDouble, rundir
     assert of_task(ask(rundir))["results"] == SCORES.strip()
 
 
-def test_a_successor_that_goes_on_counts_as_at_work(slurm: SlurmDouble, rundir: Path) -> None:
+def test_a_successor_that_continues_counts_as_at_work(slurm: SlurmDouble, rundir: Path) -> None:
     slurm.job(5, "TIMEOUT", "acc-run.a.0", rundir / "a.0")
     slurm.job(6, "PENDING", "acc-run.a.0", rundir / "a.0", reason="Priority")
     (rundir / "a.0/logs/client-5.log").write_text("x\n")
@@ -121,13 +121,13 @@ def test_files_that_may_not_show_yet_are_waited_for_a_while(slurm: SlurmDouble, 
     assert sorted(path.name for path in (rundir / "a.0").iterdir()) == ["artifacts", "logs", "run.sub"], "no clock is left behind"
 
 
-def test_a_folder_that_is_gone_is_told(slurm: SlurmDouble, rundir: Path) -> None:
+def test_a_folder_that_is_gone_is_reported(slurm: SlurmDouble, rundir: Path) -> None:
     given = values(rundir) | {"KEYS": ["0.0"], "FIRSTS": ["5"], "NAMES": ["acc-run.a.0"], "DIRS": [str(rundir / "a.9")]}
     frames = once("ask", **given)
     assert of_task(frames)["missing"] == str(rundir / "a.9")
 
 
-def test_in_one_session_the_end_of_a_task_is_told_once(slurm: SlurmDouble, script_folder: Path, rundir: Path) -> None:
+def test_in_one_session_the_end_of_a_task_is_reported_once(slurm: SlurmDouble, script_folder: Path, rundir: Path) -> None:
     slurm.job(5, "COMPLETED", "acc-run.a.0", rundir / "a.0")
     (rundir / "a.0/artifacts/results.yml").write_text(SCORES)
     frames = ask(rundir, script_folder, "ask; ask; ask")

@@ -26,7 +26,7 @@ def test_all_jobs_of_the_tasks_are_cancelled_the_highest_first_and_no_others(slu
     assert not (rundir / "b.1/.submitted").exists()
 
 
-def test_jobs_that_were_never_recorded_are_taken_back_and_submitted_anew(slurm: SlurmDouble, rundir: Path) -> None:
+def test_jobs_that_were_never_recorded_are_taken_back_and_submitted_again(slurm: SlurmDouble, rundir: Path) -> None:
     submit(rundir)
     once("cancel", **values(rundir, TAKE_BACK=1))
     assert {job["state"] for job in slurm.jobs()} == {"CANCELLED"}

@@ -35,7 +35,7 @@ FIXES = {
 
 
 @pytest.mark.parametrize(("said", "fix"), FIXES.items())
-def test_a_refusal_is_told_with_its_fix(said: str, fix: str) -> None:
+def test_a_refusal_is_reported_with_its_fix(said: str, fix: str) -> None:
     text = "sbatch: error: " + said.replace(" Batch job", "\nsbatch: error: Batch job")
     with pytest.raises(StepFailed) as caught:
         refuse_problems(CLUSTER, "/o", [Frame("tested", "1", text.encode())])
@@ -44,7 +44,7 @@ def test_a_refusal_is_told_with_its_fix(said: str, fix: str) -> None:
     assert str(caught.value).endswith("; nothing was submitted")
 
 
-def test_a_refusal_that_nobody_knows_is_told_as_it_is() -> None:
+def test_a_refusal_that_nobody_knows_is_reported_as_it_is() -> None:
     with pytest.raises(StepFailed, match=r"would refuse the job: Batch job submission failed: Unspecified error; nothing was submitted$"):
         refuse_problems(CLUSTER, "/o", [Frame("tested", "1", b"sbatch: error: Batch job submission failed: Unspecified error")])
 
@@ -58,14 +58,14 @@ def test_a_refusal_that_nobody_knows_is_told_as_it_is() -> None:
         (Frame("room", "-", b"/dev/sda1 1000000 990000 10000 99% /o"), "/o has 9 MiB left, and an evaluation needs 20: free space"),
     ],
 )
-def test_each_problem_is_told_with_its_fix(frame: Frame, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_problem_is_reported_with_its_fix(frame: Frame, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(StepFailed) as caught:
         refuse_problems(CLUSTER, "/o", [frame, Frame("tested", "0", b"")])
     assert words in str(caught.value)
     assert words in capsys.readouterr().err
 
 
-def test_of_several_problems_all_are_told_and_the_first_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_several_problems_all_are_reported_and_the_first_again(capsys: pytest.CaptureFixture[str]) -> None:
     frames = [Frame("missing", "-", b"/a"), Frame("missing", "-", b"/b"), Frame("tested", "1", b"sbatch: error: Invalid account")]
     with pytest.raises(StepFailed, match=r"/a does not exist there.*\(and 2 more, see above\); nothing was submitted"):
         refuse_problems(CLUSTER, "/o", frames)
@@ -87,7 +87,7 @@ def test_a_slurm_that_does_not_answer_is_worth_trying_again(frame: Frame) -> Non
         refuse_problems(CLUSTER, "/o", [frame])
 
 
-def test_when_nothing_stands_against_it_the_expected_start_and_little_room_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_when_nothing_stands_against_it_the_expected_start_and_little_room_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     start = b"sbatch: Job 12 to start at 2026-11-24T10:00:00 using 4 processors on nodes n1 in partition batch"
     refuse_problems(CLUSTER, "/o", [Frame("room", "-", b"/dev/sda1 9 9 1000000 99% /o"), Frame("tested", "0", start)])
     told = capsys.readouterr().err

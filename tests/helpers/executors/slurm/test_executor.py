@@ -108,7 +108,7 @@ def test_these_images_are_those_that_the_launcher_takes() -> None:
         (
             1,
             {"gres": "gpu:2", "walltime": "01:00:00", "max_walltime": "10:00:00"},
-            "= 2 GPU-hours at most (a job that reaches its walltime is resumed, up to max_walltime 10:00:00: 20).",
+            "= 2 GPU-hours at most (20 if jobs are resumed until max_walltime 10:00:00).",
         ),
     ],
 )
@@ -194,7 +194,7 @@ def test_an_interrupted_submission_says_how_to_continue_and_how_to_cancel(run: P
 # ---- A run that was submitted --------------------------------------------------------------------------------------------------------
 
 
-def test_any_number_of_submissions_is_one_question_a_cluster_and_one_that_is_unreachable_spoils_no_other(
+def test_any_number_of_submissions_is_one_question_per_cluster_and_one_that_is_unreachable_spoils_no_other(
     slurm: SlurmDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, also = submission(tmp_path, "a", run="here"), submission(tmp_path, "a", "b", run="also")

@@ -114,7 +114,7 @@ def explained(logs: dict[str, str], state: str = "FAILED", reason: str = "", cod
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_a_known_failure_is_told_with_its_fix_and_the_log_that_shows_it(name: str) -> None:
+def test_a_known_failure_is_reported_with_its_fix_and_the_log_that_shows_it(name: str) -> None:
     logs, given, state, words, log = KNOWN[name]
     found = explained(logs, given)
     assert found.state == state
@@ -143,7 +143,7 @@ def test_a_request_that_times_out_is_fixed_by_the_very_words_that_make_takes() -
     assert explained({"client": READ_TIMEOUT}).reason.endswith(failures.REQUEST_TIMEOUT)
 
 
-def test_what_happened_first_is_told_and_not_what_followed_from_it() -> None:
+def test_what_happened_first_is_reported_and_not_what_followed_from_it() -> None:
     logs = {"slurm": XTRACE + OOM + HEALTH, "server": CUDA, "client": REFUSED + READ_TIMEOUT}
     assert "ran out of GPU memory" in explained(logs).reason
     assert "health check timed out" in explained({**logs, "server": "x\n"}).reason
@@ -205,7 +205,7 @@ def test_of_a_cancelled_task_the_logs_do_not_count() -> None:
     assert found.errors == []
 
 
-def test_an_unknown_failure_is_told_with_the_exit_code_and_the_line_that_tells() -> None:
+def test_an_unknown_failure_is_reported_with_the_exit_code_and_the_line_that_tells() -> None:
     found = explained({"client": "10%\nValueError: no such subject: maths\ndone\n", "server": "ok\n"}, code=2)
     assert found.reason == "exit code 2; ValueError: no such subject: maths"
     assert (found.log, found.errors) == ("client", ["ValueError: no such subject: maths"])

@@ -56,7 +56,7 @@ def test_the_complaint_about_the_url_that_counts_requests_is_no_news() -> None:
 
 
 @pytest.mark.slow
-def test_a_watch_whose_session_is_killed_goes_on_and_shows_each_byte_once(slurm: SlurmDouble, tmp_path: Path) -> None:
+def test_a_watch_whose_session_is_killed_continues_and_shows_each_byte_once(slurm: SlurmDouble, tmp_path: Path) -> None:
     one = submission(tmp_path, "a", "b")
     for index in range(2):
         show(slurm, one, index, "RUNNING")

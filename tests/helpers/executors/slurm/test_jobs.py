@@ -104,7 +104,7 @@ def names(one: dict[str, Any]) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.slow
-def test_what_was_cancelled_is_told_by_job_name_with_the_successors(slurm: SlurmDouble, tmp_path: Path) -> None:
+def test_what_was_cancelled_is_reported_by_job_name_with_the_successors(slurm: SlurmDouble, tmp_path: Path) -> None:
     one = submission(tmp_path, "a", "b")
     show(slurm, one, 0, "RUNNING")
     slurm.job(12, "PENDING", one["jobs"][0]["job_name"], one["jobs"][0]["remote_dir"], reason="Dependency")
@@ -213,7 +213,7 @@ def test_of_a_long_queue_the_first_are_shown_and_all_counted(
     assert "--partition" not in slurm.calls("squeue")[0]
 
 
-def test_a_queue_that_cannot_be_asked_is_no_empty_queue(slurm: SlurmDouble, tmp_path: Path) -> None:
+def test_a_queue_that_does_not_answer_is_no_empty_queue(slurm: SlurmDouble, tmp_path: Path) -> None:
     slurm.fault("squeue", "slurm_load_jobs error: Invalid partition specified")
     with pytest.raises(Unreachable, match=r"squeue on this login node does not answer \(.*Invalid partition specified"):
         jobs.show_queue(HERE, "nosuch")

@@ -162,7 +162,7 @@ REFUSED = Frame("refused", "1", b"sbatch: error: QOSMaxSubmitJobPerUserLimit\nsb
         ([*queued("1"), REFUSED, Frame("queued", "2", b"3")], StepFailed, "2 of 3 tasks are queued and stay (1, 3); the same command with"),
     ],
 )  # fmt: skip
-def test_what_the_cluster_answers_to_a_submission_is_told_with_what_to_do(
+def test_what_the_cluster_answers_to_a_submission_is_reported_with_what_to_do(
     frames: list[Frame], error: type[Exception], words: str, tmp_path: Path
 ) -> None:
     caught = raised(frames, tmp_path / RUN)

@@ -94,7 +94,7 @@ def test_while_the_queue_does_not_answer_nothing_is_queued(slurm: SlurmDouble, r
     assert not (rundir / ".submitting").exists()
 
 
-def test_a_run_folder_that_is_gone_is_told(slurm: SlurmDouble, rundir: Path) -> None:
+def test_a_run_folder_that_is_gone_is_reported(slurm: SlurmDouble, rundir: Path) -> None:
     given = values(rundir, KEEP_PARTIAL=0)
     rundir.rename(rundir.with_name("away"))
     frames = once("submit", **given)
@@ -130,7 +130,7 @@ def test_before_anything_is_queued_all_is_looked_at_and_nothing_is_left_behind(s
     assert slurm.jobs() == []
 
 
-def test_a_folder_that_cannot_be_written_is_told_in_the_system_s_words(slurm: SlurmDouble, rundir: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported_in_the_system_s_words(slurm: SlurmDouble, rundir: Path) -> None:
     (rundir / "file").write_text("")
     frames = prepare(rundir, RUNDIR=str(rundir / "file" / "run"))
     assert "Not a directory" in next(frame.text for frame in frames if frame.kind == "output")

@@ -1,4 +1,4 @@
-"""helpers/executors/slurm/verdict.py: what the jobs of a task amount to, over all that Slurm can say or fail to say."""
+"""helpers/executors/slurm/verdict.py: the state of a task from its jobs, whatever Slurm says or fails to say."""
 
 from __future__ import annotations
 
@@ -130,8 +130,8 @@ CHAINS: dict[str, tuple[Seen, Sources, str, str, int | None, int]] = {
     "timeout, disabled": (seen(job(5, "TIMEOUT"), waiting(6)), DISABLED, "TIMED_OUT", "", 5, 1),
     "timeout, disabled, successor exited": (seen(job(5, "TIMEOUT"), job(6, "FAILED")), DISABLED, "TIMED_OUT", "", 5, 1),
     "preempted, disabled": (seen(job(5, "PREEMPTED")), DISABLED, "PREEMPTED", "", 5, 1),
-    "preempted, accounting silent": (seen(job(5, "PREEMPTED")), NO_ACCOUNTING, "UNKNOWN", "only accounting", 5, 1),
-    "timeout, accounting silent": (seen(job(5, "TIMEOUT")), NO_ACCOUNTING, "UNKNOWN", "only accounting", 5, 1),
+    "preempted, accounting silent": (seen(job(5, "PREEMPTED")), NO_ACCOUNTING, "UNKNOWN", "whether its successor resumed is unknown", 5, 1),
+    "timeout, accounting silent": (seen(job(5, "TIMEOUT")), NO_ACCOUNTING, "UNKNOWN", "whether its successor resumed is unknown", 5, 1),
     "timeout, accounting silent, successor waits": (seen(job(5, "TIMEOUT"), waiting(6)), NO_ACCOUNTING, "RESUMING", "resumes", 5, 1),
     "failed, accounting silent": (seen(job(5, "FAILED")), NO_ACCOUNTING, "FAILED", "", 5, 1),
     "completed, accounting silent": (seen(job(5, "COMPLETED"), scores=1), NO_ACCOUNTING, "SUCCEEDED", "", 5, 1),

@@ -1,4 +1,4 @@
-"""Ask the toy model sums or differences. Each answer is a line of answers.jsonl; a resumed job goes on after the last whole line."""
+"""Ask the toy model sums or differences. Each answer is a line of answers.jsonl; a resumed job continues after the last whole line."""
 
 import argparse
 import json
