@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,13 @@ remote_job_dir = "/remote"
 
 
 def compile_text(
-    folder: Path, config: str | Path, env: str | None = None, profile: str | None = None, name: str = "mine.yaml", **arguments: Any
+    folder: Path,
+    config: str | Path,
+    env: str | None = None,
+    profile: str | None = None,
+    name: str = "mine.yaml",
+    variables: Collection[str] = (),
+    **arguments: Any,
 ) -> Compiled:
     """Compile a config text (or an existing file) with an env.toml text; `arguments` are the fields of Arguments."""
     if isinstance(config, str):
@@ -60,7 +67,7 @@ def compile_text(
         (folder / "env.toml").write_text(env, encoding="utf-8")
         env_file = profiles.load(folder / "env.toml")
     found = profiles.get(env_file, profile) if profile else None
-    return compiling.compile_config(path, env_file, found, Arguments(**arguments), registry)
+    return compiling.compile_config(path, env_file, found, Arguments(**arguments), registry, variables)
 
 
 def at(config: dict[str, Any], key: str) -> Any:

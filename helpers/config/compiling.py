@@ -26,8 +26,6 @@ from helpers.config.executor_description import Executors
 from helpers.config.profiles import EnvFile, Profile
 from helpers.config.tracing import Origin, Trace, leaves, source_name
 
-NEWER = ("services", "benchmarks", "cluster")  # the sections of a config of nemo-evaluator 0.3 and later
-
 
 @dataclass(frozen=True)
 class Arguments:
@@ -119,9 +117,6 @@ def compile_config(
 
 
 def _require_sections(raw: dict[str, Any], trace: Trace, path: Path) -> None:
-    if newer := [name for name in NEWER if name in raw and "evaluation" not in raw]:
-        why = f"{' and '.join(newer)}: this is a config of a newer nemo-evaluator, which evalmake does not run"
-        raise BadInput(f"{shown(path)}: {why}; write execution, deployment and evaluation, as in configs/template.yaml")
     for name in ("execution", "deployment", "evaluation"):
         if not isinstance(raw.get(name), dict):
             raise BadInput(f"{shown(path)}: there is no `{name}:` section; configs/local.yaml is an example with all sections")

@@ -18,6 +18,7 @@ MISSING = "???"
 # The names of our nodes in Hydra's config store.
 _BASE, _CONFIG, _PROFILE = "evalmake_base", "evalmake_config", "evalmake_profile"
 SECTIONS = ("run", "execution", "deployment", "target", "evaluation", "export", "env_vars", "auxiliary_deployments")
+NEWER = ("services", "benchmarks", "cluster")  # the sections of a config of nemo-evaluator 0.3 and later
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ def compose(path: Path, given: ProfileEffects, settings: list[tuple[str, str]], 
     from omegaconf.errors import OmegaConfBaseException
 
     data, lines = config_files.load_yaml(path)
+    if newer := [name for name in NEWER if name in data and "evaluation" not in data]:
+        why = f"{' and '.join(newer)}: this is a config of a newer nemo-evaluator, which evalmake does not run"
+        raise BadInput(f"{shown(path)}: {why}; write execution, deployment and evaluation, as in configs/template.yaml")
     folders = list(dict.fromkeys([path.parent, config_files.CONFIGS, config_files.launcher_configs()]))
     own_config = _with_defaults(data, lines, path, given, folders, executors)
     # Hydra takes its search path from here too. As an override it would be parsed twice, which takes 0.03 s.

@@ -5,7 +5,7 @@ catalogue's entries name none, and the harness then stops after the deployment: 
 """
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from helpers.common.errors import BadInput
@@ -97,7 +97,7 @@ def of_checkpoint(config: Mapping[str, Any]) -> list[tuple[dict[str, Any], str]]
     return found
 
 
-def folders(data: Mapping[str, Any]) -> Iterator[str]:
+def folders(data: Mapping[str, Any]) -> list[str]:
     """The absolute paths that tasks of a launcher config read a tokenizer from, each once."""
     found = [_given(data, entry, key) for entry in data["evaluation"]["tasks"] for key in KEYS]
-    yield from dict.fromkeys(str(path) for path in found if str(path).startswith("/"))
+    return list(dict.fromkeys(str(path) for path in found if str(path).startswith("/")))

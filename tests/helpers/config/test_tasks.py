@@ -9,7 +9,7 @@ import pytest
 
 from compiled import HOSTED, SLURM, compile_text
 from helpers.common.errors import BadInput
-from helpers.config import tasks
+from helpers.config import catalogue, tasks
 
 ENTRIES: list[dict[str, Any]] = [
     {"name": "hellaswag"},
@@ -134,8 +134,6 @@ def test_a_deployment_must_serve_what_its_tasks_ask_for(
     ],
 )
 def test_a_hosted_endpoint_serves_what_its_url_ends_with(url: str, task: str, is_served: bool, tmp_path: Path) -> None:
-    from helpers.config import catalogue
-
     if task == "mmmu_judge":  # any that looks at images
         task = next(one.full_name for one in catalogue.load().values() if one.endpoint_types == ("vlm",))
     text = with_task(f"{{name: {task}}}", HOSTED).replace("type: process", "type: local, output_dir: o")
@@ -158,3 +156,56 @@ def test_a_harness_that_is_not_installed_here_needs_containers(tmp_path: Path) -
         match=r"mine\.yaml:4: task ns_gpqa: .* not installed on this machine; choose a PROFILE .* \(docker, slurm\)",
     ):
         compile_text(tmp_path, with_task("{name: ns_gpqa}", HOSTED))
+
+
+def test_a_task_that_the_launcher_does_not_know_needs_consent_before_anything_is_contacted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = with_task("{name: my.task, container: 'i:1', endpoint_type: completions}")
+    monkeypatch.delenv(tasks.TRUST, raising=False)
+    with pytest.raises(BadInput, match=rf"mine\.yaml:8: task my\.task: the catalogue has no such task.*from i:1.*`export {tasks.TRUST}=1`"):
+        compile_text(tmp_path, text)
+    monkeypatch.setenv(tasks.TRUST, "1")
+    assert compile_text(tmp_path, text).definitions
+
+
+def test_all_ambiguous_names_are_reported_at_once(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"mine\.yaml:8: several harnesses have these tasks.*: ifeval \(.* or .*\); mmlu \(.*\)$"):
+        compile_text(tmp_path, with_task("{name: ifeval}, {name: hellaswag}, {name: mmlu}"))
+    with pytest.raises(BadInput, match=r"TASKS: several harnesses have these tasks.*: ifeval \(.*\); mmlu \(.*\)$"):
+        compile_text(tmp_path, SLURM, tasks=["ifeval", "hellaswag", "mmlu"])
+
+
+def test_a_name_without_a_near_one_may_be_newer_than_the_catalogue(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"no task 'zzzz'; .*; if a newer container has it, name that container .*\(`container:`"):
+        compile_text(tmp_path, with_task("{name: zzzz}"))
+
+
+def test_a_config_of_a_newer_evaluator_is_recognised(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"mine\.yaml: services and benchmarks: this is a config of a newer nemo-evaluator"):
+        compile_text(tmp_path, "services: {}\nbenchmarks: []\n")
+
+
+# ---- Data sets on the Hugging Face hub -----------------------------------------------------------------------------------------------
+
+
+def test_the_hubs_variables_that_are_set_here_reach_the_containers(tmp_path: Path) -> None:
+    assert "env_vars" not in compile_text(tmp_path, SLURM).config
+    done = compile_text(tmp_path, SLURM, variables=("HF_TOKEN", "HF_HOME", "HOME"))
+    assert done.config["env_vars"] == {"HF_TOKEN": "host:HF_TOKEN", "HF_HOME": "host:HF_HOME"}
+    assert done.keys["env_vars.HF_TOKEN"][-1].set_by == "default: HF_TOKEN is set here"
+    own = SLURM + "env_vars: {HF_TOKEN: 'host:OTHER'}\n"
+    assert compile_text(tmp_path, own, variables=("HF_TOKEN",)).config["env_vars"] == {"HF_TOKEN": "host:OTHER"}
+
+
+def test_a_gated_data_set_is_named_unless_a_token_is_there(tmp_path: Path) -> None:
+    text = with_task("{name: lm-evaluation-harness.gpqa}, {name: ns_hle}")
+    notices = [one for one in compile_text(tmp_path, text).notices if "gated" in one]
+    assert len(notices) == 2
+    assert "gpqa is gated: https://huggingface.co/datasets/Idavidrein/gpqa; `export HF_TOKEN=…`" in notices[0]
+    assert not [one for one in compile_text(tmp_path, text, variables=("HF_TOKEN",)).notices if "gated" in one]
+
+
+def test_the_hub_access_of_each_task_is_known_or_said_to_be_unknown() -> None:
+    found = {task.hub for task in catalogue.load().values()}
+    assert found == {catalogue.PUBLIC, catalogue.UNKNOWN, catalogue.NONE, *catalogue.GATED.values()}

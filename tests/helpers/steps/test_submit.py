@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from helpers.common.errors import BadInput
+from helpers.config import tokenizers
 from helpers.steps.submit import launcher_config
 
 RUN = "20261122T013512Z-local-7f3a"
@@ -70,6 +71,29 @@ def test_a_model_that_is_named_by_artifact_is_where_model_json_says_and_refused_
     assert made["deployment"]["extra_args"] == "--seed 1 --tag v3"
     with pytest.raises(BadInput, match=r"\$\{art:model,path\} is not in model\.json; .*resolve_model.py"):
         launcher_config(given, tmp_path / RUN)
+
+
+@pytest.mark.parametrize("kind", ["slurm", "docker", "process"])
+def test_the_evaluation_may_read_the_tokenizer_where_it_was_found(kind: str, tmp_path: Path) -> None:
+    given = config(kind, output_dir="/o")
+    extra = {"tokenizer": "/ckpt", "tokenizer_backend": "huggingface"}
+    given["deployment"] = {"type": "vllm", "checkpoint_path": "/ckpt"}
+    given["evaluation"]["tasks"] = [{"name": "hellaswag", "nemo_evaluator_config": {"config": {"params": {"extra": extra}}}}]
+    made = launcher_config(given, tmp_path / RUN, tokenizer="/ckpt/tokenizer")
+    assert tokenizers.folders(made) == ["/ckpt/tokenizer"]
+    assert extra["tokenizer"] == "/ckpt", "the compiled config stays as it is"
+    assert tokenizers.folders(launcher_config(given, None)) == ["/ckpt"], "a dry run assumes the checkpoint's own folder"
+    extra["tokenizer"] = "/my-own/tokenizer"
+    own = launcher_config(given, tmp_path / RUN, tokenizer="/ckpt/tokenizer")
+    assert tokenizers.folders(own) == ["/my-own/tokenizer"]
+    if kind == "slurm":
+        assert made["execution"]["mounts"] == {"evaluation": {"/ckpt": "/ckpt:ro"}}
+        assert own["execution"]["mounts"] == {"evaluation": {"/my-own/tokenizer": "/my-own/tokenizer:ro"}}
+        given["execution"]["mounts"] = {"evaluation": {"/my-own": "/my-own"}}
+        assert launcher_config(given, tmp_path / RUN)["execution"]["mounts"] == {"evaluation": {"/my-own": "/my-own"}}
+    if kind == "docker":
+        assert made["execution"]["extra_docker_args"] == "--volume /ckpt:/ckpt:ro"
+        assert own["execution"]["extra_docker_args"] == "--volume /my-own/tokenizer:/my-own/tokenizer:ro"
 
 
 WANDB = {"mode": "online", "export": True, "server": "https://api.wandb.ai", "entity": "my-team", "project": "nemotron"}
