@@ -10,6 +10,11 @@
 
 declare -A size=()  # the bytes of each file that were sent, by KEY/FILE
 declare -A first_seen=()
+# seen_now NAME: sets $changed if it was not seen before
+seen_now() {
+  [ -n "${first_seen[$1]-}" ] || changed=1
+  first_seen[$1]=1
+}
 
 # send INDEX: what was added to its logs since the last time, in pieces of at most 256 KiB: frame `log KEY/FILE/OFFSET`
 send() {
@@ -18,11 +23,8 @@ send() {
   for file in $PATTERN; do
     [ -f "$file" ] || continue
     name=$key/${file##*/}
-    if [ -z "${size[$name]-}" ]; then size[$name]=0; fi
-    if [ -z "${first_seen[$name]-}" ]; then
-      first_seen[$name]=1
-      changed=1
-    fi
+    : "${size[$name]:=0}"
+    seen_now "$name"
     now=${sizes[${DIRS[$1]}/$file]-}
     [ -n "$now" ] || continue
     if ((now < size[$name])); then size[$name]=0; fi # it was rewritten
@@ -72,10 +74,7 @@ main() {
       ((pause >= ASK_MOST)) || pause=$((pause + 1 + pause / 4))
     fi
     for index in "${!KEYS[@]}"; do
-      if [ -z "${first_seen[${KEYS[index]}/results]-}" ] && [ -e "${DIRS[index]}/artifacts/results.yml" ]; then
-        first_seen[${KEYS[index]}/results]=1
-        changed=1
-      fi
+      [ ! -e "${DIRS[index]}/artifacts/results.yml" ] || seen_now "${KEYS[index]}/results"
     done
     # Something has begun, so ask Slurm again soon.
     if [ -n "$changed" ]; then
