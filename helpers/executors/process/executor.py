@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -61,8 +62,9 @@ class Process(LocalExecutor):
             console.info(f"resuming what was interrupted: {', '.join(task['name'] for task in left)}")
 
     def finish(self, submission: Document) -> None:
-        """After the last task the supervisor still stops the model server, and exports."""
-        start.wait_until_it_ends(_folder(submission))
+        # After the last task the supervisor still stops the model server, and exports.
+        while process_jobs.is_supervised(_folder(submission)):
+            time.sleep(0.05)
 
     def stop(self, submission: Document) -> None:
         """Stop everything; the tasks stay open."""
@@ -70,12 +72,12 @@ class Process(LocalExecutor):
 
     def cancel(self, submission: Document, _jobs: Sequence[Document]) -> list[str]:
         """Stop everything: the tasks share one model server and run one after another."""
-        return _stopped(process_jobs.cancel(_folder(submission)))
+        return _cancel(_folder(submission))
 
     def cancel_unrecorded(self, handover: Handover) -> list[str] | None:
         """Stop the jobs of a plan that was written and not recorded."""
         folder = _folder_of(handover.data)
-        return _stopped(process_jobs.cancel(folder)) if (folder / process_jobs.PLAN).exists() else None
+        return _cancel(folder) if (folder / process_jobs.PLAN).exists() else None
 
     def resume(self, submission: Document, _rows: Sequence[Document], again: Sequence[int]) -> dict[int, str]:
         """Open the tasks again; `make eval` runs them."""
@@ -101,7 +103,8 @@ def _folder_of(data: Document) -> Path:
     return Path(data["execution"]["output_dir"])
 
 
-def _stopped(number: int) -> list[str]:
+def _cancel(jobs: Path) -> list[str]:
+    number = process_jobs.stop(jobs, process_jobs.CANCELLED_CODE)
     return [f"{number} process{'es' if number > 1 else ''} stopped; nothing is left running"] if number else []
 
 
