@@ -31,8 +31,8 @@ class Display(AbstractContextManager["Display"]):
         """Print one line; only we put colours into it."""
         console.say(text)
 
-    def __exit__(self, *_: object) -> None:
-        """Nothing to clean up."""
+    def __exit__(self, *_: object) -> None:  # there is nothing to clean up
+        pass
 
 
 class Plain(Display):
@@ -43,7 +43,6 @@ class Plain(Display):
         self.shown: dict[str, tuple[str, float]] = {}
 
     def update(self, rows: list[dict[str, Any]]) -> None:
-        """Print the tasks that changed."""
         labels = tasks.labels(rows)
         for row in rows:
             before, when = self.shown.get(row["job_id"], ("PENDING", 0.0))
@@ -73,7 +72,6 @@ class Fancy(Display):
         self.bars: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        """Start redrawing."""
         self.progress.start()
         return self
 
@@ -82,7 +80,6 @@ class Fancy(Display):
         self.progress.stop()
 
     def update(self, rows: list[dict[str, Any]]) -> None:
-        """Move the bars."""
         from rich.markup import escape
 
         labels = tasks.labels(rows)

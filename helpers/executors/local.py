@@ -43,18 +43,15 @@ class LocalExecutor(Executor):
         execution["output_dir"] = str((folder or Path.cwd()) / "jobs")
 
     def cost(self, config: Mapping[str, Any]) -> str:
-        """The number of tasks."""
         number = len(config["evaluation"]["tasks"])
         return f"{number} task{'s, one after another,' if number > 1 else ''} on this machine; no GPU-hours are charged."
 
     def check(self, data: Document) -> None:
-        """Raise BadInput when this machine does not have the checkpoint that it would serve."""
         path = data["deployment"].get("checkpoint_path")
         if path and Path(path).is_absolute() and not Path(path).exists():
             raise BadInput(f"deployment.checkpoint_path: {path} does not exist on this machine; check the path, or choose another PROFILE")
 
     def ask(self, submissions: Sequence[Document]) -> list[Answer]:
-        """Look at the jobs of each submission."""
         return [Answer(self.rows(submission)) for submission in submissions]
 
     def row(self, job: Document, found: Document) -> Document:
@@ -70,11 +67,9 @@ class LocalExecutor(Executor):
         return row
 
     def explain(self, reason: str, job_dir: Path) -> str:
-        """The reason, with the cause and the fix when a hosted endpoint failed."""
         return endpoint_failures.explain(reason, job_dir)
 
     def follow(self, submission: Document, with_logs: bool, record: Callable[[Answer], None]) -> Answer:
-        """Show progress, and the client logs, until every job has ended or is lost."""
         try:
             self.begin(submission)
             answer = self._watch(submission, with_logs)
@@ -108,7 +103,6 @@ class LocalExecutor(Executor):
         return Answer(rows)
 
     def logs(self, submission: Document, jobs: Sequence[Document], which: str, to_the_end: bool) -> None:
-        """Print the logs of these jobs."""
         tails = [Tail(job, which, print) for job in jobs]
         while True:
             rows = self.rows(submission) if to_the_end else []

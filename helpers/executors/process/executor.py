@@ -25,17 +25,14 @@ class Process(LocalExecutor):
     wandb_export = WandbExport.ALWAYS
 
     def submitted_before(self, data: Document) -> str | None:
-        """The invocation of the plan in the jobs folder."""
         folder = _folder_of(data)
         if (plan := job_folder.read(folder / process_jobs.PLAN)) is None:
             return None
-        text = files.read_text(folder / plan["tasks"][0]["dir"] / "run_config.yml")
-        ran = yaml_files.load(text)
+        ran = yaml_files.load(files.read_text(folder / plan["tasks"][0]["dir"] / "run_config.yml"))
         refuse_other(data, ran["metadata"]["launcher_resolved_config"], plan["invocation_id"])
         return str(plan["invocation_id"])
 
     def submit(self, handover: Handover, _before: str | None) -> Submitted:
-        """Write the jobs and start their supervisor; after a kill half-way the same plan is continued."""
         if handover.owner:
             os.environ[process_jobs.OWNER] = str(handover.owner)
         invocation = api.run_eval(handover.data, handover.log, _registered())
@@ -47,12 +44,10 @@ class Process(LocalExecutor):
         return ""
 
     def rows(self, submission: Document) -> list[Document]:
-        """A few small files for each task are read."""
         supervised = process_jobs.is_supervised(_folder(submission))
         return [self.row(job, process_jobs.state(Path(job["job_dir"]), supervised)) for job in submission["jobs"]]
 
     def resumes_here(self, submission: Document) -> bool:
-        """Whether tasks are open and nobody runs them."""
         jobs = _folder(submission)
         return not process_jobs.is_supervised(jobs) and bool(process_jobs.open_tasks(jobs))
 
@@ -75,7 +70,6 @@ class Process(LocalExecutor):
         return _cancel(_folder(submission))
 
     def cancel_unrecorded(self, handover: Handover) -> list[str] | None:
-        """Stop the jobs of a plan that was written and not recorded."""
         folder = _folder_of(handover.data)
         return _cancel(folder) if (folder / process_jobs.PLAN).exists() else None
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,6 @@ class Slurm(Executor):
         job_values.complete(data, run)
 
     def images(self, config: Mapping[str, Any], wandb_mode: str) -> Iterator[ImageUse]:
-        """The images of the model server, the tasks and the auxiliary deployments; of a proxy and an export job, if there is one."""
         yield from containers.uses(config)
         execution = config["execution"]
         # HAProxy distributes requests to several instances, of the model or of an auxiliary deployment.
@@ -58,7 +57,6 @@ class Slurm(Executor):
             yield ImageUse(image, "auto-export", ("execution", "auto_export", "export_image"))
 
     def squash_obstacle(self, config: Mapping[str, Any]) -> str:
-        """What an import needs and this config lacks, with the fix."""
         env = (config.get("run") or {}).get("env") or {}
         if not config["execution"].get("hostname"):
             return "host is not set: name the cluster's login node in the profile"
@@ -71,15 +69,11 @@ class Slurm(Executor):
         return ""
 
     def cluster(self, config: Mapping[str, Any]) -> Cluster:
-        """The cluster of the profile."""
         return clusters.of_config(config)
 
-    def cost(self, config: Mapping[str, Any]) -> str:
-        """For example: 1 job × 1 node × 8 GPUs × 04:00:00 = 32 GPU-hours at most."""
-        return cost(config)
+    cost = staticmethod(cost)
 
     def job_scripts(self, data: Document) -> Iterator[tuple[str, str]]:
-        """The sbatch script of each task, as it would be submitted. Raises StepFailed with the launcher's own words."""
         before = dict(os.environ)
         # The launcher looks up host: variables, which a dry run need not have.
         os.environ.update(dict.fromkeys(re.findall(r"\bhost:([A-Za-z_]\w*)", yaml_files.dump(data)), "from-the-environment"))
@@ -104,7 +98,6 @@ class Slurm(Executor):
         """Nothing: `submit` checks everything on the cluster in one round trip before it queues a job."""
 
     def submit(self, handover: Handover, _before: str | None) -> Submitted:
-        """Submit each task that has no job yet."""
         console.say(self.cost(handover.config))
         submission = self._submission(handover)
         api.run_eval(handover.data, handover.log, _submitting(submission))
@@ -125,7 +118,6 @@ class Slurm(Executor):
         return Submitted(submission.invocation_id, submitted_at, jobs, submission.cluster.document())
 
     def abandon(self, handover: Handover) -> str:
-        """Jobs that are queued stay."""
         if not handover.run:
             return ""
         run = handover.run.name
@@ -154,13 +146,8 @@ class Slurm(Executor):
                 answers |= {number: Answer(question.rows(place), question.sources.problems) for place, number in enumerate(numbers)}
         return [answers[number] for number in range(len(submissions))]
 
-    def follow(self, submission: Document, with_logs: bool, record: Callable[[Answer], None]) -> Answer:
-        """Show states and logs, and copy results here as tasks end. The jobs keep running if this process ends."""
-        return following.follow(submission, with_logs, record)
-
-    def logs(self, submission: Document, jobs: Sequence[Document], which: str, to_the_end: bool) -> None:
-        """Print the logs over one connection."""
-        following.show_logs(submission, jobs, which, to_the_end)
+    follow = staticmethod(following.follow)
+    logs = staticmethod(following.show_logs)
 
     def bring_home(self, submission: Document, rows: Sequence[Document], tidy: bool) -> int:
         """Copy the folders of the tasks that ended; `tidy`: remove their unused successors from the queue."""
@@ -182,7 +169,6 @@ class Slurm(Executor):
         ]
 
     def cancel_unrecorded(self, handover: Handover) -> list[str]:
-        """Cancel the jobs of a submission that was killed before submission.json was written, so that it can be submitted again."""
         submission = self._submission(handover)
         names, folders = submission.expected(handover.data)
         cancelled = slurm_jobs.cancel(submission.cluster, names, folders, submission.days, take_back=True)
@@ -192,7 +178,6 @@ class Slurm(Executor):
         ] or [f"the run was not submitted: it has no jobs on {submission.cluster}"]
 
     def show_queue(self, cluster: Cluster, partition: str, most: int) -> None:
-        """Print what squeue shows."""
         slurm_jobs.show_queue(cluster, partition, most)
 
     def resume(self, submission: Document, rows: Sequence[Document], again: Sequence[int]) -> dict[int, str]:
