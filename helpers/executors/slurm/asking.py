@@ -138,9 +138,7 @@ def _row(job: dict[str, Any], seen: Seen, sources: Sources) -> dict[str, Any]:
     if total is None and job["job_dir"]:
         total = job_folder.number_in(Path(job["job_dir"]) / "artifacts" / "total")
     return {
-        "task": job["task"],
-        "index": job["index"],
-        "job_id": job["job_id"],
+        **{key: job[key] for key in ("task", "index", "job_id")},
         "state": state,
         "reason": reason,
         "exit_code": slurm_job.exit_code if slurm_job else None,

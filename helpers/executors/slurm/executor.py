@@ -101,19 +101,17 @@ class Slurm(Executor):
         console.say(self.cost(handover.config))
         submission = self._submission(handover)
         api.run_eval(handover.data, handover.log, _submitting(submission))
-        jobs = []
-        for index, entry in enumerate(handover.data["evaluation"]["tasks"]):
-            folder = submission.folders[index].name
-            jobs.append(
-                {
-                    "job_id": f"{submission.invocation_id}.{index}",
-                    "slurm_job_id": submission.ids[index],
-                    "remote_dir": submission.remote_folders[index],
-                    "job_dir": str(handover.run / "jobs" / folder) if handover.run else None,
-                    "job_name": submission.names[index],
-                    "samples": job_values.samples(handover.data, entry),
-                }
-            )
+        jobs = [
+            {
+                "job_id": f"{submission.invocation_id}.{index}",
+                "slurm_job_id": submission.ids[index],
+                "remote_dir": submission.remote_folders[index],
+                "job_dir": str(handover.run / "jobs" / submission.folders[index].name) if handover.run else None,
+                "job_name": submission.names[index],
+                "samples": job_values.samples(handover.data, entry),
+            }
+            for index, entry in enumerate(handover.data["evaluation"]["tasks"])
+        ]
         submitted_at = run_folder.as_text(submission.submitted_at)
         return Submitted(submission.invocation_id, submitted_at, jobs, submission.cluster.document())
 
