@@ -3,9 +3,9 @@
 import re
 import sys
 import time
-from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,8 @@ ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)")
 
 
 class Display(AbstractContextManager["Display"]):
-    """Shows the progress of jobs on stderr."""
+    """Shows the progress of jobs on stderr; this one shows none."""
 
-    @abstractmethod
     def update(self, rows: list[dict[str, Any]]) -> None:
         """Show rows of status.json."""
 
@@ -35,12 +34,11 @@ class Display(AbstractContextManager["Display"]):
         pass
 
 
+@dataclass
 class Plain(Display):
     """For a pipe: a line when a task changes its state, and every PLAIN_SECONDS while it runs."""
 
-    def __init__(self) -> None:
-        """Start with nothing shown."""
-        self.shown: dict[str, tuple[str, float]] = {}
+    shown: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def update(self, rows: list[dict[str, Any]]) -> None:
         labels = tasks.labels(rows)

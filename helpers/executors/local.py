@@ -72,7 +72,8 @@ class LocalExecutor(Executor):
     def follow(self, submission: Document, with_logs: bool, record: Callable[[Answer], None]) -> Answer:
         try:
             self.begin(submission)
-            answer = self._watch(submission, with_logs)
+            tails = [Tail(job) for job in submission["jobs"]] if with_logs else []
+            answer = self._watch(submission, Fancy() if console.is_fancy(sys.stderr) and not with_logs else Plain(), tails)
             self.finish(submission)
         except BaseException as error:
             # A terminal that is closed (EIO), or a bug, stops the jobs too: none may run on unseen.
@@ -86,9 +87,7 @@ class LocalExecutor(Executor):
             self.stop(submission)
         return answer
 
-    def _watch(self, submission: Document, with_logs: bool) -> Answer:
-        view: Display = Fancy() if console.is_fancy(sys.stderr) and not with_logs else Plain()
-        tails = [Tail(job) for job in submission["jobs"]] if with_logs else []
+    def _watch(self, submission: Document, view: Display, tails: list[Tail]) -> Answer:
         with view:
             while True:
                 rows = self.rows(submission)
@@ -104,13 +103,8 @@ class LocalExecutor(Executor):
 
     def logs(self, submission: Document, jobs: Sequence[Document], which: str, to_the_end: bool) -> None:
         tails = [Tail(job, which, print) for job in jobs]
-        while True:
-            rows = self.rows(submission) if to_the_end else []
-            for tail in tails:
-                tail.show()
-            if states.is_over(rows) or states.is_lost(rows):
-                break
-            time.sleep(ASK_SECONDS)
+        if to_the_end:
+            self._watch(submission, Display(), tails)
         for tail in tails:
             tail.finish()
             if not tail.has_file():

@@ -63,10 +63,10 @@ class Question:
         return [_row(job, self.seen[f"{number}.{job['index']}"], self.sources) for job in self.submissions[number]["jobs"]]
 
 
-def ask(cluster: Cluster, submissions: list[dict[str, Any]], interactive: bool = True) -> Question:
+def ask(cluster: Cluster, submissions: list[dict[str, Any]]) -> Question:
     """Ask once, in one round trip. Raises Unreachable."""
     question = Question(cluster, submissions)
-    question.take(scripts.run(cluster, scripts.script("executors/slurm/ask.sh", **question.values()), ASK_SECONDS, interactive))
+    question.take(scripts.run(cluster, scripts.script("executors/slurm/asking.sh", **question.values()), ASK_SECONDS))
     return question
 
 

@@ -38,10 +38,7 @@ class Slurm(Executor):
     reads_local_files = False
     wandb_export = WandbExport.ONE_JOB_A_TASK
 
-    # ---- Before submitting -----------------------------------------------------------------------------------------------------------
-
     def complete(self, data: Document, run: Path | None) -> None:
-        """Put the run's id into the names of the jobs, and have the harness report its progress."""
         data["execution"]["type"] = self.description.launcher_type
         job_values.complete(data, run)
 
@@ -89,8 +86,6 @@ class Slurm(Executor):
             os.environ.update(before)
         yield from texts
 
-    # ---- Submitting ------------------------------------------------------------------------------------------------------------------
-
     def submitted_before(self, _data: Document) -> None:
         """Always None: `submit` finds the jobs that exist on the cluster."""
 
@@ -127,8 +122,6 @@ class Slurm(Executor):
     def _submission(self, handover: Handover) -> Submission:
         return Submission(self.cluster(handover.config), handover.run, handover.seal, handover.keep_partial, handover.images)
 
-    # ---- A run that was submitted ----------------------------------------------------------------------------------------------------
-
     def ask(self, submissions: Sequence[Document]) -> list[Answer]:
         """Ask each cluster once for all its submissions."""
         answers: dict[int, Answer] = {}
@@ -148,7 +141,6 @@ class Slurm(Executor):
     logs = staticmethod(following.show_logs)
 
     def bring_home(self, submission: Document, rows: Sequence[Document], tidy: bool) -> int:
-        """Copy the folders of the tasks that ended; `tidy`: remove their unused successors from the queue."""
         copied = slurm_jobs.fetch(submission, [row for row in rows if row["state"] in states.ENDED])
         if tidy:
             slurm_jobs.tidy(submission, rows)

@@ -59,7 +59,7 @@ send_all() {
   for index in "${!KEYS[@]}"; do send "$index"; done
 }
 
-main() {
+main() { # instead of that of asking.sh
   exec 2> /dev/null # warnings about odd bytes in a log would fill the pipe, which nobody reads
   local index entry next=0 pause=$ASK_SECONDS beat=0 line code changed
   for entry in ${SEEN[@]+"${SEEN[@]}"}; do size[${entry%=*}]=${entry##*=}; done
