@@ -30,8 +30,8 @@ class Display(AbstractContextManager["Display"]):
         """Print one line; only we put colours into it."""
         console.say(text)
 
-    def __exit__(self, *_: object) -> None:  # there is nothing to clean up
-        pass
+    def __exit__(self, *_: object) -> None:
+        """Nothing to clean up."""
 
 
 @dataclass
@@ -110,14 +110,15 @@ class Tail:
         """`job` is one of a submission; `which` is client or server; `out` takes each line."""
         self.task, self.out = job["task"], out
         self.path = Path(job["job_dir"]) / "logs" / f"{which}_stdout.log" if job["job_dir"] else None
+        self.began = False  # whether there is a log
         self.position = 0
         self.rest = b""
 
     def show(self) -> None:
         """Print the whole lines that came since the last call."""
-        if not self.has_file():
+        if self.path is None or not self.path.exists():
             return
-        assert self.path
+        self.began = True
         with self.path.open("rb") as handle:
             handle.seek(self.position)
             data = self.rest + handle.read()
@@ -125,10 +126,6 @@ class Tail:
         *lines, self.rest = data.split(b"\n")
         for line in lines:
             self.out(f"{self.task} | {harmless(line)}")
-
-    def has_file(self) -> bool:
-        """Whether the log exists."""
-        return self.path is not None and self.path.exists()
 
     def finish(self) -> None:
         """Print the rest, including a last line without a line break."""

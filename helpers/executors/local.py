@@ -107,7 +107,7 @@ class LocalExecutor(Executor):
             self._watch(submission, Display(), tails)
         for tail in tails:
             tail.finish()
-            if not tail.has_file():
+            if not tail.began:
                 console.notice(f"{tail.task} has no {which} log yet")
 
 

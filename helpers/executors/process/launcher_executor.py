@@ -78,16 +78,14 @@ def make_plan(cfg: DictConfig, config: dict[str, Any], invocation_id: str) -> di
     everywhere = config.get("env_vars") or {}
     server = None
     if serving:
+        variables = {"CHECKPOINT_PATH": "checkpoint_path", "SERVED_MODEL_NAME": "served_model_name"}
         server = {
             "command": deployment["command"],
             "port": deployment.get("port") or 0,
             "health": deployment["endpoints"]["health"],
             "readiness_timeout": execution.get("endpoint_readiness_timeout") or 600,
             "env": {**everywhere, **(deployment.get("env_vars") or {})},
-            "variables": {
-                "CHECKPOINT_PATH": str(deployment.get("checkpoint_path") or ""),
-                "SERVED_MODEL_NAME": str(deployment.get("served_model_name") or ""),
-            },
+            "variables": {name: str(deployment.get(key) or "") for name, key in variables.items()},
         }
     planned = []
     for index, entry in enumerate(config["evaluation"]["tasks"]):
@@ -151,8 +149,7 @@ def script(entry: dict[str, Any], evaluation: dict[str, Any]) -> str:
         f"# Task {shlex.quote(entry['name'])}: run by evalmake; its server's URL is in run_config.yml.",
         'cd "$(dirname "$0")"',
     ]
-    if after:
-        lines.append(f"trap {shlex.quote(after)} EXIT")
+    lines += [f"trap {shlex.quote(after)} EXIT"] if after else []
     lines += [before] if before else []
     lines.append(f"{shlex.quote(sys.executable)} -m nemo_evaluator.core.entrypoint run_eval --run_config run_config.yml")
     return "\n".join(lines) + "\n"

@@ -42,9 +42,6 @@ class Server:
         own = {"PORT": str(self.port), processes.JOB_MARK: self.job, **self.deployment["variables"]}
         env = environment(self.deployment["env"], own)
         self.process = processes.start(["bash", "-c", self.deployment["command"]], self.log, ROOT, env)
-        self._wait_until_healthy()
-
-    def _wait_until_healthy(self) -> None:
         timeout = self.deployment["readiness_timeout"]
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

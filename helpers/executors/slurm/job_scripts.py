@@ -130,9 +130,8 @@ def _script(cfg: DictConfig, index: int, remote: Path, invocation_id: str) -> tu
         endpoint_type=entry.get("endpoint_type"),
     )
     image = entry.container if "container" in entry else found["container"]
-    script = stock._create_slurm_sbatch_script(  # noqa: SLF001
-        cfg, entry, image, remote, invocation_id, f"{invocation_id}.{index}", index
-    )
+    job_id = f"{invocation_id}.{index}"
+    script = stock._create_slurm_sbatch_script(cfg, entry, image, remote, invocation_id, job_id, index)  # noqa: SLF001
     return script, image, not found.get("is_unlisted", False)
 
 

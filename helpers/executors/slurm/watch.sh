@@ -40,22 +40,17 @@ send() {
   done
 }
 
-# The sizes of all logs, from one command.
 declare -A sizes=()
-measure() {
+send_all() {
   local index files=() bytes path
+  [ -n "$PATTERN" ] || return 0
+  # The sizes of all logs, from one command.
   sizes=()
   for index in "${!DIRS[@]}"; do
     for path in "${DIRS[index]}"/$PATTERN; do [ ! -f "$path" ] || files+=("$path"); done
   done
   ((${#files[@]})) || return 0
   while read -r bytes path; do sizes[$path]=$bytes; done < <(stat -c '%s %n' -- "${files[@]}" 2> /dev/null)
-}
-
-send_all() {
-  local index
-  [ -n "$PATTERN" ] || return 0
-  measure
   for index in "${!KEYS[@]}"; do send "$index"; done
 }
 
