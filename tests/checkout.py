@@ -64,4 +64,4 @@ def stop_all(project: Path) -> None:
     from helpers.executors.process import jobs
 
     for plan in project.glob("runs/*/jobs/plan.json"):
-        jobs.cancel(plan.parent)
+        jobs.stop(plan.parent, jobs.CANCELLED_CODE)

@@ -241,4 +241,4 @@ def test_two_evaluations_at_once_never_share_a_port(make: Make, project: Path) -
             ports.add(until(lambda job=job: processes.marked(processes.JOB_MARK, job))[0].environ()[variable])
     assert len(ports) == 4
     for plan in plans:
-        assert process_jobs.cancel(plan.parent) > 0
+        assert process_jobs.stop(plan.parent, process_jobs.CANCELLED_CODE) > 0

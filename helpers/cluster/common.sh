@@ -16,7 +16,8 @@ printf '@@%s\n' "$TOKEN"
 
 # frame KIND KEY TEXT
 frame() { printf '@%s %s %d\n%s\n' "$1" "$2" "${#3}" "$3"; }
-finish() { frame end - ""; exit 0; }
+# finish [KIND KEY TEXT]: ends the script; the frame, if there is one, is its last word
+finish() { (($# == 0)) || frame "$@"; frame end - ""; exit 0; }
 
 # Some clusters put Slurm's commands on PATH in /etc/profile, which only a login shell reads.
 if ! command -v squeue > /dev/null && [ -r /etc/profile ]; then
@@ -26,8 +27,7 @@ if ! command -v squeue > /dev/null && [ -r /etc/profile ]; then
   set -u
 fi
 if ! command -v squeue > /dev/null || ! command -v sbatch > /dev/null; then
-  frame no-slurm - "PATH=$PATH"
-  finish
+  finish no-slurm - "PATH=$PATH"
 fi
 
 # Slurm's commands hang for minutes if the controller does not answer. They must not read stdin, which holds the script itself.
@@ -107,6 +107,12 @@ read_submitted() { # read_submitted FOLDER: sets $submitted to the last job that
   done 2> /dev/null < "$1/.submitted"
 }
 note_submitted() { printf '%s\n' "$2" >> "$1/.submitted"; }
+# take_back INDEX ID: from now on this job is not mistaken for the task's job, even if the script ends here
+take_back() {
+  note_submitted "${DIRS[$1]}" "void $2"
+  # shellcheck disable=SC2004 # an associative array
+  is_void[$2]=1
+}
 # first_job INDEX: sets $first to the job that was submitted for a task before, by our record, the queue, accounting, or the job itself
 # (.slurm_job_id.list). Empty if there is none.
 first_job() {
@@ -169,10 +175,7 @@ lock() {
       touch -c -- "$lock/$holder" 2> /dev/null # after the rename it must not look old to others
       ! mv -T -- "$lock/$holder" "$mine" 2> /dev/null || break
     fi
-    if ((SECONDS > end)); then
-      frame locked - "${holder/:/ }"
-      finish
-    fi
+    ((SECONDS <= end)) || finish locked - "${holder/:/ }"
     sleep 0.3
   done
   trap 'rm -f -- "$mine"; rmdir -- "$RUNDIR/.submitting" 2> /dev/null' EXIT

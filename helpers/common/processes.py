@@ -1,4 +1,4 @@
-"""Processes of this machine that we started: finding them all by a mark in their environment, and ending them."""
+"""Processes of this machine: starting them, finding all that we started by a mark in their environment, and ending them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
 # Marks what belongs together: the processes of one task, of the model server (INVOCATION.server), or of an export.
 JOB_MARK = "EVALMAKE_JOB"
 GRACE_SECONDS = 4.0  # between SIGTERM and SIGKILL; nemo-evaluator takes at most 3
+
+
+def start(command: list[str], log: Path, folder: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a command in `folder`, in a session of its own and without input. What it prints goes to the end of `log`."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env=env,
+            start_new_session=True,
+        )
 
 
 def end_group(process: subprocess.Popen[bytes], job: str) -> None:

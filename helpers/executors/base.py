@@ -104,7 +104,7 @@ class Executor(ABC):
         """One line: what the evaluation takes at most."""
 
     def job_scripts(self, _data: Document) -> Iterator[tuple[str, str]]:
-        """The name of each task and the script that would run it; contacts nothing. Raises BadInput where there are no scripts to show."""
+        """The name of each task and the script that would run it; contacts nothing. Raises BadInput where there are none, StepFailed."""
         raise BadInput(f"executor {self.description.name} submits no job scripts; leave VERBOSE out")
 
     # ---- Submitting ------------------------------------------------------------------------------------------------------------------

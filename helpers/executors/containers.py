@@ -12,16 +12,11 @@ def uses(config: Mapping[str, Any]) -> Iterator[ImageUse]:
     if config["deployment"]["type"] != "none" and config["deployment"].get("image"):
         yield ImageUse(str(config["deployment"]["image"]), "deployment", ("deployment", "image"))
     for index, entry in enumerate(config["evaluation"]["tasks"]):
-        if image := of_task(entry):
+        if image := entry.get("container") or tasks.define(dict(entry)).container:  # its own, or the catalogue's
             yield ImageUse(image, f"task {entry['name']}", ("evaluation", "tasks", index, "container"))
     for name, one in auxiliary(config).items():
         if one.get("image"):
             yield ImageUse(str(one["image"]), f"auxiliary deployment {name}", ("auxiliary_deployments", name, "image"))
-
-
-def of_task(entry: Mapping[str, Any]) -> str | None:
-    """The image that a task runs in: its own, or the catalogue's."""
-    return entry.get("container") or tasks.define(dict(entry)).container
 
 
 def auxiliary(config: Mapping[str, Any]) -> dict[str, Any]:

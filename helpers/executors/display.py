@@ -3,9 +3,9 @@
 import re
 import sys
 import time
-from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,8 @@ ESCAPE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)")
 
 
 class Display(AbstractContextManager["Display"]):
-    """Shows the progress of jobs on stderr."""
+    """Shows the progress of jobs on stderr; this one shows none."""
 
-    @abstractmethod
     def update(self, rows: list[dict[str, Any]]) -> None:
         """Show rows of status.json."""
 
@@ -35,15 +34,13 @@ class Display(AbstractContextManager["Display"]):
         """Nothing to clean up."""
 
 
+@dataclass
 class Plain(Display):
     """For a pipe: a line when a task changes its state, and every PLAIN_SECONDS while it runs."""
 
-    def __init__(self) -> None:
-        """Start with nothing shown."""
-        self.shown: dict[str, tuple[str, float]] = {}
+    shown: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def update(self, rows: list[dict[str, Any]]) -> None:
-        """Print the tasks that changed."""
         labels = tasks.labels(rows)
         for row in rows:
             before, when = self.shown.get(row["job_id"], ("PENDING", 0.0))
@@ -73,7 +70,6 @@ class Fancy(Display):
         self.bars: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        """Start redrawing."""
         self.progress.start()
         return self
 
@@ -82,7 +78,6 @@ class Fancy(Display):
         self.progress.stop()
 
     def update(self, rows: list[dict[str, Any]]) -> None:
-        """Move the bars."""
         from rich.markup import escape
 
         labels = tasks.labels(rows)
@@ -115,14 +110,15 @@ class Tail:
         """`job` is one of a submission; `which` is client or server; `out` takes each line."""
         self.task, self.out = job["task"], out
         self.path = Path(job["job_dir"]) / "logs" / f"{which}_stdout.log" if job["job_dir"] else None
+        self.began = False  # whether there is a log
         self.position = 0
         self.rest = b""
 
     def show(self) -> None:
         """Print the whole lines that came since the last call."""
-        if not self.has_file():
+        if self.path is None or not self.path.exists():
             return
-        assert self.path
+        self.began = True
         with self.path.open("rb") as handle:
             handle.seek(self.position)
             data = self.rest + handle.read()
@@ -130,10 +126,6 @@ class Tail:
         *lines, self.rest = data.split(b"\n")
         for line in lines:
             self.out(f"{self.task} | {harmless(line)}")
-
-    def has_file(self) -> bool:
-        """Whether the log exists."""
-        return self.path is not None and self.path.exists()
 
     def finish(self) -> None:
         """Print the rest, including a last line without a line break."""

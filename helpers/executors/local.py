@@ -43,18 +43,15 @@ class LocalExecutor(Executor):
         execution["output_dir"] = str((folder or Path.cwd()) / "jobs")
 
     def cost(self, config: Mapping[str, Any]) -> str:
-        """The number of tasks."""
         number = len(config["evaluation"]["tasks"])
         return f"{number} task{'s, one after another,' if number > 1 else ''} on this machine; no GPU-hours are charged."
 
     def check(self, data: Document) -> None:
-        """Raise BadInput when this machine does not have the checkpoint that it would serve."""
         path = data["deployment"].get("checkpoint_path")
         if path and Path(path).is_absolute() and not Path(path).exists():
             raise BadInput(f"deployment.checkpoint_path: {path} does not exist on this machine; check the path, or choose another PROFILE")
 
     def ask(self, submissions: Sequence[Document]) -> list[Answer]:
-        """Look at the jobs of each submission."""
         return [Answer(self.rows(submission)) for submission in submissions]
 
     def row(self, job: Document, found: Document) -> Document:
@@ -70,14 +67,13 @@ class LocalExecutor(Executor):
         return row
 
     def explain(self, reason: str, job_dir: Path) -> str:
-        """The reason, with the cause and the fix when a hosted endpoint failed."""
         return endpoint_failures.explain(reason, job_dir)
 
     def follow(self, submission: Document, with_logs: bool, record: Callable[[Answer], None]) -> Answer:
-        """Show progress, and the client logs, until every job has ended or is lost."""
         try:
             self.begin(submission)
-            answer = self._watch(submission, with_logs)
+            tails = [Tail(job) for job in submission["jobs"]] if with_logs else []
+            answer = self._watch(submission, Fancy() if console.is_fancy(sys.stderr) and not with_logs else Plain(), tails)
             self.finish(submission)
         except BaseException as error:
             # A terminal that is closed (EIO), or a bug, stops the jobs too: none may keep running unseen.
@@ -91,9 +87,7 @@ class LocalExecutor(Executor):
             self.stop(submission)
         return answer
 
-    def _watch(self, submission: Document, with_logs: bool) -> Answer:
-        view: Display = Fancy() if console.is_fancy(sys.stderr) and not with_logs else Plain()
-        tails = [Tail(job) for job in submission["jobs"]] if with_logs else []
+    def _watch(self, submission: Document, view: Display, tails: list[Tail]) -> Answer:
         with view:
             while True:
                 rows = self.rows(submission)
@@ -108,18 +102,12 @@ class LocalExecutor(Executor):
         return Answer(rows)
 
     def logs(self, submission: Document, jobs: Sequence[Document], which: str, to_the_end: bool) -> None:
-        """Print the logs of these jobs."""
         tails = [Tail(job, which, print) for job in jobs]
-        while True:
-            rows = self.rows(submission) if to_the_end else []
-            for tail in tails:
-                tail.show()
-            if states.is_over(rows) or states.is_lost(rows):
-                break
-            time.sleep(ASK_SECONDS)
+        if to_the_end:
+            self._watch(submission, Display(), tails)
         for tail in tails:
             tail.finish()
-            if not tail.has_file():
+            if not tail.began:
                 console.notice(f"{tail.task} has no {which} log yet")
 
 

@@ -26,7 +26,6 @@ class Docker(LocalExecutor):
     description = DESCRIPTION
 
     def images(self, config: Mapping[str, Any], _wandb_mode: str) -> Iterator[ImageUse]:
-        """The images of the model server, the tasks and the auxiliary deployments; Docker pulls them."""
         return containers.uses(config)
 
     def let_evaluation_read(self, data: Document, folder: str) -> None:
@@ -35,11 +34,9 @@ class Docker(LocalExecutor):
         data["execution"]["extra_docker_args"] = f"{arguments} --volume {shlex.quote(f'{folder}:{folder}:ro')}".strip()
 
     def squash_obstacle(self, _config: Mapping[str, Any]) -> str:
-        """Docker takes no .sqsh files."""
         return "executor docker pulls its images itself"
 
     def submitted_before(self, data: Document) -> str | None:
-        """The invocation that the launcher's job database has for the jobs folder."""
         folder = Path(data["execution"]["output_dir"])
         found = api.invocation_in(folder) if folder.is_dir() else None
         if found is None:
@@ -49,7 +46,6 @@ class Docker(LocalExecutor):
         return invocation
 
     def check(self, data: Document) -> None:
-        """Raise BadInput for a missing checkpoint, Unreachable when no Docker daemon answers."""
         super().check(data)
         fix = "start Docker, or use CONFIG=local without a PROFILE, which needs no container"
         if shutil.which("docker") is None:
@@ -63,28 +59,23 @@ class Docker(LocalExecutor):
             raise Unreachable(f"executor docker: no Docker daemon answers ({reason}); {fix}")
 
     def submit(self, handover: Handover, before: str | None) -> Submitted:
-        """Have the launcher start the jobs, unless it has."""
         invocation = before or api.run_eval(handover.data, handover.log)
         return Submitted(invocation, *api.recorded_jobs(invocation, len(handover.data["evaluation"]["tasks"])))
 
     def rows(self, submission: Document) -> list[Document]:
-        """What the launcher says of each job."""
         known = {answer["job_id"]: answer for answer in api.status(submission["invocation_id"])}
         return [self.row(job, _found(known.get(job["job_id"]), Path(job["job_dir"] or "."))) for job in submission["jobs"]]
 
     def cancel(self, submission: Document, _jobs: Sequence[Document]) -> list[str]:
-        """Have the launcher stop all jobs."""
         stopped = api.kill(submission["invocation_id"])
         if left := [row["task"] for row in self.rows(submission) if row["state"] not in ENDED]:
             raise StepFailed(f"{', '.join(left)}: not stopped; `make status` shows which jobs are left")
         return [f"{stopped} job{'s' if stopped > 1 else ''} stopped"] if stopped else []
 
     def resume_obstacle(self, submission: Document) -> str:
-        """The launcher resumes these jobs itself."""
         return f"executor docker: `nemo-evaluator-launcher resume {submission['invocation_id']}` resumes its tasks"
 
     def resume(self, submission: Document, _rows: Sequence[Document], _again: Sequence[int]) -> dict[int, str]:
-        """Not possible from here, see `resume_obstacle`."""
         raise StepFailed(self.resume_obstacle(submission))
 
 

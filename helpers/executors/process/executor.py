@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,17 +25,14 @@ class Process(LocalExecutor):
     wandb_export = WandbExport.ALWAYS
 
     def submitted_before(self, data: Document) -> str | None:
-        """The invocation of the plan in the jobs folder."""
         folder = _folder_of(data)
         if (plan := job_folder.read(folder / process_jobs.PLAN)) is None:
             return None
-        text = files.read_text(folder / plan["tasks"][0]["dir"] / "run_config.yml")
-        ran = yaml_files.load(text)
+        ran = yaml_files.load(files.read_text(folder / plan["tasks"][0]["dir"] / "run_config.yml"))
         refuse_other(data, ran["metadata"]["launcher_resolved_config"], plan["invocation_id"])
         return str(plan["invocation_id"])
 
     def submit(self, handover: Handover, _before: str | None) -> Submitted:
-        """Write the jobs and start their supervisor; after a kill half-way the same plan is continued."""
         if handover.owner:
             os.environ[process_jobs.OWNER] = str(handover.owner)
         invocation = api.run_eval(handover.data, handover.log, _registered())
@@ -46,12 +44,10 @@ class Process(LocalExecutor):
         return ""
 
     def rows(self, submission: Document) -> list[Document]:
-        """A few small files for each task are read."""
         supervised = process_jobs.is_supervised(_folder(submission))
         return [self.row(job, process_jobs.state(Path(job["job_dir"]), supervised)) for job in submission["jobs"]]
 
     def resumes_here(self, submission: Document) -> bool:
-        """Whether tasks are open and nobody runs them."""
         jobs = _folder(submission)
         return not process_jobs.is_supervised(jobs) and bool(process_jobs.open_tasks(jobs))
 
@@ -61,8 +57,9 @@ class Process(LocalExecutor):
             console.info(f"resuming what was interrupted: {', '.join(task['name'] for task in left)}")
 
     def finish(self, submission: Document) -> None:
-        """After the last task the supervisor still stops the model server, and exports."""
-        start.wait_until_it_ends(_folder(submission))
+        # After the last task the supervisor still stops the model server, and exports.
+        while process_jobs.is_supervised(_folder(submission)):
+            time.sleep(0.05)
 
     def stop(self, submission: Document) -> None:
         """Stop everything; the tasks stay open."""
@@ -70,12 +67,11 @@ class Process(LocalExecutor):
 
     def cancel(self, submission: Document, _jobs: Sequence[Document]) -> list[str]:
         """Stop everything: the tasks share one model server and run one after another."""
-        return _stopped(process_jobs.cancel(_folder(submission)))
+        return _cancel(_folder(submission))
 
     def cancel_unrecorded(self, handover: Handover) -> list[str] | None:
-        """Stop the jobs of a plan that was written and not recorded."""
         folder = _folder_of(handover.data)
-        return _stopped(process_jobs.cancel(folder)) if (folder / process_jobs.PLAN).exists() else None
+        return _cancel(folder) if (folder / process_jobs.PLAN).exists() else None
 
     def resume(self, submission: Document, _rows: Sequence[Document], again: Sequence[int]) -> dict[int, str]:
         """Open the tasks again; `make eval` runs them."""
@@ -101,7 +97,8 @@ def _folder_of(data: Document) -> Path:
     return Path(data["execution"]["output_dir"])
 
 
-def _stopped(number: int) -> list[str]:
+def _cancel(jobs: Path) -> list[str]:
+    number = process_jobs.stop(jobs, process_jobs.CANCELLED_CODE)
     return [f"{number} process{'es' if number > 1 else ''} stopped; nothing is left running"] if number else []
 
 

@@ -6,8 +6,6 @@ run.sh that is run, and run_all.sequential.sh. Nothing heavy is imported here: t
 
 import contextlib
 import fcntl
-import os
-import platform
 import signal
 import time
 from pathlib import Path
@@ -132,11 +130,6 @@ def stop(jobs: Path, code: int) -> int:
     return len(stopped)
 
 
-def cancel(jobs: Path) -> int:
-    """Stop everything of this jobs folder for good; returns the number of processes that were stopped."""
-    return stop(jobs, CANCELLED_CODE)
-
-
 def mark_stopped(folders: list[Path], code: int) -> None:
     """Give jobs that have not ended their exit stage, and the marker that makes the stock `status` show them as killed."""
     for folder in folders:
@@ -150,8 +143,3 @@ def reopen(job_dir: Path) -> None:
     """Remove what an earlier attempt at this job left that would be taken for its end, or for its result."""
     for name in ("logs/stage.running", "logs/stage.exit", f"artifacts/{INTERRUPTED_MARKER}", "artifacts/results.yml"):
         (job_dir / name).unlink(missing_ok=True)
-
-
-def own_record() -> dict[str, Any]:
-    """The content of supervisor.json for the calling process."""
-    return {"pid": os.getpid(), "host": platform.node()}

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from nemo_evaluator_launcher.common.execdb import ExecutionDB, JobData, generate_invocation_id, generate_job_id
 from nemo_evaluator_launcher.common.helpers import get_eval_factory_config, get_unique_task_name
-from nemo_evaluator_launcher.executors.base import BaseExecutor, ExecutionStatus
+from nemo_evaluator_launcher.executors.base import BaseExecutor
 from nemo_evaluator_launcher.executors.local.executor import LocalExecutor
 from nemo_evaluator_launcher.executors.registry import register_executor
 from omegaconf import DictConfig, OmegaConf
@@ -56,14 +56,11 @@ class ProcessExecutor(BaseExecutor):  # type: ignore[misc]
                 return str(plan["invocation_id"])
             write_jobs(jobs, plan)
         record_jobs(jobs, plan, config)
-        start.start_again(jobs, start.owner_of_this_step())
+        owner = os.environ.get(process_jobs.OWNER, "")
+        start.start_again(jobs, int(owner) if owner.isdigit() else None)
         return str(plan["invocation_id"])
 
-    @staticmethod
-    def get_status(id: str) -> list[ExecutionStatus]:  # noqa: A002  the launcher's name
-        """Ask the stock local executor, which reads our files."""
-        found: list[ExecutionStatus] = LocalExecutor.get_status(id)
-        return found
+    get_status = staticmethod(LocalExecutor.get_status)  # which reads our files
 
     @staticmethod
     def kill_job(job_id: str) -> None:
@@ -71,7 +68,7 @@ class ProcessExecutor(BaseExecutor):  # type: ignore[misc]
         job = ExecutionDB().get_job(job_id)
         if job is None:
             raise ValueError(f"Job {job_id} not found")
-        process_jobs.cancel(Path(job.data["output_dir"]).parent)
+        process_jobs.stop(Path(job.data["output_dir"]).parent, process_jobs.CANCELLED_CODE)
 
 
 def make_plan(cfg: DictConfig, config: dict[str, Any], invocation_id: str) -> dict[str, Any]:
@@ -81,16 +78,14 @@ def make_plan(cfg: DictConfig, config: dict[str, Any], invocation_id: str) -> di
     everywhere = config.get("env_vars") or {}
     server = None
     if serving:
+        variables = {"CHECKPOINT_PATH": "checkpoint_path", "SERVED_MODEL_NAME": "served_model_name"}
         server = {
             "command": deployment["command"],
             "port": deployment.get("port") or 0,
             "health": deployment["endpoints"]["health"],
             "readiness_timeout": execution.get("endpoint_readiness_timeout") or 600,
             "env": {**everywhere, **(deployment.get("env_vars") or {})},
-            "variables": {
-                "CHECKPOINT_PATH": str(deployment.get("checkpoint_path") or ""),
-                "SERVED_MODEL_NAME": str(deployment.get("served_model_name") or ""),
-            },
+            "variables": {name: str(deployment.get(key) or "") for name, key in variables.items()},
         }
     planned = []
     for index, entry in enumerate(config["evaluation"]["tasks"]):
@@ -154,8 +149,7 @@ def script(entry: dict[str, Any], evaluation: dict[str, Any]) -> str:
         f"# Task {shlex.quote(entry['name'])}: run by evalmake; its server's URL is in run_config.yml.",
         'cd "$(dirname "$0")"',
     ]
-    if after:
-        lines.append(f"trap {shlex.quote(after)} EXIT")
+    lines += [f"trap {shlex.quote(after)} EXIT"] if after else []
     lines += [before] if before else []
     lines.append(f"{shlex.quote(sys.executable)} -m nemo_evaluator.core.entrypoint run_eval --run_config run_config.yml")
     return "\n".join(lines) + "\n"
@@ -177,7 +171,6 @@ def write_jobs(jobs: Path, plan: dict[str, Any]) -> None:
     if plan["export"]["destinations"]:
         write_text(jobs / "export.yml", yaml.safe_dump(plan["export"].pop("config"), sort_keys=False))
     plan["export"].pop("config", None)
-    command = f"exec {shlex.quote(sys.executable)} -m helpers.executors.process.supervisor ."
     lines = [
         "#!/usr/bin/env bash",
         "# Runs the tasks of this folder that have not ended. `nemo-evaluator-launcher resume` calls it too.",
@@ -185,7 +178,7 @@ def write_jobs(jobs: Path, plan: dict[str, Any]) -> None:
         f"export {process_jobs.MARK}={plan['invocation_id']}",
         f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
         f"export {TELEMETRY}=${{{TELEMETRY}:-0}} {SHUTDOWN}=${{{SHUTDOWN}:-3}}",
-        command,
+        f"exec {shlex.quote(sys.executable)} -m helpers.executors.process.supervisor .",
     ]
     write_text(jobs / "run_all.sequential.sh", "\n".join(lines) + "\n", mode=0o755)
     write_text(jobs / process_jobs.PLAN, json.dumps(plan, indent=2))

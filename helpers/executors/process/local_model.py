@@ -28,19 +28,13 @@ DEFAULT_CONTEXT = 2048
 DEFAULT_PARALLEL = 4
 
 
-def usable_cores() -> int:
-    """Return how many cores this process may run on: its affinity where the system has one, else all."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def default_threads() -> int:
     """Return the number of threads to compute with: all cores but one, which the harness needs to keep the server busy.
 
     Measured with 16 short answers on two busy cores: 2 spinning threads 43 to 179 s, 2 sleeping threads 35 s, 1 sleeping thread 8 to 9 s.
     """
-    return max(1, usable_cores() - 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # those that we may run on
+    return max(1, cores - 1)
 
 
 def check_checkpoint(path: Path) -> None:
@@ -72,20 +66,15 @@ def check_port(host: str, port: int) -> None:
             raise StepFailed(f"cannot listen on {host} port {port}: {err.strerror}; stop what listens there or give another port") from err
 
 
-def import_xllamacpp() -> Any:
-    """Return the xllamacpp module; raise StepFailed when it cannot be imported."""
-    try:
-        return importlib.import_module("xllamacpp")
-    except ImportError as err:
-        raise StepFailed(f"xllamacpp cannot be imported ({err}); install it with `make .venv/installed/local`") from err
-
-
 def start_server(args: argparse.Namespace) -> Any:
     """Load the checkpoint and return the running xllamacpp.Server; raise BadInput or StepFailed when it cannot run."""
     # xllamacpp gives the same error for a missing file and a taken port, so both are checked first.
     check_checkpoint(args.checkpoint)
     check_port(args.host, args.port)
-    xllamacpp = import_xllamacpp()
+    try:
+        xllamacpp = importlib.import_module("xllamacpp")
+    except ImportError as err:
+        raise StepFailed(f"xllamacpp cannot be imported ({err}); install it with `make .venv/installed/local`") from err
     params = xllamacpp.CommonParams()
     params.model.path = str(args.checkpoint)
     params.model_alias = {args.served_model_name}
@@ -126,19 +115,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=port_number, required=True, metavar="N", help="port to listen on, 1 to 65535")
     parser.add_argument("--served-model-name", required=True, metavar="NAME", help="the name that requests and /v1/models use")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--context", type=positive, default=DEFAULT_CONTEXT, metavar="N", help="tokens of a request and its answer (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--parallel", type=positive, default=DEFAULT_PARALLEL, metavar="N", help="requests served at a time (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--threads",
-        type=positive,
-        default=default_threads(),
-        metavar="N",
-        help="CPU threads (default: all usable cores but one, %(default)s)",
-    )
+    for name, default, text in (
+        ("--context", DEFAULT_CONTEXT, "tokens of a request and its answer (default: %(default)s)"),
+        ("--parallel", DEFAULT_PARALLEL, "requests served at a time (default: %(default)s)"),
+        ("--threads", default_threads(), "CPU threads (default: all usable cores but one, %(default)s)"),
+    ):
+        parser.add_argument(name, type=positive, default=default, metavar="N", help=text)
     return parser
 
 

@@ -4,6 +4,7 @@ A port that is free now may be taken before the server binds it. nemo-evaluator'
 talk to the server of another evaluation, and report the scores of another model. So a lock reserves a port for the whole run.
 """
 
+import contextlib
 import fcntl
 import os
 import random
@@ -47,13 +48,10 @@ def reserve() -> Port:
     folder = private_folder()
     for number in random.sample(range(FIRST, LAST + 1), TRIES):
         lock = (folder / f"port-{number}.lock").open("w")
-        try:
+        with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            continue
-        if is_free(number):
-            return Port(number, lock)
+            if is_free(number):
+                return Port(number, lock)
         lock.close()
     raise StepFailed(f"no free port between {FIRST} and {LAST} in {TRIES} tries; run fewer evaluations at a time")
 

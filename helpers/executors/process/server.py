@@ -39,21 +39,9 @@ class Server:
         self.port = self.reserved.number if self.reserved else self.deployment["port"]
         if ports.answers(self.port):
             raise StepFailed(f"port {self.port} is in use; stop what listens there, or set deployment.port=0 for any free one")
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                ["bash", "-c", self.deployment["command"]],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env=environment(
-                    self.deployment["env"], {"PORT": str(self.port), processes.JOB_MARK: self.job, **self.deployment["variables"]}
-                ),
-                start_new_session=True,
-            )
-        self._wait_until_healthy()
-
-    def _wait_until_healthy(self) -> None:
+        own = {"PORT": str(self.port), processes.JOB_MARK: self.job, **self.deployment["variables"]}
+        env = environment(self.deployment["env"], own)
+        self.process = processes.start(["bash", "-c", self.deployment["command"]], self.log, ROOT, env)
         timeout = self.deployment["readiness_timeout"]
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

@@ -1,11 +1,11 @@
 """Starts the supervisor of a jobs folder: the first time, and again when it was interrupted or killed before its jobs had ended."""
 
-import os
 import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
+from helpers.common import processes
 from helpers.common.errors import StepFailed
 from helpers.common.files import shown
 from helpers.executors import job_folder
@@ -23,16 +23,8 @@ def start(jobs: Path, owner: int | None = None) -> None:
     plan = job_folder.read(jobs / process_jobs.PLAN) or {}
     variables = {process_jobs.MARK: plan["invocation_id"], **({process_jobs.OWNER: str(owner)} if owner else {})}
     try:
-        with (jobs / "supervisor.log").open("ab") as log:
-            process = subprocess.Popen(
-                ["bash", "run_all.sequential.sh"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=jobs,
-                env={**api.environment(), **variables},
-                start_new_session=True,
-            )
+        command, log = ["bash", "run_all.sequential.sh"], jobs / "supervisor.log"
+        process = processes.start(command, log, jobs, {**api.environment(), **variables})
         _wait_for_lock(jobs, process)
     except BaseException:
         process_jobs.stop(jobs, process_jobs.INTERRUPTED_CODE)
@@ -54,19 +46,6 @@ def start_again(jobs: Path, owner: int | None = None) -> list[dict[str, Any]]:
     """Start a supervisor when none is alive and tasks are open; returns those tasks, none when there is nothing to do."""
     if process_jobs.is_supervised(jobs):
         return []
-    left = process_jobs.open_tasks(jobs)
-    if left:
+    if left := process_jobs.open_tasks(jobs):
         start(jobs, owner)
     return left
-
-
-def wait_until_it_ends(jobs: Path) -> None:
-    """Return when no supervisor is alive."""
-    while process_jobs.is_supervised(jobs):
-        time.sleep(0.05)
-
-
-def owner_of_this_step() -> int | None:
-    """The pid of the process whose end stops the jobs (EVALMAKE_OWNER), or None."""
-    value = os.environ.get(process_jobs.OWNER, "")
-    return int(value) if value.isdigit() else None

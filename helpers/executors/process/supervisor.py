@@ -10,6 +10,7 @@ is killed itself, the next supervisor of the folder stops what it left. It gets 
 import fcntl
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import time
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import psutil
 import yaml
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> None:
     # Never closed: the lock is released when the process ends, so a free lock means that there is no supervisor.
     if not take(os.open(jobs / process_jobs.LOCK, os.O_RDWR | os.O_CREAT, 0o644)):
         return
-    write_text(jobs / process_jobs.SUPERVISOR, json.dumps(process_jobs.own_record()))
+    write_text(jobs / process_jobs.SUPERVISOR, json.dumps({"pid": os.getpid(), "host": platform.node()}))
     plan = job_folder.read(jobs / process_jobs.PLAN) or {}
     end_all(plan["invocation_id"])
     try:
@@ -143,13 +144,12 @@ def run_task(folder: Path, task: dict[str, Any], server: Server | None) -> None:
     adapter = ports.reserve()
     try:
         url = f"http://127.0.0.1:{server.port}{task['path']}" if server else None
-        with (folder / "logs" / "client_stdout.log").open("ab") as log:
-            harness = start_harness(folder, task, url, adapter.number, log)
-            job_folder.stage(folder, "running")
-            try:
-                code = _watch(harness, server)
-            finally:
-                processes.end_group(harness, task["job_id"])
+        harness = start_harness(folder, task, url, adapter.number)
+        job_folder.stage(folder, "running")
+        try:
+            code = _watch(harness, server)
+        finally:
+            processes.end_group(harness, task["job_id"])
     except (BadInput, StepFailed) as error:
         _fail(folder, str(error))
         return
@@ -175,7 +175,7 @@ def _watch(harness: subprocess.Popen[bytes], server: Server | None) -> int | Non
             return code if code >= 0 else 128 - code
 
 
-def start_harness(folder: Path, task: dict[str, Any], url: str | None, adapter: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def start_harness(folder: Path, task: dict[str, Any], url: str | None, adapter: int) -> subprocess.Popen[bytes]:
     """Write the task's run_config.yml with the server's URL in it, and start its run.sh in a session of its own.
 
     `adapter` is the port of nemo-evaluator's proxy before the endpoint, which nemo-evaluator reads from ADAPTER_PORT.
@@ -186,15 +186,8 @@ def start_harness(folder: Path, task: dict[str, Any], url: str | None, adapter: 
         config["target"]["api_endpoint"]["url"] = url
         write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     (folder / "artifacts").mkdir(exist_ok=True)
-    return subprocess.Popen(
-        ["bash", "run.sh"],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        cwd=folder,
-        env=environment(task["env"], {"ADAPTER_PORT": str(adapter), processes.JOB_MARK: task["job_id"], **task["variables"]}),
-        start_new_session=True,
-    )
+    env = environment(task["env"], {"ADAPTER_PORT": str(adapter), processes.JOB_MARK: task["job_id"], **task["variables"]})
+    return processes.start(["bash", "run.sh"], folder / "logs" / "client_stdout.log", folder, env)
 
 
 def take_progress() -> str:
@@ -230,16 +223,7 @@ def export(jobs: Path, plan: dict[str, Any], is_owned: bool) -> None:
                 continue
             script = ROOT / "scripts" / "export_results.py"
             command = [sys.executable, str(script), f"--submission={run}/submission.json", f"--out={run}/exports.json", "--auto"]
-        with (jobs / "export.log").open("ab") as log:
-            subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=jobs,
-                env=environment(plan["export"]["env"], {}),
-                check=False,
-            )
+        processes.start(command, jobs / "export.log", jobs, environment(plan["export"]["env"], {})).wait()
 
 
 def _fail(folder: Path, reason: str) -> None:

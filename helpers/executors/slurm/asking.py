@@ -63,10 +63,10 @@ class Question:
         return [_row(job, self.seen[f"{number}.{job['index']}"], self.sources) for job in self.submissions[number]["jobs"]]
 
 
-def ask(cluster: Cluster, submissions: list[dict[str, Any]], interactive: bool = True) -> Question:
+def ask(cluster: Cluster, submissions: list[dict[str, Any]]) -> Question:
     """Ask once, in one round trip. Raises Unreachable."""
     question = Question(cluster, submissions)
-    question.take(scripts.run(cluster, scripts.script("executors/slurm/ask.sh", **question.values()), ASK_SECONDS, interactive))
+    question.take(scripts.run(cluster, scripts.script("executors/slurm/asking.sh", **question.values()), ASK_SECONDS))
     return question
 
 
@@ -138,9 +138,7 @@ def _row(job: dict[str, Any], seen: Seen, sources: Sources) -> dict[str, Any]:
     if total is None and job["job_dir"]:
         total = job_folder.number_in(Path(job["job_dir"]) / "artifacts" / "total")
     return {
-        "task": job["task"],
-        "index": job["index"],
-        "job_id": job["job_id"],
+        **{key: job[key] for key in ("task", "index", "job_id")},
         "state": state,
         "reason": reason,
         "exit_code": slurm_job.exit_code if slurm_job else None,

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Needs: cluster/common.sh
-# The states of tasks: asks Slurm once for all of them, and looks into each task's folder. For ask.sh and watch.sh.
+# The states of tasks: asks Slurm once for all of them, and looks into each task's folder. watch.sh asks again and again.
 #   KEYS NAMES DIRS FIRSTS    for each task: the key of its frames, its job name, its folder, and its first job by submission.json
 #   DAYS                      how far back accounting is asked
 # shellcheck disable=SC2153,SC2154
@@ -103,4 +103,9 @@ look_at() {
     [ -n "$late" ] || [ -n "${alive[$name]-}" ] || told[$key]=1
   fi
   return 0
+}
+
+main() {
+  ask
+  finish
 }

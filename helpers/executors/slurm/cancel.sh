@@ -11,17 +11,12 @@ main() {
   learn_folders
   for index in "${!NAMES[@]}"; do read_submitted "${DIRS[index]}"; done
   for _ in 1 2 3 4; do
-    if ! look_up "$DAYS"; then
-      frame no-queue - "$queue"
-      finish
-    fi
+    look_up "$DAYS" || finish no-queue - "$queue"
     ids=()
     for id in ${found_ids[@]+"${found_ids[@]}"}; do
       if [ "$TAKE_BACK" = 1 ] && [ -z "${is_void[$id]-}" ]; then
-        # shellcheck disable=SC2004 # an associative array
-        is_void[$id]=1
         for index in "${!NAMES[@]}"; do
-          [ "${NAMES[index]}" != "${job_name[$id]}" ] || note_submitted "${DIRS[index]}" "void $id"
+          [ "${NAMES[index]}" != "${job_name[$id]}" ] || take_back "$index" "$id"
         done
       fi
       if lives "${job_state[$id]}" && [[ ${job_state[$id]} != COMPLETING ]]; then ids+=("$id"); fi
@@ -30,10 +25,7 @@ main() {
     # The highest first: a successor must be cancelled before the job that it waits for ends.
     mapfile -t ids < <(printf '%s\n' "${ids[@]}" | sort -rn)
     for id in "${ids[@]}"; do frame cancelled "$id" "${job_name[$id]}"; done
-    if ! cancel_jobs "${ids[@]}"; then
-      frame left - "${left[*]}"
-      finish
-    fi
+    cancel_jobs "${ids[@]}" || finish left - "${left[*]}"
     for index in "${!NAMES[@]}"; do
       for id in "${ids[@]}"; do
         if [ "${NAMES[index]}" = "${job_name[$id]}" ] && [ "$TAKE_BACK" != 1 ]; then

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +38,11 @@ class Slurm(Executor):
     reads_local_files = False
     wandb_export = WandbExport.ONE_JOB_A_TASK
 
-    # ---- Before submitting -----------------------------------------------------------------------------------------------------------
-
     def complete(self, data: Document, run: Path | None) -> None:
-        """Put the run's id into the names of the jobs, and have the harness report its progress."""
         data["execution"]["type"] = self.description.launcher_type
         job_values.complete(data, run)
 
     def images(self, config: Mapping[str, Any], wandb_mode: str) -> Iterator[ImageUse]:
-        """The images of the model server, the tasks and the auxiliary deployments; of a proxy and an export job, if there is one."""
         yield from containers.uses(config)
         execution = config["execution"]
         # HAProxy distributes requests to several instances, of the model or of an auxiliary deployment.
@@ -58,7 +54,6 @@ class Slurm(Executor):
             yield ImageUse(image, "auto-export", ("execution", "auto_export", "export_image"))
 
     def squash_obstacle(self, config: Mapping[str, Any]) -> str:
-        """What an import needs and this config lacks, with the fix."""
         env = (config.get("run") or {}).get("env") or {}
         if not config["execution"].get("hostname"):
             return "host is not set: name the cluster's login node in the profile"
@@ -78,15 +73,11 @@ class Slurm(Executor):
             mounts[folder] = f"{folder}:ro"
 
     def cluster(self, config: Mapping[str, Any]) -> Cluster:
-        """The cluster of the profile."""
         return clusters.of_config(config)
 
-    def cost(self, config: Mapping[str, Any]) -> str:
-        """For example: 1 job × 1 node × 8 GPUs × 04:00:00 = 32 GPU-hours at most."""
-        return cost(config)
+    cost = staticmethod(cost)
 
     def job_scripts(self, data: Document) -> Iterator[tuple[str, str]]:
-        """The sbatch script of each task, as it would be submitted. Raises StepFailed with the launcher's own words."""
         before = dict(os.environ)
         # The launcher looks up host: variables, which a dry run need not have.
         os.environ.update(dict.fromkeys(re.findall(r"\bhost:([A-Za-z_]\w*)", yaml_files.dump(data)), "from-the-environment"))
@@ -102,8 +93,6 @@ class Slurm(Executor):
             os.environ.update(before)
         yield from texts
 
-    # ---- Submitting ------------------------------------------------------------------------------------------------------------------
-
     def submitted_before(self, _data: Document) -> None:
         """Always None: `submit` finds the jobs that exist on the cluster."""
 
@@ -111,28 +100,24 @@ class Slurm(Executor):
         """Nothing: `submit` checks everything on the cluster in one round trip before it queues a job."""
 
     def submit(self, handover: Handover, _before: str | None) -> Submitted:
-        """Submit each task that has no job yet."""
         console.say(self.cost(handover.config))
         submission = self._submission(handover)
         api.run_eval(handover.data, handover.log, _submitting(submission))
-        jobs = []
-        for index, entry in enumerate(handover.data["evaluation"]["tasks"]):
-            folder = submission.folders[index].name
-            jobs.append(
-                {
-                    "job_id": f"{submission.invocation_id}.{index}",
-                    "slurm_job_id": submission.ids[index],
-                    "remote_dir": submission.remote_folders[index],
-                    "job_dir": str(handover.run / "jobs" / folder) if handover.run else None,
-                    "job_name": submission.names[index],
-                    "samples": job_values.samples(handover.data, entry),
-                }
-            )
+        jobs = [
+            {
+                "job_id": f"{submission.invocation_id}.{index}",
+                "slurm_job_id": submission.ids[index],
+                "remote_dir": submission.remote_folders[index],
+                "job_dir": str(handover.run / "jobs" / submission.folders[index].name) if handover.run else None,
+                "job_name": submission.names[index],
+                "samples": job_values.samples(handover.data, entry),
+            }
+            for index, entry in enumerate(handover.data["evaluation"]["tasks"])
+        ]
         submitted_at = run_folder.as_text(submission.submitted_at)
         return Submitted(submission.invocation_id, submitted_at, jobs, submission.cluster.document())
 
     def abandon(self, handover: Handover) -> str:
-        """Jobs that are queued stay."""
         if not handover.run:
             return ""
         run = handover.run.name
@@ -143,8 +128,6 @@ class Slurm(Executor):
 
     def _submission(self, handover: Handover) -> Submission:
         return Submission(self.cluster(handover.config), handover.run, handover.seal, handover.keep_partial, handover.images)
-
-    # ---- A run that was submitted ----------------------------------------------------------------------------------------------------
 
     def ask(self, submissions: Sequence[Document]) -> list[Answer]:
         """Ask each cluster once for all its submissions."""
@@ -161,16 +144,10 @@ class Slurm(Executor):
                 answers |= {number: Answer(question.rows(place), question.sources.problems) for place, number in enumerate(numbers)}
         return [answers[number] for number in range(len(submissions))]
 
-    def follow(self, submission: Document, with_logs: bool, record: Callable[[Answer], None]) -> Answer:
-        """Show states and logs, and copy results here as tasks end. The jobs keep running if this process ends."""
-        return following.follow(submission, with_logs, record)
-
-    def logs(self, submission: Document, jobs: Sequence[Document], which: str, to_the_end: bool) -> None:
-        """Print the logs over one connection."""
-        following.show_logs(submission, jobs, which, to_the_end)
+    follow = staticmethod(following.follow)
+    logs = staticmethod(following.show_logs)
 
     def bring_home(self, submission: Document, rows: Sequence[Document], tidy: bool) -> int:
-        """Copy the folders of the tasks that ended; `tidy`: remove their unused successors from the queue."""
         copied = slurm_jobs.fetch(submission, [row for row in rows if row["state"] in states.ENDED])
         if tidy:
             slurm_jobs.tidy(submission, rows)
@@ -189,7 +166,6 @@ class Slurm(Executor):
         ]
 
     def cancel_unrecorded(self, handover: Handover) -> list[str]:
-        """Cancel the jobs of a submission that was killed before submission.json was written, so that it can be submitted again."""
         submission = self._submission(handover)
         names, folders = submission.expected(handover.data)
         cancelled = slurm_jobs.cancel(submission.cluster, names, folders, submission.days, take_back=True)
@@ -199,7 +175,6 @@ class Slurm(Executor):
         ] or [f"the run was not submitted: it has no jobs on {submission.cluster}"]
 
     def show_queue(self, cluster: Cluster, partition: str, most: int) -> None:
-        """Print what squeue shows."""
         slurm_jobs.show_queue(cluster, partition, most)
 
     def resume(self, submission: Document, rows: Sequence[Document], again: Sequence[int]) -> dict[int, str]:

@@ -18,13 +18,13 @@ HARMLESS = re.compile(
 
 @dataclass(frozen=True)
 class Cause:
-    """A known way to fail: which log shows it by which words, what happened, the fix, the log worth reading, and the state it means."""
+    """A known way to fail: which log shows it by which words, the log worth reading, what happened, the fix, and the state it means."""
 
     where: str
-    words: re.Pattern[str]
+    words: str  # a regular expression
+    log: str
     what: str
     fix: str
-    log: str
     state: str | None = None  # instead of FAILED
 
 
@@ -38,78 +38,56 @@ class Explained:
     log: str
 
 
-def _cause(where: str, words: str, what: str, fix: str, log: str, state: str | None = None) -> Cause:
-    return Cause(where, re.compile(words), what, fix, log, state)
-
+# Words that several causes share.
+NO_IMAGE = r"pyxis: .*(failed to import|couldn't|failed to create container|[Nn]o such file)|Invalid image format|enroot.*No such file"
+DISK_FULL = r"No space left on device|Disk quota exceeded"
+READ_SERVER = "read its log: `make logs WHICH=server`"
 
 # The first match counts, so what happens first in a job comes first.
 CAUSES = [
     # pyxis writes to the log of the step whose container it is.
     *(
-        _cause(
-            where,
-            r"pyxis: .*(failed to import|couldn't|failed to create container|[Nn]o such file)|Invalid image format|enroot.*No such file",
-            "the container image was not found or cannot be read",
-            "check deployment.image and the task's container",
-            where,
-        )
-        for where in ("slurm", "server", "client")
+        Cause(log, NO_IMAGE, log, "the container image was not found or cannot be read", "check deployment.image and the task's container")
+        for log in ("slurm", "server", "client")
     ),
-    _cause(
-        "server",
-        r"CUDA out of memory|OutOfMemoryError|CUDA error: out of memory",
+    Cause(
+        "server", r"CUDA out of memory|OutOfMemoryError|CUDA error: out of memory", "server",
         "the model server ran out of GPU memory",
         "raise deployment.tensor_parallel_size, or lower its context length (--max-model-len) or its batch",
-        "server",
     ),
-    _cause(
-        "slurm",
-        r"Health check timeout after \d+s",
+    Cause(
+        "slurm", r"Health check timeout after \d+s", "server",
         "health check timed out: the model server did not answer in time",
         "raise execution.endpoint_readiness_timeout, and read the server's log (`make logs WHICH=server`)",
-        "server",
     ),
-    _cause(
-        "slurm",
-        r"(server|[\w-]+ server) process \d+ died",
-        "the model server died before it was ready",
-        "read its log: `make logs WHICH=server`",
-        "server",
-    ),
-    _cause(
-        "slurm",
-        r"Maximum total walltime .* exceeded",
+    Cause("slurm", r"(server|[\w-]+ server) process \d+ died", "server", "the model server died before it was ready", READ_SERVER),
+    Cause(
+        "slurm", r"Maximum total walltime .* exceeded", "client",
         "max_walltime was reached by the job and its successors",
         "raise execution.max_walltime, or evaluate fewer samples",
-        "client",
         "TIMED_OUT",
     ),
-    _cause(
-        "slurm",
-        r"oom-kill|Out Of Memory|oom_kill",
+    Cause(
+        "slurm", r"oom-kill|Out Of Memory|oom_kill", "client",
         "a step used more memory than the job had",
         "raise mem in env.toml",
-        "client",
         "OUT_OF_MEMORY",
     ),
-    _cause("client", r"No space left on device|Disk quota exceeded", "the cluster's disk is full", "free space there", "client"),
-    _cause("slurm", r"No space left on device|Disk quota exceeded", "the cluster's disk is full", "free space there", "slurm"),
-    _cause(
+    *(Cause(log, DISK_FULL, log, "the cluster's disk is full", "free space there") for log in ("client", "slurm")),
+    Cause(
         "client",
         r"[Rr]ead timed out|ReadTimeout|APITimeoutError|Request timed out|TimeoutError|asyncio\.exceptions\.TimeoutError",
+        "client",
         "the evaluation's requests timed out",
         f"give the model more time to answer: {REQUEST_TIMEOUT}",
-        "client",
     ),
-    _cause(
-        "client",
-        r"Connection refused|Connection aborted|RemoteDisconnected|ConnectionResetError|Max retries exceeded",
+    Cause(
+        "client", r"Connection refused|Connection aborted|RemoteDisconnected|ConnectionResetError|Max retries exceeded", "server",
         "the model server stopped answering",
-        "read its log: `make logs WHICH=server`",
-        "server",
+        READ_SERVER,
     ),
-    _cause("client", r"\b401 (Client Error|Unauthorized)|GatedRepoError", "a key or a token was refused", "check env_vars", "client"),
-]
+    Cause("client", r"\b401 (Client Error|Unauthorized)|GatedRepoError", "client", "a key or a token was refused", "check env_vars"),
+]  # fmt: skip
 # What a state alone says if no log says more.
 BY_STATE = {
     "TIMED_OUT": ("the job reached its walltime", "raise time in env.toml (or execution.walltime), then `make resume`"),
@@ -148,5 +126,5 @@ def telling_lines(lines: list[str]) -> list[str]:
     return [line[:300] for line in serious[-1:]]
 
 
-def _shows(lines: list[str], words: re.Pattern[str]) -> bool:
-    return any(words.search(line) and not HARMLESS.search(line) for line in lines)
+def _shows(lines: list[str], words: str) -> bool:
+    return any(re.search(words, line) and not HARMLESS.search(line) for line in lines)

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from threading import Thread
 from typing import Any
 
@@ -55,6 +56,7 @@ def follow(submission: dict[str, Any], with_logs: bool, record: Callable[[Answer
     return answer
 
 
+@dataclass
 class Bringing:
     """Copies the results of tasks here as they end, in threads beside the watching, which must not wait.
 
@@ -62,11 +64,9 @@ class Bringing:
     are gathered; only then a failure is reported.
     """
 
-    def __init__(self, submission: dict[str, Any]) -> None:
-        """Start with nothing copied."""
-        self.submission = submission
-        self.begun: set[int] = set()
-        self.threads: list[Thread] = []
+    submission: dict[str, Any]
+    begun: set[int] = field(default_factory=set)
+    threads: list[Thread] = field(default_factory=list)
 
     def take(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Start copying the tasks that have ended since the last call, after the earlier ones."""

@@ -14,6 +14,7 @@ import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -129,9 +130,8 @@ def _script(cfg: DictConfig, index: int, remote: Path, invocation_id: str) -> tu
         endpoint_type=entry.get("endpoint_type"),
     )
     image = entry.container if "container" in entry else found["container"]
-    script = stock._create_slurm_sbatch_script(  # noqa: SLF001
-        cfg, entry, image, remote, invocation_id, f"{invocation_id}.{index}", index
-    )
+    job_id = f"{invocation_id}.{index}"
+    script = stock._create_slurm_sbatch_script(cfg, entry, image, remote, invocation_id, job_id, index)  # noqa: SLF001
     return script, image, not found.get("is_unlisted", False)
 
 
@@ -172,12 +172,13 @@ def quoted(made: Any, groups: dict[str, dict[str, Any]]) -> str:
 @contextlib.contextmanager
 def replaced() -> Iterator[None]:
     """The launcher with our names in it."""
-    find = definition(stock.get_task_definition_for_job)
+    find = partial(definition, stock.get_task_definition_for_job)
+    section = partial(export_section, vars(stock)["_generate_auto_export_section"])
     places: list[tuple[Any, str, Any]] = [
         (functional, "get_task_definition_for_job", find),
         (stock, "get_task_definition_for_job", find),
         (stock, "load_tasks_mapping", api.task_mapping),
-        (stock, "_generate_auto_export_section", export_section(vars(stock)["_generate_auto_export_section"])),
+        (stock, "_generate_auto_export_section", section),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in places]
     try:
@@ -189,30 +190,22 @@ def replaced() -> Iterator[None]:
             setattr(module, name, original)
 
 
-def definition(found: Callable[..., Any]) -> Callable[..., Any]:
+def definition(found: Callable[..., Any], *, task_query: str, container: str | None = None, **others: Any) -> Any:
     """The launcher's get_task_definition_for_job (common/mapping.py), which knows a task of the catalogue in a container of its own too.
 
     The stock one would read that container's catalogue from its registry, and cannot read one in a .sqsh file.
     """
-
-    def find(*, task_query: str, container: str | None = None, **others: Any) -> Any:
-        return found(task_query=task_query, container=None if catalogue.is_known(task_query) else container, **others)
-
-    return find
+    return found(task_query=task_query, container=None if catalogue.is_known(task_query) else container, **others)
 
 
-def export_section(made: Callable[..., str]) -> Callable[..., str]:
+def export_section(made: Callable[..., str], *, cfg: Any, job_id: str, remote_task_subdir: Path, **others: Any) -> str:
     """The launcher's _generate_auto_export_section, with the id of the W&B run: without one its exporter makes another run each time.
 
     wandb's SDK takes the id from the environment.
     """
-
-    def make(*, cfg: Any, job_id: str, remote_task_subdir: Path, **others: Any) -> str:
-        own = OmegaConf.merge(cfg, {})
-        command = own.execution.auto_export.get("launcher_install_cmd")
-        if command:  # launcher.yaml has one (launcher_yaml.py), unless somebody took it out
-            run = shlex.quote(wandb_server.run_id(job_id.rpartition(".")[0], remote_task_subdir.name))
-            own.execution.auto_export.launcher_install_cmd = f"export WANDB_RUN_ID={run} WANDB_RESUME=allow\n    {command}"
-        return made(cfg=own, job_id=job_id, remote_task_subdir=remote_task_subdir, **others)
-
-    return make
+    own = OmegaConf.merge(cfg, {})
+    command = own.execution.auto_export.get("launcher_install_cmd")
+    if command:  # launcher.yaml has one (launcher_yaml.py), unless somebody took it out
+        run = shlex.quote(wandb_server.run_id(job_id.rpartition(".")[0], remote_task_subdir.name))
+        own.execution.auto_export.launcher_install_cmd = f"export WANDB_RUN_ID={run} WANDB_RESUME=allow\n    {command}"
+    return made(cfg=own, job_id=job_id, remote_task_subdir=remote_task_subdir, **others)

@@ -47,22 +47,18 @@ def refuse_unquoted(data: dict[str, Any]) -> None:
 
 def _pasted(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     execution, deployment = data["execution"], data["deployment"]
-    for key in ("account", "partition", "cpu_partition", "gres", "subproject", "output_dir", "gpus_per_node"):
-        if execution.get(key) is not None:
-            yield f"execution.{key}", str(execution[key])
+    paths = ("image", "checkpoint_path", "cache_path")
+    yield from _given("execution", execution, "account", "partition", "cpu_partition", "gres", "subproject", "output_dir", "gpus_per_node")
     export = execution.get("auto_export") or {}
-    yield "execution.auto_export.export_image", str(export.get("export_image") or "")
+    yield from _given("execution.auto_export", export, "export_image")
     # These stand in single quotes.
     for key, holder in (("sbatch_comment", execution), ("auto_export.launcher_install_cmd", export)):
         if "'" in str(holder.get(key.rpartition(".")[2]) or ""):
             yield f"execution.{key}", "'"
-    for key in ("image", "checkpoint_path", "cache_path"):
-        if deployment["type"] != "none" and deployment.get(key):
-            yield f"deployment.{key}", str(deployment[key])
+    if deployment["type"] != "none":
+        yield from _given("deployment", deployment, *paths)
     for name, one in (data.get("auxiliary_deployments") or {}).items():
-        for key in ("image", "checkpoint_path", "cache_path"):
-            if (one or {}).get(key):
-                yield f"auxiliary_deployments.{name}.{key}", str(one[key])
+        yield from _given(f"auxiliary_deployments.{name}", one or {}, *paths)
     mounts = execution.get("mounts") or {}
     held = {"deployment": mounts.get("deployment"), "evaluation": mounts.get("evaluation")}
     held |= {f"auxiliary.{name}": one for name, one in (mounts.get("auxiliary") or {}).items()}
@@ -71,9 +67,11 @@ def _pasted(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"execution.mounts.{user}", str(source)
             yield f"execution.mounts.{user}", str(target)
     for index, entry in enumerate(data["evaluation"]["tasks"]):
-        for key in ("name", "container", "dataset_dir", "dataset_mount_path"):
-            if entry.get(key):
-                yield f"evaluation.tasks.{index}.{key}", str(entry[key])
+        yield from _given(f"evaluation.tasks.{index}", entry, "name", "container", "dataset_dir", "dataset_mount_path")
+
+
+def _given(place: str, holder: dict[str, Any], *keys: str) -> Iterator[tuple[str, str]]:
+    return ((f"{place}.{key}", str(holder[key])) for key in keys if holder.get(key) is not None)
 
 
 def samples(data: dict[str, Any], entry: dict[str, Any]) -> int | None:

@@ -13,7 +13,7 @@ from helpers.common.console import Cell
 from helpers.common.errors import StepFailed, Unreachable, one_line
 from helpers.common.files import make_folder, write_text
 from helpers.config import clusters
-from helpers.executors.slurm.submission import days_since
+from helpers.executors.slurm.submission import days_since, script_for
 from helpers.launcher import api
 
 # A file beside what was copied here: the Slurm job that it is from, and the state of the task at that time.
@@ -53,16 +53,7 @@ def cancel(cluster: Cluster, names: Sequence[str], folders: Sequence[str], days:
     `take_back`: the jobs belong to a submission that was never recorded, so its tasks will be submitted again. Raises Unreachable if Slurm
     did not answer, StepFailed if a job would not end.
     """
-    text = scripts.script(
-        "executors/slurm/cancel.sh",
-        RUNDIR=_rundir(folders),
-        NAMES=names,
-        DIRS=folders,
-        DAYS=days,
-        TAKE_BACK=int(take_back),
-        SLURM_SECONDS=25,
-    )
-    frames = scripts.run(cluster, text, timeout=600)
+    frames = scripts.run(cluster, script_for("cancel.sh", names, folders, days, TAKE_BACK=int(take_back)), timeout=600)
     _raise_no_queue(cluster, frames, "nothing was cancelled")
     cancelled: dict[str, list[str]] = {}
     for frame in frames:
@@ -113,15 +104,8 @@ def record(submission: Mapping[str, Any], slurm_job_ids: Mapping[int, str]) -> N
 
 
 def _script(name: str, submission: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) -> str:
-    folders = [job["remote_dir"] for job in jobs]
     days = days_since(run_folder.moment_of(submission["submitted_at"]))
-    return scripts.script(
-        f"executors/slurm/{name}", RUNDIR=_rundir(folders), NAMES=[job["job_name"] for job in jobs], DIRS=folders, DAYS=days
-    )
-
-
-def _rundir(folders: Sequence[str]) -> str:
-    return folders[0].rpartition("/")[0]
+    return script_for(name, [job["job_name"] for job in jobs], [job["remote_dir"] for job in jobs], days)
 
 
 def _raise_no_queue(cluster: Cluster, frames: list[Frame], rest: str) -> None:

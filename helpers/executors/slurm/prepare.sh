@@ -12,12 +12,8 @@
 main() {
   local said path index tested
   # 1 MiB: an empty file fits on a full disk, and only writing shows a quota.
-  if said=$({ mkdir -p -- "$RUNDIR" && head -c 1048576 /dev/zero > "$RUNDIR/.probe.$$"; } 2>&1); then
-    rm -f -- "$RUNDIR/.probe.$$"
-  else
-    rm -f -- "$RUNDIR/.probe.$$"
-    frame output - "$said"
-  fi
+  said=$({ mkdir -p -- "$RUNDIR" && head -c 1048576 /dev/zero > "$RUNDIR/.probe.$$"; } 2>&1) || frame output - "$said"
+  rm -f -- "$RUNDIR/.probe.$$"
   frame room - "$(df -Pk -- "$OUTPUT" 2> /dev/null | tail -n 1)"
   for path in ${PATHS[@]+"${PATHS[@]}"}; do
     if [ ! -e "$path" ]; then

@@ -16,16 +16,10 @@ alive_job() {
 
 main() {
   local index id
-  if [ ! -d "$RUNDIR" ]; then
-    frame gone - "$RUNDIR"
-    finish
-  fi
+  [ -d "$RUNDIR" ] || finish gone - "$RUNDIR"
   lock
   learn_folders
-  if ! look_up "$DAYS"; then
-    frame no-queue - "$queue"
-    finish
-  fi
+  look_up "$DAYS" || finish no-queue - "$queue"
   for index in "${!NAMES[@]}"; do
     alive_job "$index"
     if [ -n "$first" ]; then
@@ -51,8 +45,7 @@ main() {
       note_submitted "${DIRS[index]}" "$first"
       frame queued "$index" "$first"
     elif [ -n "$unsure" ]; then
-      frame unsure "$index" "$unsure"
-      finish
+      finish unsure "$index" "$unsure"
     else
       frame refused "$index" "$said"
     fi

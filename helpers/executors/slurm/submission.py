@@ -65,7 +65,8 @@ class Submission:
         self.remote_dir = f"{output_dir.rstrip('/')}/{rundir.name}"
         self.folders = folders
         job_scripts = [(folder / "run.sub").read_text(encoding="utf-8") for folder in folders]
-        self.names = [job_name(script) for script in job_scripts]
+        self.names = [option(script, "job-name") for script in job_scripts]
+        assert all(self.names), "the launcher's script has no --job-name"
         stopping_points.here("before-prepare")
         known = self._prepare(output_dir, job_scripts[0], mounts)
         new = [folder for index, folder in enumerate(folders) if index not in known]
@@ -79,17 +80,9 @@ class Submission:
 
     def _prepare(self, output: str, script: str, mounts: Sequence[str]) -> set[int]:
         """The indices of the tasks that have a job already. Raises StepFailed for obstacles, Unreachable."""
-        text = scripts.script(
-            "executors/slurm/prepare.sh",
-            OUTPUT=output,
-            RUNDIR=self.remote_dir,
-            PATHS=[*dict.fromkeys([*mounts, *(image for image in self.images if image.startswith("/"))])],
-            SCRIPT=script,
-            PARTITION=option(script, "partition"),
-            NAMES=self.names,
-            DIRS=self.remote_folders,
-            DAYS=self.days,
-        )
+        paths = list(dict.fromkeys([*mounts, *(image for image in self.images if image.startswith("/"))]))
+        more = {"OUTPUT": output, "PATHS": paths, "SCRIPT": script, "PARTITION": option(script, "partition")}
+        text = script_for("prepare.sh", self.names, self.remote_folders, self.days, **more)
         frames = scripts.run(self.cluster, text, timeout=180)
         known = {int(frame.key) for frame in frames if frame.kind == "job" and frame.text}
         if len(known) < len(self.folders):
@@ -100,14 +93,7 @@ class Submission:
 
     def _queue(self) -> list[str]:
         """The Slurm job id of each task, in order. Raises StepFailed if one was refused, Unreachable if Slurm did not answer."""
-        text = scripts.script(
-            "executors/slurm/submit.sh",
-            RUNDIR=self.remote_dir,
-            NAMES=self.names,
-            DIRS=self.remote_folders,
-            DAYS=self.days,
-            KEEP_PARTIAL=int(self.keep_partial),
-        )
+        text = script_for("submit.sh", self.names, self.remote_folders, self.days, KEEP_PARTIAL=int(self.keep_partial))
         frames = scripts.run(self.cluster, text, timeout=300 + 5 * len(self.folders))
         stopping_points.here("after-sbatch")
         ids = {int(frame.key): frame.text for frame in frames if frame.kind in ("found", "queued")}
@@ -150,11 +136,10 @@ class Submission:
         raise StepFailed(f"Slurm refused {task}: {said}; {rest}")
 
 
-def job_name(script: str) -> str:
-    """The name that an sbatch script gives its job: ACCOUNT-SUBPROJECT.TASK.N."""
-    found = option(script, "job-name")
-    assert found, "the launcher's script has no --job-name"
-    return found
+def script_for(name: str, names: Sequence[str], folders: Sequence[str], days: int, **more: str | int | Sequence[str]) -> str:
+    """The script executors/slurm/NAME for tasks of a run, by their job names and folders; `days`: how far back accounting is asked."""
+    rundir = folders[0].rpartition("/")[0]
+    return scripts.script(f"executors/slurm/{name}", RUNDIR=rundir, NAMES=names, DIRS=folders, DAYS=days, **more)
 
 
 def option(script: str, name: str) -> str:

@@ -7,16 +7,10 @@
 
 main() {
   local index refused='' jobs=() id
-  if [ ! -d "$RUNDIR" ]; then
-    frame gone - "$RUNDIR"
-    finish
-  fi
+  [ -d "$RUNDIR" ] || finish gone - "$RUNDIR"
   lock
   learn_folders
-  if ! look_up "$DAYS"; then
-    frame no-queue - "$queue"
-    finish
-  fi
+  look_up "$DAYS" || finish no-queue - "$queue"
   for index in "${!NAMES[@]}"; do read_submitted "${DIRS[index]}"; done
   # Jobs that were taken back by a script that was stopped before it had cancelled them.
   for id in ${found_ids[@]+"${found_ids[@]}"}; do
@@ -31,18 +25,14 @@ main() {
       continue
     fi
     if [ -n "$refused" ] && [ "$KEEP_PARTIAL" != 1 ]; then continue; fi
-    if [ ! -r "${DIRS[index]}/run.sub" ]; then
-      frame gone "$index" "${DIRS[index]}/run.sub"
-      finish
-    fi
+    [ -r "${DIRS[index]}/run.sub" ] || finish gone "$index" "${DIRS[index]}/run.sub"
     if queue_one "$index" first_job; then
       note_submitted "${DIRS[index]}" "$first"
       # If nobody reads our answer any more, the script ends here.
       frame queued "$index" "$first"
       jobs+=("$first")
     elif [ -n "$unsure" ]; then
-      frame unsure "$index" "$unsure"
-      finish
+      finish unsure "$index" "$unsure"
     else
       frame refused "$index" "$said"
       refused=$index
@@ -53,28 +43,17 @@ main() {
     # those that have started. Successors are cancelled first. No void job is mistaken for a task's job later.
     for index in "${!NAMES[@]}"; do
       first_job "$index"
-      if [ -n "$first" ]; then
-        note_submitted "${DIRS[index]}" "void $first"
-        # shellcheck disable=SC2004 # an associative array
-        is_void[$first]=1
-      fi
+      [ -z "$first" ] || take_back "$index" "$first"
     done
     look_up "$DAYS"
     for id in ${found_ids[@]+"${found_ids[@]}"}; do
       for index in "${!NAMES[@]}"; do
-        if [ "${NAMES[index]}" = "${job_name[$id]}" ] && [ -z "${is_void[$id]-}" ]; then
-          note_submitted "${DIRS[index]}" "void $id"
-          # shellcheck disable=SC2004 # an associative array
-          is_void[$id]=1
-        fi
+        if [ "${NAMES[index]}" = "${job_name[$id]}" ] && [ -z "${is_void[$id]-}" ]; then take_back "$index" "$id"; fi
       done
       if lives "${job_state[$id]}" && [[ " ${jobs[*]} " != *" $id "* ]]; then jobs=("$id" "${jobs[@]}"); fi
     done
-    if cancel_jobs "${jobs[@]}"; then
-      frame taken-back - "${jobs[*]}"
-    else
-      frame left - "${left[*]}"
-    fi
+    cancel_jobs "${jobs[@]}" || finish left - "${left[*]}"
+    frame taken-back - "${jobs[*]}"
   fi
   finish
 }

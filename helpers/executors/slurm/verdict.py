@@ -192,7 +192,8 @@ def jobs_of(queue: str, account: str, controller: dict[int, str], wanted: set[st
             steps[int(number)] = True
         if not parts[0].isdecimal() or parts[6] not in wanted:
             continue
-        job = Job(int(parts[0]), parts[1].partition(" ")[0], "", _time(parts[4]), _number(parts[3]), exit_code_of(parts[2]))
+        elapsed = float(parts[3]) if parts[3].isdecimal() else None
+        job = Job(int(parts[0]), parts[1].partition(" ")[0], "", _time(parts[4]), elapsed, exit_code_of(parts[2]))
         job.from_accounting = True
         known = found.setdefault(parts[6], {})
         if job.id not in known or (known[job.id][0].state in ENDED and job.state in ENDED):
@@ -205,10 +206,6 @@ def jobs_of(queue: str, account: str, controller: dict[int, str], wanted: set[st
 
 def _time(text: str) -> str | None:
     return text if re.match(r"\d{4}-", text) else None
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text.isdecimal() else None
 
 
 def document_fields(verdict: Verdict, seen: Seen) -> dict[str, Any]:

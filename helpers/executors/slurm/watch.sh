@@ -10,6 +10,11 @@
 
 declare -A size=()  # the bytes of each file that were sent, by KEY/FILE
 declare -A first_seen=()
+# seen_now NAME: sets $changed if it was not seen before
+seen_now() {
+  [ -n "${first_seen[$1]-}" ] || changed=1
+  first_seen[$1]=1
+}
 
 # send INDEX: what was added to its logs since the last time, in pieces of at most 256 KiB: frame `log KEY/FILE/OFFSET`
 send() {
@@ -18,11 +23,8 @@ send() {
   for file in $PATTERN; do
     [ -f "$file" ] || continue
     name=$key/${file##*/}
-    if [ -z "${size[$name]-}" ]; then size[$name]=0; fi
-    if [ -z "${first_seen[$name]-}" ]; then
-      first_seen[$name]=1
-      changed=1
-    fi
+    : "${size[$name]:=0}"
+    seen_now "$name"
     now=${sizes[${DIRS[$1]}/$file]-}
     [ -n "$now" ] || continue
     if ((now < size[$name])); then size[$name]=0; fi # it was rewritten
@@ -38,26 +40,21 @@ send() {
   done
 }
 
-# The sizes of all logs, from one command.
 declare -A sizes=()
-measure() {
+send_all() {
   local index files=() bytes path
+  [ -n "$PATTERN" ] || return 0
+  # The sizes of all logs, from one command.
   sizes=()
   for index in "${!DIRS[@]}"; do
     for path in "${DIRS[index]}"/$PATTERN; do [ ! -f "$path" ] || files+=("$path"); done
   done
   ((${#files[@]})) || return 0
   while read -r bytes path; do sizes[$path]=$bytes; done < <(stat -c '%s %n' -- "${files[@]}" 2> /dev/null)
-}
-
-send_all() {
-  local index
-  [ -n "$PATTERN" ] || return 0
-  measure
   for index in "${!KEYS[@]}"; do send "$index"; done
 }
 
-main() {
+main() { # instead of that of asking.sh
   exec 2> /dev/null # warnings about odd bytes in a log would fill the pipe, which nobody reads
   local index entry next=0 pause=$ASK_SECONDS beat=0 line code changed
   for entry in ${SEEN[@]+"${SEEN[@]}"}; do size[${entry%=*}]=${entry##*=}; done
@@ -72,10 +69,7 @@ main() {
       ((pause >= ASK_MOST)) || pause=$((pause + 1 + pause / 4))
     fi
     for index in "${!KEYS[@]}"; do
-      if [ -z "${first_seen[${KEYS[index]}/results]-}" ] && [ -e "${DIRS[index]}/artifacts/results.yml" ]; then
-        first_seen[${KEYS[index]}/results]=1
-        changed=1
-      fi
+      [ ! -e "${DIRS[index]}/artifacts/results.yml" ] || seen_now "${KEYS[index]}/results"
     done
     # Something has begun, so ask Slurm again soon.
     if [ -n "$changed" ]; then

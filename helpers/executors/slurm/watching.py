@@ -1,5 +1,6 @@
 """Watching tasks on a cluster in one ssh session: their logs as they grow and their states, even across lost connections."""
 
+import contextlib
 import os
 import secrets
 import select
@@ -87,11 +88,9 @@ class Watch:
 
     def _say(self, word: str) -> None:
         if self._process and self._process.stdin:
-            try:
+            with contextlib.suppress(OSError):  # the reader notices
                 self._process.stdin.write(f"{word}\n".encode())
                 self._process.stdin.flush()
-            except OSError:
-                return  # the reader notices
 
     def _script(self) -> str:
         values: dict[str, Any] = self.question.values()
@@ -138,12 +137,9 @@ class Watch:
         process, self._process = self._process, None
         if process is None:
             return
-        for stream in (process.stdin, process.stdout, process.stderr):
-            if stream:
-                try:
-                    stream.close()
-                except OSError:
-                    continue
+        for stream in filter(None, (process.stdin, process.stdout, process.stderr)):
+            with contextlib.suppress(OSError):
+                stream.close()
         process.terminate()
         process.wait()
 

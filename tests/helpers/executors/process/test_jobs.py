@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -69,11 +71,11 @@ def test_a_torn_stage_file_is_no_end(job: Path, text: str) -> None:
 def test_a_reused_pid_is_neither_alive_nor_signalled(tmp_path: Path) -> None:
     """supervisor.json names a pid that is now another process: this one."""
     jobs = make_jobs(tmp_path / "jobs", {"a": DONE})
-    (jobs / process_jobs.SUPERVISOR).write_text(json.dumps(process_jobs.own_record()))
+    (jobs / process_jobs.SUPERVISOR).write_text(json.dumps({"pid": os.getpid(), "host": platform.node()}))
     (jobs / process_jobs.LOCK).touch()
     assert not process_jobs.is_supervised(jobs)
     assert states(jobs) == ["INTERRUPTED"]
-    assert process_jobs.cancel(jobs) == 0  # had it signalled this process, no line below would run
+    assert process_jobs.stop(jobs, process_jobs.CANCELLED_CODE) == 0  # had it signalled this process, no line below would run
     assert states(jobs) == ["CANCELLED"]
 
 
@@ -100,12 +102,12 @@ def test_interrupted_jobs_are_open_and_cancelled_ones_are_not(tmp_path: Path, cl
     assert left(jobs) == []
     assert states(jobs) == ["SUCCEEDED", "INTERRUPTED"]
     assert [task["name"] for task in process_jobs.open_tasks(jobs)] == ["b"]
-    assert process_jobs.cancel(jobs) == 0
+    assert process_jobs.stop(jobs, process_jobs.CANCELLED_CODE) == 0
     assert states(jobs) == ["SUCCEEDED", "CANCELLED"]
     assert process_jobs.open_tasks(jobs) == []
     assert start.start_again(jobs) == []
 
 
 def test_a_folder_without_a_plan_has_nothing_to_stop(tmp_path: Path) -> None:
-    assert process_jobs.cancel(tmp_path) == 0
+    assert process_jobs.stop(tmp_path, process_jobs.CANCELLED_CODE) == 0
     assert process_jobs.open_tasks(tmp_path) == []

@@ -27,7 +27,7 @@ def jobs(tmp_path: Path, clean_env: dict[str, str]) -> Iterator[Path]:
     """A place for a jobs folder; whatever runs there is stopped after the test."""
     folder = tmp_path / "jobs"
     yield folder
-    process_jobs.cancel(folder)
+    process_jobs.stop(folder, process_jobs.CANCELLED_CODE)
 
 
 def begun(jobs: Path, task: str) -> bool:
@@ -232,7 +232,7 @@ def test_what_a_harness_leaves_behind_is_stopped_also_in_a_session_of_its_own(jo
     start.start(jobs)
     until(lambda: begun(jobs, "b.1"))
     assert by_job(jobs, "0") == []
-    process_jobs.cancel(jobs)
+    process_jobs.stop(jobs, process_jobs.CANCELLED_CODE)
     assert left(jobs) == []
 
 

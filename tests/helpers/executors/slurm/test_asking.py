@@ -170,7 +170,7 @@ def test_an_end_that_was_seen_stays_seen_while_slurm_does_not_answer(slurm: Slur
     question = asking.ask(cluster, [one])
     for command in ("squeue", "sacct"):
         slurm.fault(command, "does not answer")
-    question.take(scripts.run(cluster, scripts.script("executors/slurm/ask.sh", **question.values())))
+    question.take(scripts.run(cluster, scripts.script("executors/slurm/asking.sh", **question.values())))
     assert [row["state"] for row in question.rows(0)] == ["CANCELLED", "UNKNOWN"]
 
 

@@ -21,7 +21,7 @@ def ask(rundir: Path, script_folder: Path | None = None, body: str = "ask", **mo
     given = values(rundir, **more)
     given |= {"KEYS": [f"0.{index}" for index in range(3)], "FIRSTS": ["5", "15", "25"]}
     if script_folder is None:
-        return once("ask", **given)
+        return once("asking", **given)
     return probe(script_folder, rundir, body, "executors/slurm/asking.sh", **{key: given[key] for key in ("KEYS", "FIRSTS")})
 
 
@@ -123,7 +123,7 @@ def test_files_that_may_not_show_yet_are_waited_for_a_while(slurm: SlurmDouble, 
 
 def test_a_folder_that_is_gone_is_reported(slurm: SlurmDouble, rundir: Path) -> None:
     given = values(rundir) | {"KEYS": ["0.0"], "FIRSTS": ["5"], "NAMES": ["acc-run.a.0"], "DIRS": [str(rundir / "a.9")]}
-    frames = once("ask", **given)
+    frames = once("asking", **given)
     assert of_task(frames)["missing"] == str(rundir / "a.9")
 
 

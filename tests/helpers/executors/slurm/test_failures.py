@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from helpers.executors.slurm import failures
@@ -132,7 +134,7 @@ def test_each_known_cause_has_a_log_that_shows_it_first() -> None:
     for logs, *_ in KNOWN.values():
         for number, cause in enumerate(CAUSES):
             lines = [line for line in logs.get(cause.where, "").splitlines() if not line.startswith("+")]
-            if any(cause.words.search(line) for line in lines):
+            if any(re.search(cause.words, line) for line in lines):
                 found.add(number)
                 break
     assert found == set(range(len(CAUSES)))

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,7 @@ def test_a_container_of_a_task_s_own_needs_no_registry(cluster: ClusterDouble, r
 
 def test_the_definition_of_a_task_of_the_catalogue_is_asked_for_without_its_container() -> None:
     asked: list[dict[str, Any]] = []
-    find = job_scripts.definition(lambda **words: asked.append(words))
+    find = partial(job_scripts.definition, lambda **words: asked.append(words))
     find(task_query="hellaswag", base_mapping={}, container="/own.sqsh", endpoint_type="chat")
     find(task_query="nobody.knows.it", base_mapping={}, container="/own.sqsh", endpoint_type=None)
     assert [words["container"] for words in asked] == [None, "/own.sqsh"]

@@ -15,7 +15,7 @@ from helpers.cluster.connection import Cluster
 from helpers.cluster.scripts import Frame
 from helpers.common import stopping_points
 from helpers.common.errors import StepFailed, Unreachable
-from helpers.executors.slurm.submission import Submission, days_since, job_name, option
+from helpers.executors.slurm.submission import Submission, days_since, option
 
 # ---- Through the launcher ----------------------------------------------------------------------------------------------------------------
 
@@ -185,7 +185,7 @@ def test_each_refused_task_has_a_line_of_its_own(tmp_path: Path, capsys: pytest.
 
 def test_options_are_read_from_the_script_s_own_lines() -> None:
     script = "#!/bin/bash\n#SBATCH --job-name a-b.c.0\n#SBATCH --time 01:00:00\n#SBATCH --partition=p\necho '#SBATCH --account x'\n"
-    assert job_name(script) == "a-b.c.0"
+    assert option(script, "job-name") == "a-b.c.0"
     assert option(script, "time") == "01:00:00"
     assert option(script, "partition") == "p"
     assert option(script, "account") == ""
