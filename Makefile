@@ -86,7 +86,8 @@ ifeq ($(run_ids),)
 $(error nothing was done: see the line above)
 endif
 override is_new := $(filter new,$(run_ids))
-override run_ids := $(filter-out new,$(run_ids))
+override is_local := $(filter local,$(run_ids))
+override run_ids := $(filter-out new local,$(run_ids))
 override run_id := $(firstword $(run_ids))
 override R := runs/$(run_id)
 # --submission for each run, for targets that take several
@@ -94,8 +95,8 @@ override SUBMISSIONS = $(foreach id,$(run_ids),--submission=runs/$(id)/submissio
 
 # ---- Set-up --------------------------------------------------------------------------------------------------------------------------
 override installed := .venv/installed
-# The local model (about 200 MB) is installed only for the config that uses it; a run's id contains its config's name.
-override SETUP := $(installed)/pipeline $(if $(findstring -local-,$(run_id)),$(installed)/local)
+# The local model and its server (about 200 MB) are installed only for a config that uses them.
+override SETUP := $(installed)/pipeline $(if $(is_local),$(installed)/local)
 
 $(installed)/%: requirements/%.lock requirements/build.lock
 	@$(base_python) scripts/setup_venv.py $*

@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.dont_write_bytecode = True  # `make -n` leaves nothing behind, not even __pycache__
 
-from helpers.common import command_line
+from helpers.common import command_line, run_folder
 from helpers.steps import variables
 
 
@@ -28,7 +28,8 @@ def main(arguments: list[str]) -> None:
     values = {name: value for name, _, value in (pair.partition("=") for pair in options.value)}
     variables.check(options.typed.split(), values)
     run_ids, is_new = variables.run_ids(values.get("RUN"), values.get("CONFIG", ""), values.get("PROFILE", ""), options.goals.split())
-    print(" ".join([*run_ids, *(["new"] if is_new else [])]))
+    local = variables.uses_local_server(run_folder.RUNS / run_ids[0], values)
+    print(" ".join([*run_ids, *(["new"] if is_new else []), *(["local"] if local else [])]))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 from helpers.common.errors import INTERRUPTED, EvalmakeError, one_line
@@ -17,14 +18,14 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     """Call `main` with the command line's arguments and exit with its code (None: 0).
 
     The one error boundary: an EvalmakeError becomes one line `error: …` on stderr and its exit code; a reader that closes the pipe ends the
-    script silently; anything else is a bug and keeps its traceback. EVALMAKE_DEBUG=1 shows every traceback.
+    script silently; anything else is a bug and keeps its traceback. EVALMAKE_DEBUG=1 shows every traceback first.
     """
     try:
         code = main(sys.argv[1:]) or 0
         sys.stdout.flush()
     except EvalmakeError as error:
         if os.environ.get("EVALMAKE_DEBUG"):
-            raise
+            traceback.print_exc()
         print(f"error: {one_line(error)}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:

@@ -36,7 +36,8 @@ def moment_of(text: str) -> datetime:
 
 def new_id(label: str) -> str:
     """An id for a new run: the time (UTC, seconds), the config's name, and 16 random bits for runs that start in the same second."""
-    slug = re.sub(r"[^a-z0-9._-]+", "-", Path(label).stem.lower()).strip("-.")[:40] or "config"
+    name = re.sub(r"\.ya?ml$", "", Path(label).name.lower())  # llama-3.1 is a name, and its .1 no suffix
+    slug = re.sub(r"[^a-z0-9._-]+", "-", name).strip("-.")[:40] or "config"
     return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{slug}-{secrets.token_hex(2)}"
 
 

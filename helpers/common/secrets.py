@@ -2,19 +2,20 @@
 
 import re
 
-# The forms that keys have today, each with the variable it belongs in; a private key has none.
+# The forms that keys have today, each with the variable it belongs in; a private key has none. What follows a slash is a part of a path,
+# such as /ckpt/hf_checkpoint0000500 or /home/me/sk-learn-experiments; a token of Hugging Face has 34 characters.
 _FORMS = (
     ("WANDB_API_KEY", re.compile(r"\bwandb_v\d_\w{8,}")),
-    ("HF_TOKEN", re.compile(r"\bhf_[A-Za-z0-9]{16,}")),
+    ("HF_TOKEN", re.compile(r"\bhf_(?:[A-Za-z0-9]{30,}|(?<!/hf_)[A-Za-z0-9]{16,})")),
     ("NVIDIA_API_KEY", re.compile(r"\bnvapi-[\w-]{16,}")),
-    ("OPENAI_API_KEY", re.compile(r"\bsk-[\w-]{16,}")),
+    ("OPENAI_API_KEY", re.compile(r"(?<!/)\bsk-[\w-]{16,}")),
     ("GITHUB_TOKEN", re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})")),
     ("GITLAB_TOKEN", re.compile(r"\bglpat-[\w-]{16,}")),
     ("AWS_ACCESS_KEY_ID", re.compile(r"\bAKIA[A-Z0-9]{16}\b")),
     ("", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")),
 )
-# W&B's older keys look like a SHA-1, so the name of the field decides which of the two it is.
-_WANDB_OLD_FORM = re.compile(r"\b[0-9a-f]{40}\b")
+# W&B's older keys look like a SHA-1, so the name of the field decides which of the two it is. In a path it is a snapshot's folder.
+_WANDB_OLD_FORM = re.compile(r"(?<![/@])\b[0-9a-f]{40}\b")
 _DIGEST_NAME = re.compile(r"(?i)rev|commit|sha|digest|hash|git")
 _SECRET_NAME = re.compile(r"(?i)(?:(?:^|[_-])(?:key|token)|password|passwd|secret)$")
 # Harmless even under a secret's name: a path, a reference to another variable, nothing.

@@ -15,6 +15,9 @@ def read(path: str) -> dict[str, Any]:
         run = Path(path).parent
         if not run.is_dir():
             raise BadInput("there are no runs yet; `make eval` makes one" if run.name == "none-yet" else f"no such run: {shown(run)}")
+        asked = run / "request.json"
+        if asked.exists() and files.read_json(asked, "request")["mode"] == "dry-run":
+            raise BadInput(f"{run.name} is a dry run, which is never submitted; `make eval` with the same variables starts a run")
         raise BadInput(f"{run.name} was not submitted; `make eval RUN={run.name}` submits it")
     return files.read_json(path, "submission")
 

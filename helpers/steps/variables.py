@@ -3,6 +3,7 @@
 Standard library only: this runs while Make reads the Makefile, before anything is installed.
 """
 
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 from helpers.common import flags, run_folder
 from helpers.common.errors import BadInput, nearest
+from helpers.config import config_files
 
 MAKEFILE = run_folder.ROOT / "Makefile"
 PREFIX = "EVALMAKE_"
@@ -22,6 +24,9 @@ MAKING = {"eval", "batch", "dry-run"}
 LOOKING = {"status", "logs", "cancel", "resume", "results", "export", "explain"}
 # Those of them that take several runs at once.
 SEVERAL = {"status", "cancel"}
+# The deployment group that runs helpers/executors/process/local_model.py, and what names either in a config.
+LOCAL_GROUP = "llamacpp"
+LOCAL_SERVER = re.compile(rf"^\s*-\s*deployment:\s*['\"]?{LOCAL_GROUP}\b|helpers\.executors\.process\.local_model", re.MULTILINE)
 
 
 class Entry(NamedTuple):
@@ -85,9 +90,40 @@ def run_ids(run: str | None, config: str, profile: str, goals: list[str], runs: 
     if named:
         return list(named), False
     if set(goals) & LOOKING and not set(goals) & MAKING:
-        ids = run_folder.all_ids(runs)
-        return [ids[-1] if ids else "none-yet"], False
+        # Only `explain` has something to say about a dry run, which was never submitted.
+        newest = (name for name in reversed(run_folder.all_ids(runs)) if goals == ["explain"] or not is_dry_run(runs / name))
+        return [next(newest, "none-yet")], False
     return [run_folder.new_id(config or profile or "local")], True
+
+
+def is_dry_run(run: Path) -> bool:
+    """Whether a run's request asks for a dry run; a run without a readable request is none."""
+    try:
+        return bool(json.loads((run / "request.json").read_bytes())["mode"] == "dry-run")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def uses_local_server(run: Path, values: Mapping[str, str]) -> bool:
+    """Whether a run's config serves its model with the local model server, which is installed only for such a config.
+
+    `run` exists already, or `values` (of the Makefile's variables) say what it will be. This is a look at texts: Make asks before anything
+    is installed that could read YAML.
+    """
+    try:
+        asked = json.loads((run / "request.json").read_bytes())
+        path, overrides = run_folder.ROOT / asked["inputs"]["config"]["path"], " ".join(asked["overrides"])
+    except (OSError, ValueError, KeyError, TypeError):
+        try:
+            path = config_files.find(values.get("CONFIG") or ("default" if values.get("PROFILE") else "local"))
+        except BadInput:
+            return False  # the step that makes the request says what is wrong
+        overrides = values.get("SET", "")
+    group = re.findall(r"(?:^|\s)deployment=(\S+)", overrides)
+    try:
+        return LOCAL_GROUP in group if group else bool(LOCAL_SERVER.search(path.read_text(encoding="utf-8", errors="replace")))
+    except OSError:
+        return False
 
 
 def page(environ: Mapping[str, str] = os.environ) -> str:

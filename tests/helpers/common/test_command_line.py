@@ -37,12 +37,16 @@ def test_the_code_that_a_script_returns_is_its_exit_code() -> None:
         assert ended.value.code == code
 
 
-def test_a_bug_keeps_its_traceback_and_debug_shows_every_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_keeps_its_traceback_and_debug_shows_every_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def main(_: list[str]) -> None:
         raise errors.BadInput("x")
 
     with pytest.raises(ZeroDivisionError):
         command_line.run(lambda _: 1 // 0)
     monkeypatch.setenv("EVALMAKE_DEBUG", "1")
-    with pytest.raises(errors.BadInput):
+    with pytest.raises(SystemExit) as ended:
         command_line.run(main)
+    assert ended.value.code == errors.BadInput("").exit_code, "the exit code stays"
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert said.endswith("error: x\n")

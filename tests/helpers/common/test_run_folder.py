@@ -77,3 +77,9 @@ def test_it_needs_the_standard_library_only() -> None:
     code = "import sys; sys.path.insert(0, '.'); from helpers.steps import variables; import helpers.common.run_folder"
     done = subprocess.run([sys.executable, "-ISc", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_two_names_that_differ_after_a_dot_give_two_labels() -> None:
+    assert "-llama-3.1-" in run_folder.new_id("llama-3.1")
+    assert "-llama-3.2-" in run_folder.new_id("configs/llama-3.2.yaml")
+    assert "-my.conf-" in run_folder.new_id("my.conf.yml")

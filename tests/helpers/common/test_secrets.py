@@ -54,3 +54,22 @@ def test_a_secret_that_is_assigned_within_a_text() -> None:
 def test_a_path_and_a_reference_are_harmless_under_any_name(value: str) -> None:
     assert secrets.variable_for("HF_TOKEN", value) is None
     assert not secrets.is_secret(value, "HF_TOKEN")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/ckpt/hf_checkpoint0000500",
+        "/home/me/sk-learn-experiments-2026",
+        f"/models--x/snapshots/{OLD_WANDB_KEY}",
+        f"org/model@{OLD_WANDB_KEY}",
+    ],
+)
+def test_a_part_of_a_path_or_a_revision_is_no_key(path: str) -> None:
+    for name in ("checkpoint_path", "mounts", "notes"):
+        assert not secrets.is_secret(path, name)
+        assert secrets.variable_for(name, f"{path}:{path}") is None
+
+
+def test_a_whole_token_is_one_even_in_a_path() -> None:
+    assert secrets.is_secret("https://example.com/hf_" + "aB3" * 11 + "x")

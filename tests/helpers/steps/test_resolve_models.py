@@ -31,9 +31,7 @@ def test_the_tokenizer_and_the_numbers_are_recorded(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_without_the_tokenizer_that_tasks_need_is_refused_with_the_set(tmp_path: Path) -> None:
-    with pytest.raises(
-        BadInput, match=r"has no tokenizer, which tasks need: .*; give SET=\"evaluation\..*=NAME\""
-    ):
+    with pytest.raises(BadInput, match=r"has no tokenizer, which tasks need: .*; give SET=\"evaluation\..*=NAME\""):
         resolve_models.checkpoint(config(tmp_path), {})
 
 

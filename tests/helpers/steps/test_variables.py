@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -63,6 +64,38 @@ def test_an_on_off_variable_that_is_neither_yes_nor_no_is_refused_while_the_make
 )
 def test_a_command_means_the_run_of_its_goal_or_of_run_or_the_last(runs: Path, run: str | None, goals: list[str], meant: str) -> None:
     assert variables.run_ids(run, "", "", goals, runs) == ([meant], False)
+
+
+@pytest.mark.parametrize("goal", ["status", "logs", "results", "cancel", "resume", "export"])
+def test_without_run_a_dry_run_is_passed_over_except_to_explain_it(runs: Path, goal: str) -> None:
+    (runs / NEW / "request.json").write_text(json.dumps({"mode": "dry-run"}))
+    assert variables.run_ids(None, "", "", [goal], runs) == ([OLD], False)
+    assert variables.run_ids(None, "", "", ["explain"], runs) == ([NEW], False)
+    (runs / OLD / "request.json").write_text(json.dumps({"mode": "dry-run"}))
+    assert variables.run_ids(None, "", "", [goal], runs) == (["none-yet"], False)
+
+
+@pytest.mark.parametrize(
+    ("values", "is_local"),
+    [
+        ({}, True),
+        ({"PROFILE": "my-local-cluster"}, False),
+        ({"CONFIG": "template"}, True),
+        ({"CONFIG": "hosted"}, False),
+        ({"CONFIG": "hosted", "SET": "a=b deployment=llamacpp"}, True),
+        ({"CONFIG": "local", "SET": "deployment=none"}, False),
+        ({"CONFIG": "no-such-config"}, False),
+    ],
+)
+def test_the_local_server_is_installed_for_the_configs_that_use_it(values: dict[str, str], is_local: bool, tmp_path: Path) -> None:
+    assert variables.uses_local_server(tmp_path / "new", values) == is_local
+
+
+def test_a_run_that_exists_needs_what_its_request_names(tmp_path: Path) -> None:
+    for config, overrides, is_local in (("local", [], True), ("hosted", [], False), ("local", ["deployment=none"], False)):
+        asked = {"inputs": {"config": {"path": f"configs/{config}.yaml"}}, "overrides": overrides}
+        (tmp_path / "request.json").write_text(json.dumps(asked))
+        assert variables.uses_local_server(tmp_path, {"CONFIG": "local"}) == is_local
 
 
 @pytest.mark.parametrize("goals", [["status"], ["cancel"], ["cancel", "status"]])
