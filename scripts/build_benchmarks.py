@@ -14,15 +14,13 @@ Exit codes: 1 a file differs, or a package is missing or has another version; 2 
 import importlib
 import json
 import re
-import sys
 import unicodedata
 from collections import Counter
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line, console
 from helpers.common.errors import StepFailed
 from helpers.common.files import ROOT, shown, write_text
@@ -134,12 +132,13 @@ def build() -> dict[Path, str]:
     return {DATA / f"{task}.jsonl": as_jsonl(task, samples) for task, samples in tasks.items()}
 
 
-def main(argv: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file is out of date")
-    args = parser.parse_args(argv)
+parser = command_line.parser(__doc__)
+parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file is out of date")
+options = parser.parse_args()
+
+with command_line.errors_as_exit_codes():
     built = build()
-    if args.check:
+    if options.check:
         stale = [path for path, text in built.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
         if stale:
             names = ", ".join(shown(path) for path in stale)
@@ -149,7 +148,3 @@ def main(argv: list[str]) -> None:
             write_text(path, text)
     for path, text in built.items():
         console.done(f"{shown(path)}: {text.count(chr(10))} samples")
-
-
-if __name__ == "__main__":
-    command_line.run(main)
