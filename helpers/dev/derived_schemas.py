@@ -6,9 +6,11 @@ People edit config.schema.json and env.schema.json by hand, except the names of 
 import json
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
-from helpers.common.files import SCHEMAS, load_schema
+from helpers.common import files
+from helpers.common.files import load_schema
 from helpers.executors import registry
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -116,19 +118,9 @@ def dump(schema: Any, indent: int = 0, room: int = 0) -> str:
     return opening + "\n" + ",\n".join(parts) + "\n" + " " * indent + closing
 
 
-def stale() -> list[str]:
-    """The names of the files that are out of date."""
-    return [name for name, schema in written().items() if _text(name) != text(schema)]
-
-
-def text(schema: dict[str, Any]) -> str:
-    """The content of a schema's file."""
-    return dump(schema) + "\n"
-
-
-def _text(name: str) -> str:
-    path = SCHEMAS / name
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+def outdated() -> dict[Path, str]:
+    """The files that are out of date, each with the text that it should have."""
+    return files.outdated({files.SCHEMAS / name: dump(schema) + "\n" for name, schema in written().items()})
 
 
 def _nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:

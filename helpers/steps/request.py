@@ -210,10 +210,8 @@ def _is_changed(path: Path, sha256: str) -> bool:
 
 def rooted(path: Path) -> str:
     """The path relative to the project if it lies inside, otherwise absolute."""
-    try:
-        return str(path.resolve().relative_to(ROOT))
-    except ValueError:
-        return str(path.resolve())
+    whole = path.resolve()
+    return str(whole.relative_to(ROOT) if whole.is_relative_to(ROOT) else whole)
 
 
 def _restore(path: Path) -> None:
