@@ -104,9 +104,8 @@ def _find(asked: Mapping[str, Any]) -> Path | None:
     """The newest unfinished sweep that was asked to do exactly this."""
     for name in reversed(run_folder.all_ids(SWEEPS)):
         folder = SWEEPS / name
-        if (folder / "results.json").exists() or not (folder / "sweep.json").exists():
-            continue
-        if files.read_json(folder / "sweep.json", "sweep")["asked"] == asked:
+        is_open = (folder / "sweep.json").exists() and not (folder / "results.json").exists()
+        if is_open and files.read_json(folder / "sweep.json", "sweep")["asked"] == asked:
             console.info(f"continuing {shown(folder)}")
             return folder
     return None
