@@ -2,12 +2,10 @@
 
 import os
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers.cluster.connection import LOST, REFUSED, REFUSED_SECONDS, Cluster, last_line, lost, open_connection, rsync_shell
-from helpers.common import console
+from helpers.cluster.connection import LOST, REFUSED, Cluster, last_line, lost, open_connection, rsync_shell, twice
 from helpers.common.errors import StepFailed, Unreachable, one_line
 
 # rsync's exit codes (its man page): 10 and 12 the connection, 30 and 35 a time-out, 255 ssh's own. Below 0: it was killed.
@@ -42,26 +40,15 @@ def _there(cluster: Cluster, path: str) -> str:
 
 
 def _rsync(cluster: Cluster, words: list[str], timeout: float, options: list[str], interactive: bool = True) -> None:
-    began, attempt = time.monotonic(), 0
-    while True:
-        attempt += 1
-        open_connection(cluster, interactive)
-        code, said = _run(cluster, ["--protect-args", "--timeout=60", *options, "--", *words], timeout)
-        if not code:
-            return
-        if REFUSED in said and time.monotonic() - began < REFUSED_SECONDS:
-            attempt -= 1
-            time.sleep(0.5)
-            continue
-        _refuse(cluster, code, said)
-        if attempt > 1:
-            raise lost(cluster, said, doing=" while copying")
-        console.notice(f"the connection to {cluster} was lost while copying: trying once more")
+    argv = ["--protect-args", "--timeout=60", *options, "--", *words]
+    notice = f"the connection to {cluster} was lost while copying: trying once more"
+    twice(lambda: _run(cluster, argv, timeout, interactive), cluster, notice)
 
 
-def _run(cluster: Cluster, words: list[str], timeout: float) -> tuple[int, str]:
+def _run(cluster: Cluster, words: list[str], timeout: float, interactive: bool) -> None:
     import sh
 
+    open_connection(cluster, interactive)
     env = {**os.environ, "RSYNC_RSH": rsync_shell(cluster)} if cluster.tunnel == "ssh" else None
     try:
         sh.Command("rsync")(*words, _env=env, _timeout=timeout, _tty_out=False)
@@ -70,8 +57,10 @@ def _run(cluster: Cluster, words: list[str], timeout: float) -> tuple[int, str]:
     except sh.TimeoutException:
         raise Unreachable(f"copying to or from {cluster} took longer than {timeout:.0f} s; run the same command again") from None
     except sh.ErrorReturnCode as error:
-        return int(error.exit_code), error.stderr.decode("utf-8", "replace")
-    return 0, ""
+        said = error.stderr.decode("utf-8", "replace")
+        if REFUSED not in said:
+            _refuse(cluster, int(error.exit_code), said)
+        raise lost(cluster, said, doing=" while copying") from None
 
 
 def _refuse(cluster: Cluster, code: int, said: str) -> None:

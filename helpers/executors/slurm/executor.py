@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ class Slurm(Executor):
                 }
             )
         submitted_at = run_folder.as_text(submission.submitted_at)
-        return Submitted(submission.invocation_id, submitted_at, jobs, submission.cluster.document())
+        return Submitted(submission.invocation_id, submitted_at, jobs, asdict(submission.cluster))
 
     def abandon(self, handover: Handover) -> str:
         """Jobs that are queued stay."""
