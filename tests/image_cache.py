@@ -63,7 +63,7 @@ def keep(folder: Path, reference: str, **more: Any) -> Path:
         "canonical": image.canonical, "platform": "linux/amd64", "digest": None, "index": None, "bytes": 5, "import": "aa11",
         "at": "2026-11-01T00:00:00Z", "job": "7", **more,
     }  # fmt: skip
-    fields.setdefault("key", images.short_key(images.key_of(image, fields["platform"], fields["digest"])))
+    fields.setdefault("key", images.short_key(Lookup(image, fields["digest"]).key(fields["platform"])))
     path = folder / f"{image.readable}-{fields['key']}.sqsh"
     path.write_text("hsqs!")
     path.with_suffix(".json").write_text(json.dumps(fields, indent=2))

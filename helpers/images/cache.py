@@ -8,7 +8,6 @@ from typing import Any
 from helpers.cluster import scripts
 from helpers.cluster.connection import Cluster
 from helpers.cluster.scripts import Frame
-from helpers.common import console
 from helpers.common.errors import StepFailed, Unreachable, one_line
 from helpers.images import references, registry
 from helpers.images.references import Image
@@ -25,11 +24,6 @@ class Stored:
     path: str
     sidecar: dict[str, Any]
 
-    @property
-    def import_id(self) -> str:
-        """The id of the import that made the file."""
-        return str(self.sidecar["import"])
-
 
 @dataclass
 class Lookup:
@@ -44,8 +38,8 @@ class Lookup:
     hit: Stored | None = None
 
     def key(self, platform: str) -> str:
-        """What identifies the image in the cache."""
-        return references.key_of(self.image, platform, self.digest, self.stamp)
+        """What identifies the image in the cache: its digest for the platform; else its reference, the platform, and an archive's stamp."""
+        return self.digest or f"{self.image.canonical} {platform} {self.stamp}".rstrip()
 
 
 @dataclass
@@ -57,29 +51,21 @@ class Store:
     machine: str = ""
     who: str = ""
     stored: list[Stored] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
+    notice: str = ""
 
 
 # The fields that a sidecar must have to count, with their types.
 SIDECAR = {"canonical": str, "key": str, "platform": str, "bytes": int, "import": str, "at": str}
 
 
-def ask(cluster: Cluster, job_dir: str, partition: str, wanted: Sequence[Image], make: bool) -> tuple[Store, list[Lookup]]:
-    """The cache of a cluster, and each image looked up in it, in one round trip. `make`: create the cache folder if it is missing.
+def ask(
+    cluster: Cluster, job_dir: str, partition: str, wanted: Sequence[Image], make: bool, whole: bool = False
+) -> tuple[Store, list[Lookup]]:
+    """The cache of a cluster, and each image looked up in it, in one round trip; in a second one if a sidecar has an index, but for
+    another platform (`whole`: fetch every index). `make`: create the cache folder if it is missing.
 
     Raises Unreachable, and StepFailed if no cache folder can be written.
     """
-    store, found, unclear = _ask(cluster, job_dir, partition, wanted, make, whole=False)
-    if unclear:  # a sidecar has the index, but for another platform
-        store, found, _ = _ask(cluster, job_dir, partition, wanted, make, whole=True)
-    for one in found:
-        one.hit = None if one.fatal and not one.trouble else _lookup(store, one)
-    return store, found
-
-
-def _ask(
-    cluster: Cluster, job_dir: str, partition: str, wanted: Sequence[Image], make: bool, whole: bool
-) -> tuple[Store, list[Lookup], bool]:
     asked = [image for image in wanted if image.kind == "registry"]
     archives = [image for image in wanted if image.kind in references.ARCHIVES]
     text = scripts.script(
@@ -111,7 +97,11 @@ def _ask(
         elif image.kind == "registry":
             unclear |= _judge(one, answers[image], store, whole)
         found.append(one)
-    return store, found, unclear
+    if unclear:
+        return ask(cluster, job_dir, partition, wanted, make, whole=True)
+    for one in found:
+        one.hit = None if one.fatal and not one.trouble else _lookup(store, one)
+    return store, found
 
 
 def _store_of(cluster: Cluster, frames: list[Frame]) -> Store:
@@ -124,7 +114,7 @@ def _store_of(cluster: Cluster, frames: list[Frame]) -> Store:
         )
     if "not-ours" in of:
         path, _, words = of["not-ours"].partition("\n")
-        store.notices.append(f"{path} on {cluster} cannot be written ({one_line(words)}): new images go to {store.folder}")
+        store.notice = f"{path} on {cluster} cannot be written ({one_line(words)}): new images go to {store.folder}"
     store.stored = sidecars(frames)
     return store
 
@@ -166,7 +156,7 @@ def _judge(one: Lookup, answer: Reply, store: Store, whole: bool) -> bool:
     """Fill in the digests, or what is wrong. Returns whether that needs the index itself."""
     image = one.image
     if answer.status != OK:
-        one.trouble = trouble_of(image, answer)
+        one.trouble = _trouble(image, answer)
         definite = answer.status == NOT_FOUND or answer.status in REFUSED
         one.fatal = one.trouble if definite and not answer.here else ""
         return False
@@ -192,7 +182,7 @@ def _judge(one: Lookup, answer: Reply, store: Store, whole: bool) -> bool:
     return False
 
 
-def trouble_of(image: Image, answer: Reply) -> str:
+def _trouble(image: Image, answer: Reply) -> str:
     """Why a registry gives no digest, and the fix."""
     name, host = image.canonical, image.registry.partition(":")[0]
     if answer.status in REFUSED:
@@ -226,12 +216,6 @@ def _lookup(store: Store, one: Lookup) -> Stored | None:
     else:
         same = [kept for kept in fits if kept.sidecar["canonical"] == one.image.canonical]
     return max(same, key=lambda kept: str(kept.sidecar["at"]), default=None)
-
-
-def announce(store: Store) -> None:
-    """Print what is worth knowing about the cache, on stderr."""
-    for text in store.notices:
-        console.notice(text)
 
 
 def listing(cluster: Cluster, job_dir: str) -> list[Frame]:

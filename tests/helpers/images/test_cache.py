@@ -187,7 +187,7 @@ def test_a_cache_that_cannot_be_written_is_read_and_ours_lies_beside_it(registry
     store, _ = ask_all(job_dir, MODEL)
     assert Path(store.folder).name.startswith("containers-")
     assert Path(store.folder).is_dir()
-    assert "cannot be written" in store.notices[0]
+    assert "cannot be written" in store.notice
 
 
 def test_without_any_folder_the_fix_is_said(registry: RegistryDouble, job_dir: Path) -> None:

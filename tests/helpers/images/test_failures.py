@@ -169,5 +169,5 @@ def test_a_frame_may_break_off_anywhere() -> None:
 
 def test_each_mend_can_be_filled_in() -> None:
     names = dict.fromkeys(("folder", "name", "registry", "platform", "version", "credentials"), "X")
-    for _, mend in WORDS:
+    for mend in WORDS.values():
         assert "{" not in mend.format(**names)
