@@ -22,8 +22,8 @@ USER, PASSWORD = "reader", "s3cret"
 def bring(job_dir: Path, *references: str, force: bool = False, at_once: int = 4) -> list[dict[str, Any]]:
     """The rows of images.json."""
     wanted = [images.parse(reference) for reference in references or (MODEL,)]
-    found = squashing.squash(HERE, str(job_dir), "batch", wanted, Resources("acc"), force, at_once)
-    return [found.rows[image.reference] for image in wanted]
+    _, found = squashing.squash(HERE, str(job_dir), "batch", wanted, Resources("acc"), force, at_once)
+    return [found[image.reference] for image in wanted]
 
 
 def left_over(job_dir: Path) -> list[str]:

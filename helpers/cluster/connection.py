@@ -157,11 +157,7 @@ def is_open(cluster: Cluster) -> bool:
     """Whether the master connection is open: its socket accepts a connection. Takes some microseconds."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(5)
-        try:
-            probe.connect(str(socket_path(cluster)))
-        except OSError:
-            return False
-    return True
+        return probe.connect_ex(str(socket_path(cluster))) == 0
 
 
 def open_command(cluster: Cluster) -> list[str]:

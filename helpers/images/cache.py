@@ -171,7 +171,7 @@ def _judge(one: Lookup, answer: Reply, store: Store, whole: bool) -> bool:
             others = ", ".join(has) or "nothing"
             one.fatal = f"{image.canonical} has {others}, but the nodes are {store.platform}: choose another image or tag"
         return False
-    if answer.type == "known" or answer.is_index:  # some sidecar has it
+    if answer.type in ("known", *registry.INDEXES):  # some sidecar has it
         fits = [
             kept.sidecar for kept in store.stored
             if kept.sidecar["platform"] == store.platform and answer.digest in (kept.sidecar.get("index"), kept.sidecar.get("digest"))

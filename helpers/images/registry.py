@@ -41,11 +41,6 @@ class Reply:
     index: str | None = None
     here: bool = False
 
-    @property
-    def is_index(self) -> bool:
-        """Whether the digest is of an index, which has one image for each platform."""
-        return "index" in self.type or "manifest.list" in self.type
-
 
 def ask(images: list[Image]) -> list[Reply]:
     """The answers about these images, in their order: all asked at once, with the credentials of `docker login`."""

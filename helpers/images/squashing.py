@@ -1,6 +1,5 @@
 """Getting images into a cluster's cache, and a row of images.json for each: taken from the cache, imported, or left as it is."""
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from helpers.cluster.connection import Cluster
@@ -15,32 +14,26 @@ from helpers.images.references import Image
 INSTEAD = "each job pulls them from their registry (Pyxis does, if its nodes reach it)"
 
 
-@dataclass
-class Squashed:
-    """The cache folder, and a row of images.json for each reference, without its users."""
-
-    folder: str
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
 def squash(
     cluster: Cluster, job_dir: str, partition: str, images: list[Image], resources: Resources, force: bool, at_once: int
-) -> Squashed:
+) -> tuple[str, dict[str, dict[str, Any]]]:
     """Get all these images into the cluster's cache; `force`: import even those that it has.
+
+    Returns the cache folder, and a row of images.json for each reference, without its users.
 
     Raises StepFailed and Unreachable; images that were imported before the failure stay.
     """
     store, lookups = cache.ask(cluster, job_dir, partition, images, make=True)
     if store.notice:
         console.notice(store.notice)
-    squashed = Squashed(store.folder)
+    rows: dict[str, dict[str, Any]] = {}
     imports: dict[str, Import] = {}
     waiting: list[tuple[Lookup, Import]] = []  # two references may mean one image, and so wait for one import
     for one in lookups:
         if one.hit and not force:
             if one.trouble:
                 console.notice(f"{one.image.canonical}: its digest is unknown ({one.trouble}); using the import of {one.hit.sidecar['at']}")
-            squashed.rows[one.image.reference] = _row(store, one, one.hit, "hit")
+            rows[one.image.reference] = _row(store, one, one.hit, "hit")
             continue
         if one.fatal:
             raise StepFailed(f"image {one.image.reference}: {one.fatal}")
@@ -48,12 +41,12 @@ def squash(
             console.notice(f"{one.image.canonical}: {one.trouble}; it is cached by its reference, and FORCE_SQUASH=1 imports it again")
         begun = importing.begin(one, store, force)
         waiting.append((one, imports.setdefault(begun.key, begun)))
-    if hits := len(squashed.rows):
-        console.info(f"images: {hits} of {len(lookups)} are in {store.folder} already")
+    if rows:
+        console.info(f"images: {len(rows)} of {len(lookups)} are in {store.folder} already")
     if imports:
         task = importing.Importing(cluster, store, resources, list(imports.values()), at_once)
-        squashed.rows |= _import(task, waiting)
-    return squashed
+        rows |= _import(task, waiting)
+    return store.folder, rows
 
 
 def _import(task: importing.Importing, waiting: list[tuple[Lookup, Import]]) -> dict[str, dict[str, Any]]:

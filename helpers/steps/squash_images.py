@@ -77,9 +77,9 @@ def plan(config: Mapping[str, Any], force: bool, at_once: int, wandb_mode: str =
         return {"cluster": None, "folder": None, "images": rows}
     partition = str(config["execution"].get("partition") or "")
     job_dir, resources = str(config["run"]["env"]["remote_job_dir"]), import_job.resources_of(config)
-    squashed = squashing.squash(cluster, job_dir, partition, images, resources, force, at_once)
-    rows = [{**(squashed.rows.get(one) or left([], image, "")), "users": users[one]} for one, image in parsed.items()]
-    return {"cluster": str(cluster), "folder": squashed.folder, "images": rows}
+    folder, squashed = squashing.squash(cluster, job_dir, partition, images, resources, force, at_once)
+    rows = [{**(squashed.get(one) or left([], image, "")), "users": users[one]} for one, image in parsed.items()]
+    return {"cluster": str(cluster), "folder": folder, "images": rows}
 
 
 def foresee(config: Mapping[str, Any], remote_too: bool, wandb_mode: str = "online") -> list[tuple[str, str, str]]:
@@ -125,9 +125,9 @@ def by_hand(reference: str, profile_name: str | None, out: str, force: bool, at_
     cluster, partition = clusters.of_config(config), str(execution.get("partition") or "")
     resources = import_job.resources_of(config)
     root = str(config["run"]["env"]["remote_job_dir"])
-    squashed = squashing.squash(cluster, root, partition, [image], resources, force, at_once)
-    rows = [{**row, "users": ["by hand"]} for row in squashed.rows.values()]
-    document = {"made_by": MADE_BY, "made_from": {}, "cluster": str(cluster), "folder": squashed.folder, "images": rows}
+    folder, squashed = squashing.squash(cluster, root, partition, [image], resources, force, at_once)
+    rows = [{**row, "users": ["by hand"]} for row in squashed.values()]
+    document = {"made_by": MADE_BY, "made_from": {}, "cluster": str(cluster), "folder": folder, "images": rows}
     files.write_json(out, document, "images")
     for row in rows:
         console.done(f"{row['reference']}: {row['state']}{', ' + row['path'] if row['path'] else ''}")
