@@ -98,6 +98,12 @@ def environment(cluster: Cluster) -> dict[str, str] | None:
     return {name: os.environ[name] for name in LOCAL_ENVIRONMENT if name in os.environ} if cluster.tunnel == "local" else None
 
 
+def start(cluster: Cluster, interactive: bool = True) -> subprocess.Popen[bytes]:
+    """`bash -s` on the cluster, with pipes, after opening its connection. Raises Unreachable."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command(cluster, interactive), stdin=pipe, stdout=pipe, stderr=pipe, env=environment(cluster))
+
+
 def through_master(cluster: Cluster) -> list[str]:
     """The options with which an ssh command uses the master connection and nothing else."""
     return ["-S", str(socket_path(cluster)), *ONLY_THROUGH_MASTER]
@@ -244,9 +250,7 @@ def why_not(cluster: Cluster, said: str, asked: bool = False) -> str:
     """What is wrong and how to fix it, in one line, from what ssh printed when it could not connect. `asked`: ssh could ask a person."""
     line = last_line(said) or "ssh printed nothing"
     for pattern, fix in FIXES.items():
-        if found := re.search(pattern, said):
-            if "{command}" in fix and asked:
-                continue
+        if (found := re.search(pattern, said)) and not (asked and "{command}" in fix):
             near = next((one for one in said.splitlines() if found[0] in one), line)
             return fix.format(host=cluster.host, cluster=cluster, said=one_line(near)[:300], command=shlex.join(open_command(cluster)))
     return f"the connection to {cluster} failed: {line}; try again, or see what `ssh {cluster}` says"

@@ -70,13 +70,8 @@ def run(cluster: Cluster, text: str, timeout: float = 90, interactive: bool = Tr
 
 
 def _run_once(cluster: Cluster, text: str, timeout: float, interactive: bool) -> list[Frame]:
-    token, pipe = secrets.token_hex(8), subprocess.PIPE
-    argv = connection.command(cluster, interactive)
-    try:
-        process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=connection.environment(cluster))
-    except FileNotFoundError:
-        raise Unreachable(f"there is no {argv[0]} command on this machine; install OpenSSH's client") from None
-    with process:
+    token = secrets.token_hex(8)
+    with connection.start(cluster, interactive) as process:
         try:
             stdout, stderr = process.communicate(f"TOKEN={token}\n{text}".encode(), timeout)
         except BaseException as error:

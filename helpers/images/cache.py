@@ -86,18 +86,17 @@ def ask(
     answers = {asked[int(frame.key)]: _answer(frame, frames) for frame in frames if frame.kind == "answer"}
     _ask_here(answers, asked)
     stamps = {archives[int(frame.key)]: frame.text for frame in frames if frame.kind == "archive"}
-    found, unclear = [], False
-    for image in wanted:
-        one = Lookup(image)
+    found = [Lookup(image) for image in wanted]
+    for one in found:
+        image = one.image
         if image in archives:
             one.stamp = stamps.get(image, "")
             one.fatal = "" if one.stamp else f"{image.name} is not on {cluster}, or cannot be read there: check the path"
         elif image.kind in references.DAEMONS:
             one.trouble = f"{image.kind}:// names an image of a daemon on the node, so its digest cannot be looked up"
         elif image.kind == "registry":
-            unclear |= _judge(one, answers[image], store, whole)
-        found.append(one)
-    if unclear:
+            _judge(one, answers[image], store)
+    if not whole and any(one.index and not (one.digest or one.trouble or one.fatal) for one in found):
         return ask(cluster, job_dir, partition, wanted, make, whole=True)
     for one in found:
         one.hit = None if one.fatal and not one.trouble else _lookup(store, one)
@@ -152,34 +151,32 @@ def _ask_here(answers: dict[Image, Reply], asked: list[Image]) -> None:
             answers[image] = answer
 
 
-def _judge(one: Lookup, answer: Reply, store: Store, whole: bool) -> bool:
-    """Fill in the digests, or what is wrong. Returns whether that needs the index itself."""
+def _judge(one: Lookup, answer: Reply, store: Store) -> None:
+    """Fill in the digests, or what is wrong; only the index if that itself is needed to know more."""
     image = one.image
     if answer.status != OK:
         one.trouble = _trouble(image, answer)
         definite = answer.status == NOT_FOUND or answer.status in REFUSED
         one.fatal = one.trouble if definite and not answer.here else ""
-        return False
+        return
     one.index = answer.digest
     if answer.index is not None:
         try:
             one.digest, has = references.pick(answer.index, store.platform)
         except (ValueError, KeyError, TypeError):
             one.trouble = f"{image.registry} answers for {image.canonical} with an invalid image index"
-            return False
+            return
         if one.digest is None:
             others = ", ".join(has) or "nothing"
             one.fatal = f"{image.canonical} has {others}, but the nodes are {store.platform}: choose another image or tag"
-        return False
-    if answer.type in ("known", *registry.INDEXES):  # some sidecar has it
+    elif answer.type in ("known", *registry.INDEXES):  # some sidecar has it
         fits = [
             kept.sidecar for kept in store.stored
             if kept.sidecar["platform"] == store.platform and answer.digest in (kept.sidecar.get("index"), kept.sidecar.get("digest"))
         ]  # fmt: skip
         one.digest = next((str(kept["digest"]) for kept in fits if kept.get("digest")), None)
-        return one.digest is None and not whole
-    one.digest = answer.digest
-    return False
+    else:
+        one.digest = answer.digest
 
 
 def _trouble(image: Image, answer: Reply) -> str:

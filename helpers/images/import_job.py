@@ -4,7 +4,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from helpers.common.errors import BadInput, one_line
@@ -16,14 +16,14 @@ class NoImports(Exception):
 
 @dataclass(frozen=True)
 class Resources:
-    """What the job asks of Slurm. `gpus` 0: none; `time` and `partition` None: Slurm's defaults."""
+    """What the job asks of Slurm, named as nemo-run names it. None: no GPUs, and Slurm's defaults."""
 
     account: str
     partition: str | None = None
     time: str | None = None
-    gpus: int = 0
+    gpus_per_node: int | None = None
     mem: str | None = None
-    cpus: int | None = None
+    cpus_per_task: int | None = None
     exclusive: bool | str | None = None
 
 
@@ -43,7 +43,7 @@ def resources_of(config: Mapping[str, Any]) -> Resources:
         str(execution["account"]),
         str(partition) if partition else None,
         str(time_limit) if time_limit else None,
-        int(gpus),
+        int(gpus) or None,
         str(mem) if mem is not None else None,
         int(cpus) if cpus is not None else None,
         env.get("exclusive") or None,
@@ -65,12 +65,8 @@ def sbatch_script(resources: Resources, name: str) -> str:
         except ImportError as error:
             raise NoImports(f"nemo-run cannot be imported ({one_line(error)}): `make setup`, or `pip install nemo-run`") from error
     executor = SlurmExecutor(
-        account=resources.account,
-        partition=resources.partition,
-        gpus_per_node=resources.gpus or None,
-        mem=resources.mem,
-        cpus_per_task=resources.cpus,
-        exclusive=resources.exclusive,
+        # A time of None is left out of the script, so that Slurm's own walltime counts and not nemo-run's ten minutes.
+        **asdict(resources),
         nodes=1,
         ntasks_per_node=1,
         tunnel=LocalTunnel(job_dir=""),  # only its job_dir is used
@@ -80,7 +76,5 @@ def sbatch_script(resources: Resources, name: str) -> str:
         additional_parameters={"output": "slurm.out", "no_requeue": True},
     )
     executor.job_dir = ""
-    # None is left out of the script, so that Slurm's own walltime counts and not nemo-run's ten minutes.
-    executor.time = resources.time  # type: ignore[assignment]
     command = {"launch_cmd": ["sbatch", "--parsable"], "jobs": [name], "command_groups": [["bash", "job.sh"]]}
     return str(SlurmBatchRequest(**command, executor=executor, max_retries=0, extra_env={}).materialize())
