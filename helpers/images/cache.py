@@ -1,5 +1,6 @@
 """The images in a cluster's cache, and the current digest of each reference, asked in one round trip."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -121,18 +122,13 @@ def _store_of(cluster: Cluster, frames: list[Frame]) -> Store:
 def sidecars(frames: list[Frame]) -> list[Stored]:
     """The images that count: their sidecar can be read, and names as many bytes as the file has."""
     found = []
-    for frame in frames:
-        if frame.kind != "sidecar":
-            continue
+    for frame in (one for one in frames if one.kind == "sidecar"):
         head, _, text = frame.text.partition("\n")
         size, _, path = head.partition(" ")
-        try:
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # torn, or another kind of file
             sidecar = json.loads(text)
-            whole = all(isinstance(sidecar[name], kind) for name, kind in SIDECAR.items()) and sidecar["bytes"] == int(size)
-        except (ValueError, KeyError, TypeError):
-            continue  # torn, or another kind of file
-        if whole:
-            found.append(Stored(path.removesuffix(".json") + ".sqsh", sidecar))
+            if all(isinstance(sidecar[name], kind) for name, kind in SIDECAR.items()) and sidecar["bytes"] == int(size):
+                found.append(Stored(path.removesuffix(".json") + ".sqsh", sidecar))
     return found
 
 

@@ -79,14 +79,11 @@ begin() {
     && printf '%s' "${JOBS[$1]}" > "$new/$mine/code/job.sh" && printf '%s\n' "$me@$here" > "$new/$mine/holder"; } 2>&1); then
     rm -rf -- "$new"
     frame full "${KEYS[$1]}" "$said"
-    return
-  fi
-  if ! mv -T -- "$new" "$lock" 2> /dev/null; then
+  elif ! mv -T -- "$new" "$lock" 2> /dev/null; then
     rm -rf -- "$new"
     return 1
-  fi
-  # Somebody may have finished it since we looked.
-  if finished "${KEYS[$1]}" "${OLDS[$1]}"; then
+  elif finished "${KEYS[$1]}" "${OLDS[$1]}"; then
+    # Somebody has finished it since we looked.
     set_aside "$lock" "$mine"
     rm -rf -- "$FOLDER/.failed.$mine"
     frame have "${KEYS[$1]}" "$size $sidecar"$'\n'"$text"

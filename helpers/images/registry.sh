@@ -33,9 +33,7 @@ has_line() { grep -qsE "^[[:space:]]*machine[[:space:]]+${1//./\\.}([[:space:]]|
 # It uses HEAD, since registries that count pulls (Docker Hub) count a GET of a manifest.
 ask_registry() {
   local out=$1 url=$scheme://$2/v2/$3/manifests/$4 host=${2%:*} challenge service scope answer
-  auth=()
-  secret=
-  realm=
+  auth=() secret='' realm=''
   fetch "$out" --head --header "Accept: $accept" -- "$url"
   if [ "$status" = 401 ]; then
     header "$out" www-authenticate
