@@ -11,7 +11,6 @@ from helpers.cluster.connection import Cluster
 from helpers.images import cache, squashing
 from helpers.images import references as images
 from helpers.images.cache import Lookup, Store
-from helpers.images.import_job import Resources
 
 HERE = Cluster("here", tunnel="local")
 HOST = "registry.example"
@@ -19,10 +18,15 @@ MODEL = f"{HOST}/team/model:1"
 USER, PASSWORD = "reader", "s3cret"
 
 
+def config_for(job_dir: Path) -> dict[str, Any]:
+    """What a compiled config says of its cluster's cache."""
+    return {"execution": {"account": "acc", "partition": "batch"}, "run": {"env": {"remote_job_dir": str(job_dir)}}}
+
+
 def bring(job_dir: Path, *references: str, force: bool = False, at_once: int = 4) -> list[dict[str, Any]]:
     """The rows of images.json."""
     wanted = [images.parse(reference) for reference in references or (MODEL,)]
-    _, found = squashing.squash(HERE, str(job_dir), "batch", wanted, Resources("acc"), force, at_once)
+    _, found = squashing.squash(HERE, config_for(job_dir), wanted, force, at_once)
     return [found[image.reference] for image in wanted]
 
 

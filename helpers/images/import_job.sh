@@ -62,16 +62,13 @@ is_whole() {
   ! command -v unsquashfs > /dev/null || unsquashfs -s "$1" > /dev/null 2>> "$log"
 }
 
-# is_memory FOLDER: whether it is in the node's memory (tmpfs)
-is_memory() { [[ $(stat -f -c %T -- "$1" 2> /dev/null) == @(tmpfs|ramfs) ]]; }
-
 # places: the folders where enroot can work, best first: on the cache folder's filesystem, which has space; then on the node's own disks, in
-# case that filesystem cannot lay layers over each other.
+# case that filesystem cannot lay layers over each other. Not in the node's memory (tmpfs).
 places() {
   local place
   echo "$work"
   for place in "${TMPDIR:-}" /raid /scratch /local /var/tmp /tmp; do
-    if [ -n "$place" ] && [ -d "$place" ] && [ -w "$place" ] && ! is_memory "$place"; then
+    if [ -d "$place" ] && [ -w "$place" ] && [[ $(stat -f -c %T -- "$place" 2> /dev/null) != @(tmpfs|ramfs) ]]; then
       echo "$place/evalmake-$me-$TOKEN"
     fi
   done

@@ -1,5 +1,6 @@
 """Getting images into a cluster's cache, and a row of images.json for each: taken from the cache, imported, or left as it is."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from helpers.cluster.connection import Cluster
@@ -7,7 +8,7 @@ from helpers.common import console
 from helpers.common.errors import StepFailed
 from helpers.images import cache, failures, importing
 from helpers.images.cache import Lookup, Store, Stored
-from helpers.images.import_job import NoImports, Resources
+from helpers.images.import_job import NoImports, resources_of
 from helpers.images.importing import Import
 from helpers.images.references import Image
 
@@ -15,15 +16,16 @@ INSTEAD = "each job pulls them from their registry (Pyxis does, if its nodes rea
 
 
 def squash(
-    cluster: Cluster, job_dir: str, partition: str, images: list[Image], resources: Resources, force: bool, at_once: int
+    cluster: Cluster, config: Mapping[str, Any], images: list[Image], force: bool, at_once: int
 ) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Get all these images into the cluster's cache; `force`: import even those that it has.
+    """Get all these images into the cache of a compiled config's cluster; `force`: import even those that it has.
 
     Returns the cache folder, and a row of images.json for each reference, without its users.
 
-    Raises StepFailed and Unreachable; images that were imported before the failure stay.
+    Raises BadInput as `resources_of`, StepFailed and Unreachable; images that were imported before the failure stay.
     """
-    store, lookups = cache.ask(cluster, job_dir, partition, images, make=True)
+    resources, partition = resources_of(config), str(config["execution"].get("partition") or "")
+    store, lookups = cache.ask(cluster, str(config["run"]["env"]["remote_job_dir"]), partition, images, make=True)
     if store.notice:
         console.notice(store.notice)
     rows: dict[str, dict[str, Any]] = {}

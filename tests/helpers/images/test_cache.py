@@ -11,7 +11,7 @@ import pytest
 from helpers.common.errors import StepFailed, Unreachable
 from helpers.images import cache, squashing
 from helpers.images import references as images
-from image_cache import HERE, HOST, MODEL, ask, ask_all, keep
+from image_cache import HERE, HOST, MODEL, ask, ask_all, config_for, keep
 from registry_double import INDEX, RegistryDouble, digest_of, index_of
 from slurm_double import SlurmDouble
 
@@ -42,7 +42,7 @@ def test_an_image_without_the_nodes_platform_is_refused_by_name_before_anything_
 ) -> None:
     registry.put("team/model", "1", index_of(*platforms), INDEX)
     with pytest.raises(StepFailed, match=f"{MODEL} has {has}, but the nodes are linux/amd64: choose another image or tag"):
-        squashing.squash(HERE, str(job_dir), "batch", [images.parse(MODEL)], None, False, 4)
+        squashing.squash(HERE, config_for(job_dir), [images.parse(MODEL)], False, 4)
     assert slurm.calls("sbatch") == []
 
 
