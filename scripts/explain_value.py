@@ -7,22 +7,14 @@
 Exit codes: 0 explained, 2 no such key.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line
 from helpers.steps import explain
 
+parser = command_line.parser(__doc__)
+parser.add_argument("--origins", required=True, help="origins.json of the run, or - for stdin")
+parser.add_argument("--key", default="", help="dotted key, or the section of several (default: all keys)")
+options = parser.parse_args()
 
-def main(arguments: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--origins", required=True, help="origins.json of the run, or - for stdin")
-    parser.add_argument("--key", default="", help="dotted key, or the section of several (default: all keys)")
-    options = parser.parse_args(arguments)
+with command_line.errors_as_exit_codes():
     explain.show(options.origins, options.key)
-
-
-if __name__ == "__main__":
-    command_line.run(main)

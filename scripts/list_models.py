@@ -8,25 +8,18 @@ Exit codes: 0 listed; 2 no model matches, or credentials are missing; 3 W&B or t
 """
 
 import os
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line
 from helpers.steps import compile as compile_step
 from helpers.steps import request, resolve_models
 
+parser = command_line.parser(__doc__)
+parser.add_argument("--match", default="", help="only models with this text in their names")
+request.add_arguments(parser)
+options = parser.parse_args()
 
-def main(arguments: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--match", default="", help="only models with this text in their names")
-    request.add_arguments(parser)
-    options = parser.parse_args(arguments)
+with command_line.errors_as_exit_codes():
     asked = request.build("eval", request.asked(options))
     config = compile_step.compiled_for(asked).config
     resolve_models.listing(config, options.match, request.env_folder_of(asked), os.environ)
-
-
-if __name__ == "__main__":
-    command_line.run(main)

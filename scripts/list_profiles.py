@@ -7,21 +7,15 @@
 Exit codes: 0 listed (also when there is no env.toml), 2 env.toml cannot be read.
 """
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line
 from helpers.steps import listings
 
+parser = command_line.parser(__doc__)
+parser.add_argument("--env-file", type=Path, help="env.toml to read (default: the one that applies to configs/)")
+options = parser.parse_args()
 
-def main(arguments: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--env-file", type=Path, help="env.toml to read (default: the one that applies to configs/)")
-    options = parser.parse_args(arguments)
+with command_line.errors_as_exit_codes():
     listings.show_profiles(options.env_file)
-
-
-if __name__ == "__main__":
-    command_line.run(main)

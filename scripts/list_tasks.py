@@ -7,21 +7,13 @@
 Exit codes: 0 listed, 2 no task matches.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line
 from helpers.steps import listings
 
+parser = command_line.parser(__doc__)
+parser.add_argument("--match", default="", help="only tasks with this text in their name, harness, endpoint type or description")
+options = parser.parse_args()
 
-def main(arguments: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--match", default="", help="only tasks with this text in their name, harness, endpoint type or description")
-    options = parser.parse_args(arguments)
+with command_line.errors_as_exit_codes():
     listings.show_tasks(options.match)
-
-
-if __name__ == "__main__":
-    command_line.run(main)

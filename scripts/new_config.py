@@ -6,21 +6,13 @@
 Exit codes: 0 written, 2 no name, a path instead of a name, or the file exists.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line
 from helpers.steps import new_config
 
+parser = command_line.parser(__doc__)
+parser.add_argument("--config", default="", help="name of the new config")
+options = parser.parse_args()
 
-def main(arguments: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--config", default="", help="name of the new config")
-    options = parser.parse_args(arguments)
+with command_line.errors_as_exit_codes():
     new_config.start(options.config)
-
-
-if __name__ == "__main__":
-    command_line.run(main)

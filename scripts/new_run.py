@@ -7,29 +7,23 @@
 Exit codes: 0 written or unchanged, 2 bad input, such as a missing config or a value that differs from the run's.
 """
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line, run_folder, step
 from helpers.steps import request
 
+parser = command_line.parser(__doc__)
+parser.add_argument("--out", required=True, help="request.json of the run, or - for stdout")
+parser.add_argument("--mode", choices=["eval", "batch", "dry-run"], help="what a new run is for (default: eval)")
+parser.add_argument("--new", action="store_true", help="the run must not exist yet")
+request.add_arguments(parser)
+options = parser.parse_args()
 
-def main(arguments: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--out", required=True, help="request.json of the run, or - for stdout")
-    parser.add_argument("--mode", choices=["eval", "batch", "dry-run"], help="what a new run is for (default: eval)")
-    parser.add_argument("--new", action="store_true", help="the run must not exist yet")
-    request.add_arguments(parser)
-    options = parser.parse_args(arguments)
+with command_line.errors_as_exit_codes():
     asked = request.asked(options)
     if options.new or options.out == "-":
         request.create(options.out, options.mode or "eval", asked)
     else:
         with step.recorded(run_folder.run_of(options.out), "new_run"):
             request.go_on(Path(options.out), options.mode, asked)
-
-
-if __name__ == "__main__":
-    command_line.run(main)

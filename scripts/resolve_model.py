@@ -10,23 +10,15 @@ Exit codes: 0 written or unchanged, 2 no such artifact or version (the message l
 """
 
 import os
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line, run_folder, step
 from helpers.steps import resolve_models
 
+parser = command_line.parser(__doc__)
+parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
+parser.add_argument("--out", required=True, help="model.json of the run, or - for stdout")
+options = parser.parse_args()
 
-def main(arguments: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
-    parser.add_argument("--out", required=True, help="model.json of the run, or - for stdout")
-    options = parser.parse_args(arguments)
-    with step.recorded(run_folder.run_of(options.out), "resolve_model"):
-        resolve_models.resolve(options.config, options.out, os.environ)
-
-
-if __name__ == "__main__":
-    command_line.run(main)
+with command_line.errors_as_exit_codes(), step.recorded(run_folder.run_of(options.out), "resolve_model"):
+    resolve_models.resolve(options.config, options.out, os.environ)

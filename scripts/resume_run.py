@@ -7,23 +7,16 @@
 Exit codes: 0 queued, or nothing to do; 1 Slurm refused; 2 the run was not submitted, or no such task; 3 the cluster did not answer.
 """
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line, run_folder, step
 from helpers.steps import resume
 
+parser = command_line.parser(__doc__)
+parser.add_argument("--submission", required=True, help="submission.json of the run")
+parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")
+options = parser.parse_args()
 
-def main(arguments: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--submission", required=True, help="submission.json of the run")
-    parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")
-    options = parser.parse_args(arguments)
-    with step.recorded(run_folder.run_of(options.submission), "resume"):
-        resume.resume(Path(options.submission), options.tasks.split())
-
-
-if __name__ == "__main__":
-    command_line.run(main)
+with command_line.errors_as_exit_codes(), step.recorded(run_folder.run_of(options.submission), "resume"):
+    resume.resume(Path(options.submission), options.tasks.split())

@@ -137,11 +137,10 @@ class Setup:
                 self.install(name)
                 write(mark, stamp)
         except BaseException:
-            if is_sound and self.dirty.exists() and not any(line.startswith(WRITES) for line in self.lines):
-                self.dirty.unlink()
+            if is_sound and not any(line.startswith(WRITES) for line in self.lines):
+                self.dirty.unlink(missing_ok=True)
             raise
-        if self.dirty.exists():
-            self.dirty.unlink()
+        self.dirty.unlink(missing_ok=True)
 
     def version(self) -> str:
         """The version of the venv's Python, as "3.12"; empty when it does not run, is out of range, or has no pip."""

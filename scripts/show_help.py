@@ -7,19 +7,11 @@
 Needs no installed package. Exit codes: 0 printed, 2 bad usage.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line
 from helpers.steps import variables
 
+command_line.parser(__doc__).parse_args()
 
-def main(arguments: list[str]) -> None:
-    command_line.parser(__doc__).parse_args(arguments)
+with command_line.errors_as_exit_codes():
     print(variables.page())
-
-
-if __name__ == "__main__":
-    command_line.run(main)

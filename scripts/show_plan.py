@@ -7,23 +7,15 @@
 Exit codes: 0 shown (also with credentials missing), 2 the config cannot be read.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line, flags
 from helpers.steps import plan
 
+parser = command_line.parser(__doc__)
+parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
+parser.add_argument("--scripts", default="0", metavar="1", help="add the job script of each task")
+parser.add_argument("--remote", default="0", metavar="1", help="ask the cluster which images it has")
+options = parser.parse_args()
 
-def main(arguments: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
-    parser.add_argument("--scripts", default="0", metavar="1", help="add the job script of each task")
-    parser.add_argument("--remote", default="0", metavar="1", help="ask the cluster which images it has")
-    options = parser.parse_args(arguments)
+with command_line.errors_as_exit_codes():
     plan.show(options.config, flags.is_yes("VERBOSE", options.scripts), flags.is_yes("REMOTE", options.remote))
-
-
-if __name__ == "__main__":
-    command_line.run(main)

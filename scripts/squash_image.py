@@ -8,25 +8,21 @@ Exit codes: 0 all are there (or left as they are, with the reason), 1 an import 
 does not answer, 130 interrupted: imports that have begun keep running, and the same command finds them.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line, flags, run_folder, step
 from helpers.common.errors import BadInput, interruptible
 from helpers.steps import squash_images
 
+parser = command_line.parser(__doc__)
+parser.add_argument("--config", help="config.yaml of the run, or - for stdin")
+parser.add_argument("--reference", help="one image, instead of those of a config")
+parser.add_argument("--profile", help="with --reference: the cluster, a profile of env.toml")
+parser.add_argument("--out", default="-", help="images.json to write, or - for stdout")
+parser.add_argument("--force", default="0", metavar="1", help="import again; the old file stays until the new one is complete")
+parser.add_argument("--imports", default=str(squash_images.AT_ONCE), metavar="N", help="how many imports at a time (%(default)s)")
+options = parser.parse_args()
 
-def main(arguments: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--config", help="config.yaml of the run, or - for stdin")
-    parser.add_argument("--reference", help="one image, instead of those of a config")
-    parser.add_argument("--profile", help="with --reference: the cluster, a profile of env.toml")
-    parser.add_argument("--out", default="-", help="images.json to write, or - for stdout")
-    parser.add_argument("--force", default="0", metavar="1", help="import again; the old file stays until the new one is complete")
-    parser.add_argument("--imports", default=str(squash_images.AT_ONCE), metavar="N", help="how many imports at a time (%(default)s)")
-    options = parser.parse_args(arguments)
+with command_line.errors_as_exit_codes():
     if bool(options.config) == bool(options.reference):
         raise BadInput("give either --config or --reference")
     force, at_once = flags.is_yes("FORCE_SQUASH", options.force), flags.count("IMPORTS", options.imports, "imports")
@@ -36,7 +32,3 @@ def main(arguments: list[str]) -> None:
             squash_images.by_hand(options.reference, options.profile, options.out, force, at_once)
         else:
             squash_images.squash(options.config, options.out, force, at_once)
-
-
-if __name__ == "__main__":
-    command_line.run(main)

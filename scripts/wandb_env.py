@@ -11,30 +11,28 @@ with --dry-run), cannot be read, or is refused by W&B; 3 with --check: W&B did n
 """
 
 import os
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line, console, files, run_folder, step
 from helpers.common.errors import BadInput
 from helpers.credentials import gathering
 from helpers.executors import registry
 from helpers.steps import request
 
+parser = command_line.parser(__doc__)
+parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
+parser.add_argument("--out", required=True, help="credentials.json of the run, or - for stdout")
+parser.add_argument("--env-dir", type=Path, metavar="DIR", help="folder of a .env file (default: the folder of the env.toml in use)")
+parser.add_argument("--dry-run", action="store_true", help="list what is missing, without failing")
+parser.add_argument("--check", action="store_true", help="ask W&B whether the key is valid and may write to the project")
+parser.add_argument("--preflight", action="store_true", help="the same, but only print a notice when W&B could not be asked")
+options = parser.parse_args()
 
-def main(arguments: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--config", required=True, help="config.yaml of the run, or - for stdin")
-    parser.add_argument("--out", required=True, help="credentials.json of the run, or - for stdout")
-    parser.add_argument("--env-dir", type=Path, metavar="DIR", help="folder of a .env file (default: the folder of the env.toml in use)")
-    parser.add_argument("--dry-run", action="store_true", help="list what is missing, without failing")
-    parser.add_argument("--check", action="store_true", help="ask W&B whether the key is valid and may write to the project")
-    parser.add_argument("--preflight", action="store_true", help="the same, but only print a notice when W&B does not answer")
-    options = parser.parse_args(arguments)
+with command_line.errors_as_exit_codes():
     if options.env_dir and not options.env_dir.is_dir():
         raise BadInput(f"--env-dir {options.env_dir}: no such folder")
-    with step.recorded(run_folder.run_of(options.out) if options.out != "-" else None, "wandb_env"):
+    with step.recorded(run_folder.run_of(options.out), "wandb_env"):
         config, seal, _ = files.read_yaml(options.config, "config")
         folder = options.env_dir or request.env_folder(options.config)
         is_local = registry.get(config["execution"]["type"]).reads_local_files
@@ -47,16 +45,8 @@ def main(arguments: list[str]) -> None:
             found.require()
             if (options.check or options.preflight) and (verdict := found.check(lenient=options.preflight)):
                 console.info(verdict)
-        write(options.out, found.document({"config.yaml": seal}))
-
-
-def write(out: str, document: dict[str, object]) -> None:
-    """Write the file; when it already has this content, only renew its time, for Make."""
-    if out != "-" and Path(out).exists() and files.read_json(out, "credentials") == files.seal_json(document):
-        Path(out).touch()
-    else:
-        files.write_json(out, document, "credentials")
-
-
-if __name__ == "__main__":
-    command_line.run(main)
+        document = found.document({"config.yaml": seal})
+        if options.out != "-" and Path(options.out).exists() and files.read_json(options.out, "credentials") == files.seal_json(document):
+            Path(options.out).touch()  # its content is up to date, and so is its time for Make
+        else:
+            files.write_json(options.out, document, "credentials")

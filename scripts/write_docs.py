@@ -7,26 +7,18 @@
 Exit codes: 0 written, or up to date; 1 with --check when a document is out of date.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line, files
 from helpers.common.errors import StepFailed
 from helpers.dev import documents
 
+parser = command_line.parser(__doc__)
+parser.add_argument("--check", action="store_true", help="write nothing; fail when a document is out of date")
+options = parser.parse_args()
 
-def main(arguments: list[str]) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when a document is out of date")
-    options = parser.parse_args(arguments)
+with command_line.errors_as_exit_codes():
     outdated = documents.outdated()
     if options.check and outdated:
         raise StepFailed(f"{', '.join(map(files.shown, outdated))}: tables are out of date; run scripts/write_docs.py")
     for path, text in outdated.items():
         files.write_text(path, text)
-
-
-if __name__ == "__main__":
-    command_line.run(main)

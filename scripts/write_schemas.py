@@ -7,27 +7,18 @@
 Exit codes: 0 written, or up to date; 1 with --check if a file is out of date.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import _project  # noqa: F401
 from helpers.common import command_line, files
 from helpers.common.errors import StepFailed
 from helpers.dev import derived_schemas
 
+parser = command_line.parser(__doc__)
+parser.add_argument("--check", action="store_true", help="write nothing; check that the files are up to date")
+options = parser.parse_args()
 
-def main(arguments: list[str]) -> None:
-    """Write the schemas that are out of date, or name them."""
-    parser = command_line.parser(__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; check that the files are up to date")
-    options = parser.parse_args(arguments)
-    stale = derived_schemas.stale()
-    if options.check and stale:
-        raise StepFailed(f"{', '.join(stale)}: out of date; run scripts/write_schemas.py")
-    for name in stale:
-        files.write_text(files.SCHEMAS / name, derived_schemas.text(derived_schemas.written()[name]))
-
-
-if __name__ == "__main__":
-    command_line.run(main)
+with command_line.errors_as_exit_codes():
+    outdated = derived_schemas.outdated()
+    if options.check and outdated:
+        raise StepFailed(f"{', '.join(path.name for path in outdated)}: out of date; run scripts/write_schemas.py")
+    for path, text in outdated.items():
+        files.write_text(path, text)

@@ -11,7 +11,6 @@ from helpers.cluster.connection import Cluster
 from helpers.images import cache, squashing
 from helpers.images import references as images
 from helpers.images.cache import Lookup, Store
-from helpers.images.import_job import Resources
 
 HERE = Cluster("here", tunnel="local")
 HOST = "registry.example"
@@ -19,11 +18,16 @@ MODEL = f"{HOST}/team/model:1"
 USER, PASSWORD = "reader", "s3cret"
 
 
+def config_for(job_dir: Path) -> dict[str, Any]:
+    """What a compiled config says of its cluster's cache."""
+    return {"execution": {"account": "acc", "partition": "batch"}, "run": {"env": {"remote_job_dir": str(job_dir)}}}
+
+
 def bring(job_dir: Path, *references: str, force: bool = False, at_once: int = 4) -> list[dict[str, Any]]:
     """The rows of images.json."""
     wanted = [images.parse(reference) for reference in references or (MODEL,)]
-    found = squashing.squash(HERE, str(job_dir), "batch", wanted, Resources("acc"), force, at_once)
-    return [found.rows[image.reference] for image in wanted]
+    _, found = squashing.squash(HERE, config_for(job_dir), wanted, force, at_once)
+    return [found[image.reference] for image in wanted]
 
 
 def left_over(job_dir: Path) -> list[str]:
@@ -63,7 +67,7 @@ def keep(folder: Path, reference: str, **more: Any) -> Path:
         "canonical": image.canonical, "platform": "linux/amd64", "digest": None, "index": None, "bytes": 5, "import": "aa11",
         "at": "2026-11-01T00:00:00Z", "job": "7", **more,
     }  # fmt: skip
-    fields.setdefault("key", images.short_key(images.key_of(image, fields["platform"], fields["digest"])))
+    fields.setdefault("key", images.short_key(Lookup(image, fields["digest"]).key(fields["platform"])))
     path = folder / f"{image.readable}-{fields['key']}.sqsh"
     path.write_text("hsqs!")
     path.with_suffix(".json").write_text(json.dumps(fields, indent=2))

@@ -3,8 +3,8 @@
 # ruff: noqa: E501  a case a line: the table is read down its columns
 from __future__ import annotations
 
-import importlib.util
 import re
+import runpy
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -14,7 +14,6 @@ import pytest
 
 from checkout import ROOT
 from compiled import HOSTED, PROFILE, SLURM
-from helpers.common import command_line
 
 pytestmark = pytest.mark.slow
 
@@ -164,15 +163,6 @@ CASES: dict[str, Case] = {
 # fmt: on
 
 
-def load_script(name: str) -> object:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def prepare(folder: Path, case: Case) -> list[str]:
     """The files of a case in a folder, and the arguments of the script."""
     for name, content in (("mine.yaml", case.config), ("env.toml", case.env)):
@@ -195,10 +185,11 @@ def test_bad_input_is_one_line_that_says_what_where_and_the_fix_and_nothing_is_m
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(ROOT / "scripts")
     monkeypatch.setattr(sys, "argv", ["compile_config.py", *prepare(folder, case)])
     before = sorted(folder.iterdir())
     with pytest.raises(SystemExit) as ended:
-        command_line.run(load_script("compile_config").main)  # type: ignore[attr-defined]
+        runpy.run_path(str(ROOT / "scripts" / "compile_config.py"), run_name="__main__")
     out, err = capfd.readouterr()
     assert ended.value.code == 2, err
     assert out == ""

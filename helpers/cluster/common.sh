@@ -52,10 +52,7 @@ found_ids=()
 look_up() {
   local names id name state dir reason
   names=$(IFS=,; echo "${NAMES[*]}")
-  found_ids=()
-  job_state=()
-  job_name=()
-  job_waits=()
+  found_ids=() job_state=() job_name=() job_waits=()
   queue=$(slurm squeue --noheader --states=all --user="$me" --name="$names" -o '%i|%T|%j|%Z|%r' 2>&1)
   queue_code=$?
   # Accounting knows the jobs that the controller has forgotten (MinJobAge, five minutes by default).

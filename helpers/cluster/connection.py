@@ -15,11 +15,14 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from helpers.common import console
 from helpers.common.errors import Unreachable, one_line
 
 KEPT_SECONDS = 600
@@ -37,6 +40,8 @@ LOCAL_ENVIRONMENT = (
     "HOME", "USER", "LOGNAME", "SHELL", "PATH", "LANG", "LC_ALL", "TMPDIR", "SLURM_CONF", "LD_LIBRARY_PATH", "MODULEPATH", "KRB5CCNAME",
     "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "ENROOT_CONFIG_PATH", "ENROOT_SYSCONF_PATH", "ENROOT_ALLOW_HTTP",
 )  # fmt: skip
+
+T = TypeVar("T")
 
 
 class ConnectionLost(Unreachable):
@@ -62,10 +67,6 @@ class Cluster:
         if self.tunnel == "local":
             return "this login node"
         return f"{self.user}@{self.host}" if self.user else self.host
-
-    def document(self) -> dict[str, Any]:
-        """The `cluster` of submission.json."""
-        return asdict(self)
 
 
 def lost(cluster: Cluster, said: str, otherwise: str = "it closed", doing: str = "", fix: str = AGAIN) -> ConnectionLost:
@@ -97,6 +98,12 @@ def environment(cluster: Cluster) -> dict[str, str] | None:
     return {name: os.environ[name] for name in LOCAL_ENVIRONMENT if name in os.environ} if cluster.tunnel == "local" else None
 
 
+def start(cluster: Cluster, interactive: bool = True) -> subprocess.Popen[bytes]:
+    """`bash -s` on the cluster, with pipes, after opening its connection. Raises Unreachable."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command(cluster, interactive), stdin=pipe, stdout=pipe, stderr=pipe, env=environment(cluster))
+
+
 def through_master(cluster: Cluster) -> list[str]:
     """The options with which an ssh command uses the master connection and nothing else."""
     return ["-S", str(socket_path(cluster)), *ONLY_THROUGH_MASTER]
@@ -105,6 +112,29 @@ def through_master(cluster: Cluster) -> list[str]:
 def rsync_shell(cluster: Cluster) -> str:
     """The value of RSYNC_RSH with which rsync uses the master connection. The socket's path holds no space."""
     return shlex.join(["ssh", *through_master(cluster)])
+
+
+def twice(act: Callable[[], T], cluster: Cluster, notice: str = "") -> T:
+    """What `act` returns. If the connection breaks meanwhile, it is called once more, after this notice.
+
+    While the server opens no more sessions, it is called again for REFUSED_SECONDS. Raises Unreachable, and what `act` raises.
+    """
+    began, was_lost = time.monotonic(), False
+    while True:
+        try:
+            return act()
+        except SessionRefused as error:
+            if time.monotonic() - began > REFUSED_SECONDS:
+                raise Unreachable(
+                    f"{cluster} refuses another session on the connection (sshd's MaxSessions); wait until your other commands have ended"
+                ) from error
+            time.sleep(0.5)
+        except ConnectionLost:
+            if was_lost:
+                raise
+            was_lost = True
+            if notice:
+                console.notice(notice)
 
 
 # ---- The master connection -----------------------------------------------------------------------------------------------------------
@@ -133,11 +163,7 @@ def is_open(cluster: Cluster) -> bool:
     """Whether the master connection is open: its socket accepts a connection. Takes some microseconds."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(5)
-        try:
-            probe.connect(str(socket_path(cluster)))
-        except OSError:
-            return False
-    return True
+        return probe.connect_ex(str(socket_path(cluster))) == 0
 
 
 def open_command(cluster: Cluster) -> list[str]:
@@ -145,15 +171,8 @@ def open_command(cluster: Cluster) -> list[str]:
     own = ["-l", cluster.user] if cluster.user else []
     own += ["-p", str(cluster.port)] if cluster.port else []
     own += ["-i", cluster.identity] if cluster.identity else []
-    options = [
-        f"ControlPersist={KEPT_SECONDS}",
-        "ControlMaster=yes",
-        "RemoteCommand=none",
-        "ClearAllForwardings=yes",
-        f"ConnectTimeout={CONNECT_SECONDS}",
-        "Compression=yes",
-    ]
-    options += [f"ServerAliveInterval={ALIVE_SECONDS}", f"ServerAliveCountMax={ALIVE_COUNT}"]
+    options = ["ControlMaster=yes", "RemoteCommand=none", "ClearAllForwardings=yes", "Compression=yes", f"ControlPersist={KEPT_SECONDS}"]
+    options += [f"ConnectTimeout={CONNECT_SECONDS}", f"ServerAliveInterval={ALIVE_SECONDS}", f"ServerAliveCountMax={ALIVE_COUNT}"]
     return ["ssh", "-fN", "-S", str(socket_path(cluster)), *(word for one in options for word in ("-o", one)), *own, "--", cluster.host]
 
 
@@ -207,43 +226,31 @@ def _has_terminal() -> bool:
 
 
 # What ssh says, and what to tell the person. The first match counts; {host}, {cluster}, {said} (ssh's line) and {command} are filled in.
-FIXES = [
-    (r"Could not resolve hostname", "this machine cannot resolve the host name {host}; check host in env.toml, ~/.ssh/config, or the VPN"),
-    (r"Connection refused", "{host} refuses the connection; check host and port, and whether the cluster is up"),
-    (
-        r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for .* has changed",
+FIXES = {
+    r"Could not resolve hostname": "this machine cannot resolve the host name {host}; check host in env.toml, ~/.ssh/config, or the VPN",
+    r"Connection refused": "{host} refuses the connection; check host and port, and whether the cluster is up",
+    r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for .* has changed":
         "the host key of {host} has changed: ask the cluster's administrators if that is right, then `ssh-keygen -R {host}` and try again",
-    ),
-    (
-        r"Host key verification failed|No .* host key is known",
+    r"Host key verification failed|No .* host key is known":
         "the host key of {host} is not known yet: run `ssh {host}` once and accept it, then try again",
-    ),
-    (r"Identity file .* not accessible|Load key .*: (No such file|error|invalid)", "{said}: check identity in env.toml"),
-    (r"Too many authentication failures", "ssh offered {cluster} too many keys: name the right one with identity in env.toml"),
-    (
-        r"Permission denied \([^)]*(keyboard-interactive|password)",
-        (
-            "{cluster} asks for a password or a second factor, and there is no terminal to ask on; run this in a terminal, then try again "
-            f"(the connection stays open for {KEPT_SECONDS // 60} minutes after its last use): {{command}}"
-        ),
-    ),
-    (
-        r"Permission denied",
+    r"Identity file .* not accessible|Load key .*: (No such file|error|invalid)": "{said}: check identity in env.toml",
+    r"Too many authentication failures": "ssh offered {cluster} too many keys: name the right one with identity in env.toml",
+    r"Permission denied \([^)]*(keyboard-interactive|password)":
+        "{cluster} asks for a password or a second factor, and there is no terminal to ask on; run this in a terminal, then try again "
+        f"(the connection stays open for {KEPT_SECONDS // 60} minutes after its last use): {{command}}",
+    r"Permission denied":
         "permission denied for {cluster}: check user and identity in env.toml, and that your key is loaded (`ssh-add -l`, `ssh {cluster}`)",
-    ),
-    (r"timed out|No route to host|Network is unreachable", "{host} does not answer ({said}); check the network or the VPN, then try again"),
-    (r"Bad configuration option|bad configuration options|Bad owner or permissions", "ssh cannot read its configuration: {said}"),
-    (r"too long", "ssh cannot use its socket: {said}"),
-]
+    r"timed out|No route to host|Network is unreachable": "{host} does not answer ({said}); check the network or the VPN, then try again",
+    r"Bad configuration option|bad configuration options|Bad owner or permissions": "ssh cannot read its configuration: {said}",
+    r"too long": "ssh cannot use its socket: {said}",
+}  # fmt: skip
 
 
 def why_not(cluster: Cluster, said: str, asked: bool = False) -> str:
     """What is wrong and how to fix it, in one line, from what ssh printed when it could not connect. `asked`: ssh could ask a person."""
     line = last_line(said) or "ssh printed nothing"
-    for pattern, fix in FIXES:
-        if found := re.search(pattern, said):
-            if "{command}" in fix and asked:
-                continue
+    for pattern, fix in FIXES.items():
+        if (found := re.search(pattern, said)) and not (asked and "{command}" in fix):
             near = next((one for one in said.splitlines() if found[0] in one), line)
             return fix.format(host=cluster.host, cluster=cluster, said=one_line(near)[:300], command=shlex.join(open_command(cluster)))
     return f"the connection to {cluster} failed: {line}; try again, or see what `ssh {cluster}` says"

@@ -2,29 +2,26 @@
 
 import os
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers.cluster.connection import LOST, REFUSED, REFUSED_SECONDS, Cluster, last_line, lost, open_connection, rsync_shell
-from helpers.common import console
+from helpers.cluster.connection import LOST, REFUSED, Cluster, last_line, lost, open_connection, rsync_shell, twice
 from helpers.common.errors import StepFailed, Unreachable, one_line
 
+SECONDS = 600  # that one call of rsync may take
 # rsync's exit codes (its man page): 10 and 12 the connection, 30 and 35 a time-out, 255 ssh's own. Below 0: it was killed.
 BROKEN = (10, 12, 30, 35, LOST)
 
 
-def upload(cluster: Cluster, sources: Sequence[Path], target: str, timeout: float = 600) -> None:
+def upload(cluster: Cluster, sources: Sequence[Path], target: str) -> None:
     """Copy folders, with their modes, into the folder `target` of the cluster, which exists. A second call copies what is missing.
 
     Raises Unreachable if the connection breaks twice, StepFailed if the cluster cannot take it (its disk is full).
     """
-    _rsync(cluster, [*map(str, sources), _there(cluster, target)], timeout, ["--archive"])
+    _rsync(cluster, ["--archive"], [*map(str, sources), _there(cluster, target)])
 
 
-def download(
-    cluster: Cluster, folders: Sequence[str], target: Path, leave_out: Sequence[str], timeout: float = 600, interactive: bool = True
-) -> None:
+def download(cluster: Cluster, folders: Sequence[str], target: Path, leave_out: Sequence[str], interactive: bool = True) -> None:
     """Copy what the folders on the cluster hold into folders of the same names in `target`, without what `leave_out` names.
 
     Files that are already the same are not copied. A file gets its name only when it is whole. Raises as `upload`.
@@ -33,7 +30,7 @@ def download(
     first, *others = folders
     # rsync takes several sources of one host as host:one :two, over one connection.
     sources = [_there(cluster, first), *((f":{one}" if cluster.tunnel == "ssh" else one) for one in others)]
-    _rsync(cluster, [*sources, f"{target}/"], timeout, options, interactive)
+    _rsync(cluster, options, [*sources, f"{target}/"], interactive)
 
 
 def _there(cluster: Cluster, path: str) -> str:
@@ -41,37 +38,28 @@ def _there(cluster: Cluster, path: str) -> str:
     return f"{host}:{path}" if cluster.tunnel == "ssh" else path
 
 
-def _rsync(cluster: Cluster, words: list[str], timeout: float, options: list[str], interactive: bool = True) -> None:
-    began, attempt = time.monotonic(), 0
-    while True:
-        attempt += 1
-        open_connection(cluster, interactive)
-        code, said = _run(cluster, ["--protect-args", "--timeout=60", *options, "--", *words], timeout)
-        if not code:
-            return
-        if REFUSED in said and time.monotonic() - began < REFUSED_SECONDS:
-            attempt -= 1
-            time.sleep(0.5)
-            continue
-        _refuse(cluster, code, said)
-        if attempt > 1:
-            raise lost(cluster, said, doing=" while copying")
-        console.notice(f"the connection to {cluster} was lost while copying: trying once more")
+def _rsync(cluster: Cluster, options: list[str], paths: list[str], interactive: bool = True) -> None:
+    words = ["--protect-args", "--timeout=60", *options, "--", *paths]
+    notice = f"the connection to {cluster} was lost while copying: trying once more"
+    twice(lambda: _run(cluster, words, interactive), cluster, notice)
 
 
-def _run(cluster: Cluster, words: list[str], timeout: float) -> tuple[int, str]:
+def _run(cluster: Cluster, words: list[str], interactive: bool) -> None:
     import sh
 
+    open_connection(cluster, interactive)
     env = {**os.environ, "RSYNC_RSH": rsync_shell(cluster)} if cluster.tunnel == "ssh" else None
     try:
-        sh.Command("rsync")(*words, _env=env, _timeout=timeout, _tty_out=False)
+        sh.Command("rsync")(*words, _env=env, _timeout=SECONDS, _tty_out=False)
     except sh.CommandNotFound:
         raise StepFailed("there is no rsync command on this machine; install rsync") from None
     except sh.TimeoutException:
-        raise Unreachable(f"copying to or from {cluster} took longer than {timeout:.0f} s; run the same command again") from None
+        raise Unreachable(f"copying to or from {cluster} took longer than {SECONDS} s; run the same command again") from None
     except sh.ErrorReturnCode as error:
-        return int(error.exit_code), error.stderr.decode("utf-8", "replace")
-    return 0, ""
+        said = error.stderr.decode("utf-8", "replace")
+        if REFUSED not in said:
+            _refuse(cluster, int(error.exit_code), said)
+        raise lost(cluster, said, doing=" while copying") from None
 
 
 def _refuse(cluster: Cluster, code: int, said: str) -> None:

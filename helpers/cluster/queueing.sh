@@ -7,19 +7,24 @@
 # What sbatch prints if a second try may succeed: the controller is restarting, or too busy.
 passing='Unable to contact slurm controller|Socket timed out|Connection refused|Connection timed out|Zero Bytes|temporarily unable|Transport endpoint'
 
+# submit FOLDER: sets $first to the id that sbatch prints, or to nothing, $said to its words, and $code
+submit() {
+  said=$(cd -P -- "$1" && {
+    [ -z "$was_lc_all" ] || export LC_ALL=$was_lc_all
+    SLURM_SECONDS=60 slurm sbatch --parsable run.sub 2>&1
+  })
+  code=$?
+  first=$(grep -oE '^[0-9]+' <<< "$said" | tail -n 1)
+}
+
 # queue_one INDEX FIND: sets $first to the id. If that fails, $first is empty and $said holds Slurm's words; $unsure is set if we cannot know
 # whether the job exists. FIND INDEX sets $first to the job that a lost answer was about.
 queue_one() {
-  local dir=${DIRS[$1]} end=$((SECONDS + 75)) code
+  local end=$((SECONDS + 75)) code
   unsure=
   while :; do
     still_here
-    said=$(cd -P -- "$dir" && {
-      [ -z "$was_lc_all" ] || export LC_ALL=$was_lc_all
-      SLURM_SECONDS=60 slurm sbatch --parsable run.sub 2>&1
-    })
-    code=$?
-    first=$(grep -oE '^[0-9]+' <<< "$said" | tail -n 1)
+    submit "${DIRS[$1]}"
     ((code)) || [ -z "$first" ] || return 0
     first=
     case $code in 124 | 137) said="sbatch did not answer within 60 s: Socket timed out" ;; esac

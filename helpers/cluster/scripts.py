@@ -9,14 +9,13 @@ import re
 import secrets
 import shlex
 import subprocess
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from helpers.cluster import connection
-from helpers.cluster.connection import LOST, REFUSED, REFUSED_SECONDS, Cluster, ConnectionLost, SessionRefused
+from helpers.cluster.connection import LOST, REFUSED, Cluster
 from helpers.common.errors import StepFailed, Unreachable
 
 HELPERS = Path(__file__).parent.parent
@@ -67,31 +66,12 @@ def run(cluster: Cluster, text: str, timeout: float = 90, interactive: bool = Tr
     If the connection breaks, it is opened again and the script runs once more: every script here allows that. `interactive`: a new
     connection may ask the person for a password or a second factor. Raises Unreachable with the fix, and StepFailed if bash itself failed.
     """
-    began, attempt = time.monotonic(), 0
-    while True:
-        attempt += 1
-        try:
-            return _run_once(cluster, text, timeout, interactive)
-        except SessionRefused as error:
-            if time.monotonic() - began > REFUSED_SECONDS:
-                raise Unreachable(
-                    f"{cluster} refuses another session on the connection (sshd's MaxSessions); wait until your other commands have ended"
-                ) from error
-            attempt -= 1
-            time.sleep(0.5)
-        except ConnectionLost:
-            if attempt > 1:
-                raise
+    return connection.twice(lambda: _run_once(cluster, text, timeout, interactive), cluster)
 
 
 def _run_once(cluster: Cluster, text: str, timeout: float, interactive: bool) -> list[Frame]:
-    token, pipe = secrets.token_hex(8), subprocess.PIPE
-    argv = connection.command(cluster, interactive)
-    try:
-        process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=connection.environment(cluster))
-    except FileNotFoundError:
-        raise Unreachable(f"there is no {argv[0]} command on this machine; install OpenSSH's client") from None
-    with process:
+    token = secrets.token_hex(8)
+    with connection.start(cluster, interactive) as process:
         try:
             stdout, stderr = process.communicate(f"TOKEN={token}\n{text}".encode(), timeout)
         except BaseException as error:
@@ -113,15 +93,12 @@ def answer(cluster: Cluster, stdout: bytes, stderr: str, code: int, token: str) 
     if REFUSED in stderr:
         raise connection.lost(cluster, stderr)
     _, mark, rest = stdout.partition(f"@@{token}\n".encode())
-    (frames, _), whole = split_frames(rest), False
-    if mark and frames and frames[-1].kind == "end":
-        frames.pop()
-        whole = True
+    frames, _ = split_frames(rest)
     for frame in frames:
         if frame.kind == "no-slurm":
             refuse_no_slurm(cluster, frame)
-    if whole:
-        return frames
+    if mark and frames and frames[-1].kind == "end":
+        return frames[:-1]
     if code == LOST or code < 0 or (mark and not code):
         raise connection.lost(cluster, stderr)
     raise StepFailed(f"bash on {cluster} ended with code {code}: {connection.last_line(stderr) or 'it printed nothing'}")

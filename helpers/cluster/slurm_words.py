@@ -61,21 +61,17 @@ REASONS = {
     "None": "just queued: Slurm has not looked at it yet",
 }
 # What sbatch says when it refuses a job, and the fix. The first match counts.
-REFUSALS = [
-    (r"[Ii]nvalid account", "check account (and partition) in env.toml: `sacctmgr show associations user=$USER` there lists yours"),
-    (r"[Ii]nvalid partition", "check partition in env.toml: `sinfo -s` there lists them"),
-    (
-        r"time limit is invalid|PartitionTimeLimit|MaxWallDuration",
+REFUSALS = {
+    r"[Ii]nvalid account": "check account (and partition) in env.toml: `sacctmgr show associations user=$USER` there lists yours",
+    r"[Ii]nvalid partition": "check partition in env.toml: `sinfo -s` there lists them",
+    r"time limit is invalid|PartitionTimeLimit|MaxWallDuration":
         "the walltime is over the limit of the partition or QOS: lower time, or choose another",
-    ),
-    (r"QOSMax|policy|limit", "a limit of your account or QOS is reached: wait until jobs of yours have ended, or ask for less"),
-    (
-        r"[Rr]equested node configuration is not available|gres|GRES",
+    r"QOSMax|policy|limit": "a limit of your account or QOS is reached: wait until jobs of yours have ended, or ask for less",
+    r"[Rr]equested node configuration is not available|gres|GRES":
         "no node of the partition has what the job asks for: check nodes, gpus_per_node and mem",
-    ),
-    (r"not permitted|not accessible|access", "the partition is not open to this account or user: choose another"),
-    (r"State|down|drain|not available", "the partition accepts no jobs at the moment: choose another, or wait"),
-]
+    r"not permitted|not accessible|access": "the partition is not open to this account or user: choose another",
+    r"State|down|drain|not available": "the partition accepts no jobs at the moment: choose another, or wait",
+}  # fmt: skip
 
 
 def pending_reason(word: str) -> str:
@@ -93,7 +89,7 @@ def plain(said: str) -> str:
 def refusal(said: str) -> str:
     """What sbatch printed when it refused a job, and after it `; ` and the fix, if it is known."""
     words = plain(said)
-    return words + next((f"; {fix}" for pattern, fix in REFUSALS if re.search(pattern, words)), "")
+    return words + next((f"; {fix}" for pattern, fix in REFUSALS.items() if re.search(pattern, words)), "")
 
 
 def seconds_of(text: str) -> float | None:

@@ -4,7 +4,8 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from helpers.common.errors import INTERRUPTED, EvalmakeError, one_line
 
@@ -14,24 +15,24 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
-    """Call `main` with the command line's arguments and exit with its code (None: 0).
+@contextmanager
+def errors_as_exit_codes() -> Iterator[None]:
+    """Run what a script does.
 
     The one error boundary: an EvalmakeError becomes one line `error: …` on stderr and its exit code; a reader that closes the pipe ends the
     script silently; anything else is a bug and keeps its traceback. EVALMAKE_DEBUG=1 shows every traceback first.
     """
     try:
-        code = main(sys.argv[1:]) or 0
+        yield
         sys.stdout.flush()
     except EvalmakeError as error:
         if os.environ.get("EVALMAKE_DEBUG"):
             traceback.print_exc()
         print(f"error: {one_line(error)}", file=sys.stderr)
-        code = error.exit_code
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
-        code = INTERRUPTED
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    sys.exit(code)
+        sys.exit(1)

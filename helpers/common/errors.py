@@ -1,4 +1,4 @@
-"""The expected errors, each with its exit code; command_line.run shows them."""
+"""The expected errors, each with its exit code; command_line shows them."""
 
 import contextlib
 import signal

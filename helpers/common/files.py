@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import tempfile
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,8 @@ MAKE_AGAIN = "delete it, and the same command makes it again"
 
 def shown(path: Path | str) -> str:
     """The path as a person would type it: relative to the working directory where it lies below it."""
-    try:
-        return str(Path(path).resolve().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    whole, here = Path(path).resolve(), Path.cwd()
+    return str(whole.relative_to(here) if whole.is_relative_to(here) else path)
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -73,6 +72,11 @@ def write_text(path: Path | str, text: str, mode: int = 0o644) -> None:
         if not isinstance(error, OSError):
             raise
         raise StepFailed(f"cannot write {shown(path)}: {error.strerror}; {run_folder.FREE_OR_FIX}") from error
+
+
+def outdated(texts: dict[Path, str]) -> dict[Path, str]:
+    """Those of these files that are missing or have another text than the one given."""
+    return {path: text for path, text in texts.items() if not path.is_file() or read_text(path) != text}
 
 
 def make_folder(path: Path) -> None:
@@ -145,15 +149,21 @@ def read_json(path: Path | str, schema: str) -> dict[str, Any]:
     A file without a seal was written by hand: outside a run it is used, with a line on stderr. Raises BadInput for a file that is missing,
     torn, edited or does not fit its schema.
     """
+
+    def keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise BadInput(f"{shown(path)} was edited: it has the key {one_line(twice)} twice; {MAKE_AGAIN}")
+        return content
+
     text = read_text(path)
     try:
-        data: Any = json.loads(text, object_pairs_hook=_keys_once)
+        data: Any = json.loads(text, object_pairs_hook=keys_once)
     except json.JSONDecodeError as error:
         raise BadInput(f"{shown(path)}:{error.lineno}: not JSON: {error.msg}; {MAKE_AGAIN}") from error
     except RecursionError:
         raise BadInput(f"{shown(path)}: nested too deeply for a file of a run; {MAKE_AGAIN}") from None
-    except _KeyTwice as error:
-        raise BadInput(f"{shown(path)} was edited: it has the key {one_line(error)} twice; {MAKE_AGAIN}") from None
     if not isinstance(data, dict):
         raise BadInput(f"{shown(path)}: expected a JSON object; {MAKE_AGAIN}")
     sealed = seal_json(data)
@@ -220,19 +230,6 @@ def _named(data: Any) -> Any:
     if isinstance(data, dict):
         return {key if isinstance(key, str) else repr((key,)): _named(value) for key, value in data.items()}
     return [_named(value) for value in data] if isinstance(data, list) else data
-
-
-class _KeyTwice(Exception):
-    """A JSON object has a key twice."""
-
-
-def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in data:
-            raise _KeyTwice(key)
-        data[key] = value
-    return data
 
 
 def _validate_own(data: dict[str, Any], schema: str, path: Path | str) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,14 +53,12 @@ def end_group(process: subprocess.Popen[bytes], job: str) -> None:
 
 def marked(mark: str, value: str) -> list[psutil.Process]:
     """Every live process that has the variable `mark` with this value in its environment."""
-    import psutil
+    return _alive(lambda process: process.environ().get(mark) == value)
 
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(mark) == value and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+
+def in_group(group: int) -> list[psutil.Process]:
+    """The live processes of a process group."""
+    return _alive(lambda process: os.getpgid(process.pid) == group)
 
 
 def wait_until_ended(processes: Iterable[psutil.Process], seconds: float) -> None:
@@ -80,13 +78,12 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def in_group(group: int) -> list[psutil.Process]:
-    """The live processes of a process group."""
+def _alive(fits: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
     import psutil
 
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+            if fits(process) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found

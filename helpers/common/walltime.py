@@ -13,16 +13,11 @@ FORMS = "MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM or D-HH:MM:SS"
 def seconds(text: str, where: str) -> int:
     """The walltime in seconds. Raises BadInput, with `where`, for another format and for zero."""
     days, dash, rest = text.strip().rpartition("-")
-    parts = rest.split(":")
     if not SLURMS_FORM.fullmatch(text.strip()):
         raise BadInput(f"{where}: walltime {text!r}: expected text in one of Slurm's formats: {FORMS}")
-    numbers = [int(part) for part in parts]
-    if dash:  # days first: hours, minutes, seconds follow
-        hours, minutes, secs = [*numbers, 0, 0][:3]
-    elif len(numbers) == 3:  # noqa: PLR2004
-        hours, minutes, secs = numbers
-    else:  # minutes first
-        hours, minutes, secs = 0, numbers[0], numbers[1] if len(numbers) > 1 else 0
+    numbers = [int(part) for part in rest.split(":")]
+    # Hours come first behind days, or where there are three numbers; otherwise minutes do.
+    hours, minutes, secs = ([*numbers, 0, 0] if dash or len(numbers) == 3 else [0, *numbers, 0])[:3]  # noqa: PLR2004
     total = ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + secs
     if not total:
         raise BadInput(f"{where}: walltime {text!r}: expected more than zero")

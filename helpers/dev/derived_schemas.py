@@ -6,9 +6,11 @@ People edit config.schema.json and env.schema.json by hand, except the names of 
 import json
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
-from helpers.common.files import SCHEMAS, load_schema
+from helpers.common import files
+from helpers.common.files import load_schema
 from helpers.executors import registry
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -59,13 +61,8 @@ def launcher() -> dict[str, Any]:
             described = {key: node[key] for key in ("title", "description", "deprecated")}
             node.clear()
             node |= {**described, "not": {}, "x-expected": f"nothing: {described['description']}"}
-    head = {
-        "$schema": DRAFT,
-        "$id": "launcher.schema.json",
-        "title": "Launcher config",
-        "description": "The config exactly as nemo-evaluator-launcher gets it: all values resolved, no run section, no secret.",
-    }
-    return {**schema, **head, "not": {"required": ["run"]}}
+    about = "The config exactly as nemo-evaluator-launcher gets it: all values resolved, no run section, no secret."
+    return {**schema, **_head("launcher", "Launcher config", about), "not": {"required": ["run"]}}
 
 
 def config_file() -> dict[str, Any]:
@@ -86,20 +83,20 @@ def config_file() -> dict[str, Any]:
         "items": {"description": "GROUP: NAME, a config's name, or _self_", "type": ["object", "string"], "examples": ["_self_"]},
         "examples": [[{"execution": "slurm/default"}, {"deployment": "vllm"}, "_self_"]],
     }
-    head = {
-        "$schema": DRAFT,
-        "$id": "config_file.schema.json",
-        "title": "Evaluation config",
-        "description": "An evaluation config as people write it. Its defaults, a profile and overrides complete it.",
-    }
+    head = _head(
+        "config_file", "Evaluation config", "An evaluation config as people write it. Its defaults, a profile and overrides complete it."
+    )
     return {**schema, **head, "properties": {"defaults": defaults, **schema["properties"]}}
 
 
 def group(name: str) -> dict[str, Any]:
     """The schema of a file in configs/GROUP/: that section of a config."""
-    head = {"$schema": DRAFT, "$id": f"{name}_group.schema.json", "title": f"Group {name}"}
-    reference = f"config_file.schema.json#/properties/{name}"
-    return {**head, "description": f"A file of configs/{name}/: what `defaults: - {name}: NAME` puts into a config.", "$ref": reference}
+    head = _head(f"{name}_group", f"Group {name}", f"A file of configs/{name}/: what `defaults: - {name}: NAME` puts into a config.")
+    return {**head, "$ref": f"config_file.schema.json#/properties/{name}"}
+
+
+def _head(name: str, title: str, description: str) -> dict[str, Any]:
+    return {"$schema": DRAFT, "$id": f"{name}.schema.json", "title": title, "description": description}
 
 
 def dump(schema: Any, indent: int = 0, room: int = 0) -> str:
@@ -116,19 +113,9 @@ def dump(schema: Any, indent: int = 0, room: int = 0) -> str:
     return opening + "\n" + ",\n".join(parts) + "\n" + " " * indent + closing
 
 
-def stale() -> list[str]:
-    """The names of the files that are out of date."""
-    return [name for name, schema in written().items() if _text(name) != text(schema)]
-
-
-def text(schema: dict[str, Any]) -> str:
-    """The content of a schema's file."""
-    return dump(schema) + "\n"
-
-
-def _text(name: str) -> str:
-    path = SCHEMAS / name
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+def outdated() -> dict[Path, str]:
+    """The files that are out of date, each with the text that it should have."""
+    return files.outdated({files.SCHEMAS / name: dump(schema) + "\n" for name, schema in written().items()})
 
 
 def _nodes(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from helpers.common import yaml_files
+from helpers.common import files, yaml_files
 from helpers.common.files import ROOT, load_schema, read_text
 from helpers.config import profile_fields
 from helpers.config.catalogue import STARTER
@@ -21,19 +21,18 @@ OTHERS = {
 
 def outdated() -> dict[Path, str]:
     """The documents with a table that is not as it would be made now, each with the text that it should have."""
-    texts = {path: read_text(path) for path in DOCUMENTS}
-    return {path: made for path, text in texts.items() if (made := filled(text)) != text}
+    return files.outdated({path: filled(read_text(path)) for path in DOCUMENTS})
 
 
 def filled(text: str) -> str:
     """A document's text with the table between each `<!-- name -->` and `<!-- /name -->` made again."""
-    files = [[f"`{name}`", f"`{script}`", load_schema(Path(name).stem)["description"]] for name, script in lineage.MADE_BY.items()]
-    files += [[f"`{name}`", "", text] for name, text in OTHERS.items()]
+    of_a_run = [[f"`{name}`", f"`{script}`", load_schema(Path(name).stem)["description"]] for name, script in lineage.MADE_BY.items()]
+    of_a_run += [[f"`{name}`", "", text] for name, text in OTHERS.items()]
     for name, table in (
         ("targets", _table(["target", "what it does"], [[f"`make {entry.name}`", entry.sentence] for entry in variables.targets()])),
         ("variables", _table(["variable", "what it is"], [[f"`{entry.name}`", entry.sentence] for entry in variables.variables()])),
         ("fields", _table(["field", "what it does"], [[f"`{name}`", text] for name, text in profile_fields.FIELDS.items()])),
-        ("files", _table(["file", "made by", "what it holds"], files)),
+        ("files", _table(["file", "made by", "what it holds"], of_a_run)),
         ("tasks", _tasks()),
     ):
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)

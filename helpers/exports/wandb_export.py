@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -34,7 +33,9 @@ def export(
     do. With `auto` nothing is raised when W&B refuses or does not answer: exports.json says so. Otherwise raises BadInput for missing or
     refused credentials, Unreachable when W&B does not answer, StepFailed when it does not hold the scores in the end.
     """
-    with _only_one(run):
+    with (run / LOCK).open("w") as lock:  # a batch exports when its tasks end, and somebody may run `make export` meanwhile
+        with contextlib.suppress(OSError):  # a filesystem without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
         results = files.read_json(run / "results.json", "results")
         if auto and exports_file.is_done(out, results):
             return
@@ -55,15 +56,6 @@ def export(
         exports_file.announce(document, run)
         if document["state"] == "failed":
             raise StepFailed(f"{document['reason']}; try again with {exports_file.again(run)}")
-
-
-@contextlib.contextmanager
-def _only_one(run: Path) -> Iterator[None]:
-    """Hold the lock of a run's export: a batch exports when its tasks end, and somebody may run `make export` meanwhile."""
-    with (run / LOCK).open("w") as lock:
-        with contextlib.suppress(OSError):  # a filesystem without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _export(

@@ -1,5 +1,6 @@
 """The images in a cluster's cache, and the current digest of each reference, all looked up in one round trip."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +9,6 @@ from typing import Any
 from helpers.cluster import scripts
 from helpers.cluster.connection import Cluster
 from helpers.cluster.scripts import Frame
-from helpers.common import console
 from helpers.common.errors import StepFailed, Unreachable, one_line
 from helpers.images import references, registry
 from helpers.images.references import Image
@@ -25,11 +25,6 @@ class Stored:
     path: str
     sidecar: dict[str, Any]
 
-    @property
-    def import_id(self) -> str:
-        """The id of the import that made the file."""
-        return str(self.sidecar["import"])
-
 
 @dataclass
 class Lookup:
@@ -44,8 +39,8 @@ class Lookup:
     hit: Stored | None = None
 
     def key(self, platform: str) -> str:
-        """What identifies the image in the cache."""
-        return references.key_of(self.image, platform, self.digest, self.stamp)
+        """What identifies the image in the cache: its digest for the platform; else its reference, the platform, and an archive's stamp."""
+        return self.digest or f"{self.image.canonical} {platform} {self.stamp}".rstrip()
 
 
 @dataclass
@@ -57,29 +52,21 @@ class Store:
     machine: str = ""
     who: str = ""
     stored: list[Stored] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
+    notice: str = ""
 
 
 # The fields that a sidecar must have to count, with their types.
 SIDECAR = {"canonical": str, "key": str, "platform": str, "bytes": int, "import": str, "at": str}
 
 
-def ask(cluster: Cluster, job_dir: str, partition: str, wanted: Sequence[Image], make: bool) -> tuple[Store, list[Lookup]]:
-    """The cache of a cluster, and each image looked up in it, in one round trip. `make`: create the cache folder if it is missing.
+def ask(
+    cluster: Cluster, job_dir: str, partition: str, wanted: Sequence[Image], make: bool, whole: bool = False
+) -> tuple[Store, list[Lookup]]:
+    """The cache of a cluster, and each image looked up in it, in one round trip; in a second one if a sidecar has an index, but for
+    another platform (`whole`: fetch every index). `make`: create the cache folder if it is missing.
 
     Raises Unreachable, and StepFailed if no cache folder can be written.
     """
-    store, found, unclear = _ask(cluster, job_dir, partition, wanted, make, whole=False)
-    if unclear:  # a sidecar has the index, but for another platform
-        store, found, _ = _ask(cluster, job_dir, partition, wanted, make, whole=True)
-    for one in found:
-        one.hit = None if one.fatal and not one.trouble else _lookup(store, one)
-    return store, found
-
-
-def _ask(
-    cluster: Cluster, job_dir: str, partition: str, wanted: Sequence[Image], make: bool, whole: bool
-) -> tuple[Store, list[Lookup], bool]:
     asked = [image for image in wanted if image.kind == "registry"]
     archives = [image for image in wanted if image.kind in references.ARCHIVES]
     text = scripts.script(
@@ -100,18 +87,21 @@ def _ask(
     answers = {asked[int(frame.key)]: _answer(frame, frames) for frame in frames if frame.kind == "answer"}
     _ask_here(answers, asked)
     stamps = {archives[int(frame.key)]: frame.text for frame in frames if frame.kind == "archive"}
-    found, unclear = [], False
-    for image in wanted:
-        one = Lookup(image)
+    found = [Lookup(image) for image in wanted]
+    for one in found:
+        image = one.image
         if image in archives:
             one.stamp = stamps.get(image, "")
             one.fatal = "" if one.stamp else f"{image.name} is not on {cluster}, or cannot be read there: check the path"
         elif image.kind in references.DAEMONS:
             one.trouble = f"{image.kind}:// names an image of a daemon on the node, so its digest cannot be looked up"
         elif image.kind == "registry":
-            unclear |= _judge(one, answers[image], store, whole)
-        found.append(one)
-    return store, found, unclear
+            _judge(one, answers[image], store)
+    if not whole and any(one.index and not (one.digest or one.trouble or one.fatal) for one in found):
+        return ask(cluster, job_dir, partition, wanted, make, whole=True)
+    for one in found:
+        one.hit = None if one.fatal and not one.trouble else _lookup(store, one)
+    return store, found
 
 
 def _store_of(cluster: Cluster, frames: list[Frame]) -> Store:
@@ -124,7 +114,7 @@ def _store_of(cluster: Cluster, frames: list[Frame]) -> Store:
         )
     if "not-ours" in of:
         path, _, words = of["not-ours"].partition("\n")
-        store.notices.append(f"{path} on {cluster} cannot be written ({one_line(words)}): new images go to {store.folder}")
+        store.notice = f"{path} on {cluster} cannot be written ({one_line(words)}): new images go to {store.folder}"
     store.stored = sidecars(frames)
     return store
 
@@ -132,18 +122,13 @@ def _store_of(cluster: Cluster, frames: list[Frame]) -> Store:
 def sidecars(frames: list[Frame]) -> list[Stored]:
     """The images that count: their sidecar can be read, and names as many bytes as the file has."""
     found = []
-    for frame in frames:
-        if frame.kind != "sidecar":
-            continue
+    for frame in (one for one in frames if one.kind == "sidecar"):
         head, _, text = frame.text.partition("\n")
         size, _, path = head.partition(" ")
-        try:
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # torn, or another kind of file
             sidecar = json.loads(text)
-            whole = all(isinstance(sidecar[name], kind) for name, kind in SIDECAR.items()) and sidecar["bytes"] == int(size)
-        except (ValueError, KeyError, TypeError):
-            continue  # torn, or another kind of file
-        if whole:
-            found.append(Stored(path.removesuffix(".json") + ".sqsh", sidecar))
+            if all(isinstance(sidecar[name], kind) for name, kind in SIDECAR.items()) and sidecar["bytes"] == int(size):
+                found.append(Stored(path.removesuffix(".json") + ".sqsh", sidecar))
     return found
 
 
@@ -162,37 +147,35 @@ def _ask_here(answers: dict[Image, Reply], asked: list[Image]) -> None:
             answers[image] = answer
 
 
-def _judge(one: Lookup, answer: Reply, store: Store, whole: bool) -> bool:
-    """Fill in the digests, or what is wrong. Returns whether that needs the index itself."""
+def _judge(one: Lookup, answer: Reply, store: Store) -> None:
+    """Fill in the digests, or what is wrong; only the index if that itself is needed to know more."""
     image = one.image
     if answer.status != OK:
-        one.trouble = trouble_of(image, answer)
+        one.trouble = _trouble(image, answer)
         definite = answer.status == NOT_FOUND or answer.status in REFUSED
         one.fatal = one.trouble if definite and not answer.here else ""
-        return False
+        return
     one.index = answer.digest
     if answer.index is not None:
         try:
             one.digest, has = references.pick(answer.index, store.platform)
         except (ValueError, KeyError, TypeError):
             one.trouble = f"{image.registry} answers for {image.canonical} with an invalid image index"
-            return False
+            return
         if one.digest is None:
             others = ", ".join(has) or "nothing"
             one.fatal = f"{image.canonical} has {others}, but the nodes are {store.platform}: choose another image or tag"
-        return False
-    if answer.type == "known" or answer.is_index:  # some sidecar has it
+    elif answer.type in ("known", *registry.INDEXES):  # some sidecar has it
         fits = [
             kept.sidecar for kept in store.stored
             if kept.sidecar["platform"] == store.platform and answer.digest in (kept.sidecar.get("index"), kept.sidecar.get("digest"))
         ]  # fmt: skip
         one.digest = next((str(kept["digest"]) for kept in fits if kept.get("digest")), None)
-        return one.digest is None and not whole
-    one.digest = answer.digest
-    return False
+    else:
+        one.digest = answer.digest
 
 
-def trouble_of(image: Image, answer: Reply) -> str:
+def _trouble(image: Image, answer: Reply) -> str:
     """Why a registry gives no digest, and the fix."""
     name, host = image.canonical, image.registry.partition(":")[0]
     if answer.status in REFUSED:
@@ -226,12 +209,6 @@ def _lookup(store: Store, one: Lookup) -> Stored | None:
     else:
         same = [kept for kept in fits if kept.sidecar["canonical"] == one.image.canonical]
     return max(same, key=lambda kept: str(kept.sidecar["at"]), default=None)
-
-
-def announce(store: Store) -> None:
-    """Print what is worth knowing about the cache, on stderr."""
-    for text in store.notices:
-        console.notice(text)
 
 
 def listing(cluster: Cluster, job_dir: str) -> list[Frame]:

@@ -1,14 +1,13 @@
 """The Slurm job of an image import: what it requests from Slurm, and its sbatch script, which nemo-run writes."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import io
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from helpers.cluster import scripts
 from helpers.common.errors import BadInput, one_line
-from helpers.images import references
-from helpers.images.cache import Lookup, Store
 
 
 class NoImports(Exception):
@@ -17,14 +16,14 @@ class NoImports(Exception):
 
 @dataclass(frozen=True)
 class Resources:
-    """What the job requests from Slurm. `gpus` 0: none; `time` and `partition` None: Slurm's defaults."""
+    """What the job requests from Slurm, named as nemo-run names it. None: no GPUs, and Slurm's defaults."""
 
     account: str
     partition: str | None = None
     time: str | None = None
-    gpus: int = 0
+    gpus_per_node: int | None = None
     mem: str | None = None
-    cpus: int | None = None
+    cpus_per_task: int | None = None
     exclusive: bool | str | None = None
 
 
@@ -44,7 +43,7 @@ def resources_of(config: Mapping[str, Any]) -> Resources:
         str(execution["account"]),
         str(partition) if partition else None,
         str(time_limit) if time_limit else None,
-        int(gpus),
+        int(gpus) or None,
         str(mem) if mem is not None else None,
         int(cpus) if cpus is not None else None,
         env.get("exclusive") or None,
@@ -56,7 +55,9 @@ def sbatch_script(resources: Resources, name: str) -> str:
 
     All its paths are relative. Raises NoImports if nemo-run is not installed.
     """
-    with _quiet():
+    # nemo-run and its dependencies print warnings on stderr while they are imported.
+    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             from nemo_run.core.execution.slurm import SlurmBatchRequest, SlurmExecutor, SlurmJobDetails
             from nemo_run.core.packaging.base import Packager
@@ -64,12 +65,8 @@ def sbatch_script(resources: Resources, name: str) -> str:
         except ImportError as error:
             raise NoImports(f"nemo-run cannot be imported ({one_line(error)}): `make setup`, or `pip install nemo-run`") from error
     executor = SlurmExecutor(
-        account=resources.account,
-        partition=resources.partition,
-        gpus_per_node=resources.gpus or None,
-        mem=resources.mem,
-        cpus_per_task=resources.cpus,
-        exclusive=resources.exclusive,
+        # A time of None is left out of the script, so that Slurm's own walltime counts and not nemo-run's ten minutes.
+        **asdict(resources),
         nodes=1,
         ntasks_per_node=1,
         tunnel=LocalTunnel(job_dir=""),  # only its job_dir is used
@@ -79,37 +76,5 @@ def sbatch_script(resources: Resources, name: str) -> str:
         additional_parameters={"output": "slurm.out", "no_requeue": True},
     )
     executor.job_dir = ""
-    # None is left out of the script, so that Slurm's own walltime counts and not nemo-run's ten minutes.
-    executor.time = resources.time  # type: ignore[assignment]
-    request = SlurmBatchRequest(
-        launch_cmd=["sbatch", "--parsable"],
-        jobs=[name],
-        command_groups=[["bash", "job.sh"]],
-        executor=executor,
-        max_retries=0,
-        extra_env={},
-    )
-    return str(request.materialize())
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """nemo-run and its dependencies print warnings on stderr while they are imported."""
-    import io
-    import warnings
-
-    with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def payload(lookup: Lookup, store: Store, *, key: str, stem: str, old: str, token: str) -> str:
-    """What the job runs on its node: import_job.sh with its values. `old`: imports of this key that do not count."""
-    image = lookup.image
-    three, four = image.forms(lookup.digest) if image.kind not in references.ARCHIVES else ("", "")
-    values = scripts.assigned(
-        FOLDER=store.folder, KEY=key, STEM=stem, OLD=old, TOKEN=token, KIND=image.kind, PLACE=image.name, FORM3=three, FORM4=four,
-        HOST=image.registry, REPO=image.name, TAG=image.tag, DIGEST=lookup.digest or "", INDEX=lookup.index or "",
-        REFERENCE=image.reference, CANONICAL=image.canonical, PLATFORM=store.platform, MACHINE=store.machine, BY=store.who,
-    )  # fmt: skip
-    return values + scripts.text_of("images/import_job.sh")
+    command = {"launch_cmd": ["sbatch", "--parsable"], "jobs": [name], "command_groups": [["bash", "job.sh"]]}
+    return str(SlurmBatchRequest(**command, executor=executor, max_retries=0, extra_env={}).materialize())

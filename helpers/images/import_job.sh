@@ -17,21 +17,22 @@ me=$(id -un)
 began=$SECONDS
 log=$work/log
 
+stop() {
+  trap - EXIT TERM INT
+  # shellcheck disable=SC2086 # either may not be running
+  kill ${beating-} ${worker-} 2> /dev/null
+  cd /
+}
 # verdict WORD…: writes down why the import failed, frees the lock, and exits
 verdict() {
-  trap - EXIT TERM INT
+  stop
   printf '%s\n' "$*" > "$work/verdict" 2> /dev/null
-  [ -z "${beating-}" ] || kill "$beating" 2> /dev/null
-  [ -z "${worker-}" ] || kill "$worker" 2> /dev/null
   echo "import failed: $*"
-  cd /
   set_aside "$lock" "$TOKEN"
   exit 1
 }
 release() {
-  trap - EXIT TERM INT
-  [ -z "${beating-}" ] || kill "$beating" 2> /dev/null
-  cd /
+  stop
   mv -T -- "$work" "$FOLDER/.done.$TOKEN" && rmdir -- "$lock"
   rm -rf -- "$FOLDER/.done.$TOKEN" 2> /dev/null
   exit 0
@@ -61,16 +62,13 @@ is_whole() {
   ! command -v unsquashfs > /dev/null || unsquashfs -s "$1" > /dev/null 2>> "$log"
 }
 
-# is_memory FOLDER: whether it is in the node's memory (tmpfs)
-is_memory() { [[ $(stat -f -c %T -- "$1" 2> /dev/null) == @(tmpfs|ramfs) ]]; }
-
 # places: the folders where enroot can work, best first: on the cache folder's filesystem, which has space; then on the node's own disks, in
-# case that filesystem cannot lay layers over each other.
+# case that filesystem cannot lay layers over each other. Not in the node's memory (tmpfs).
 places() {
   local place
   echo "$work"
   for place in "${TMPDIR:-}" /raid /scratch /local /var/tmp /tmp; do
-    if [ -n "$place" ] && [ -d "$place" ] && [ -w "$place" ] && ! is_memory "$place"; then
+    if [ -d "$place" ] && [ -w "$place" ] && [[ $(stat -f -c %T -- "$place" 2> /dev/null) != @(tmpfs|ramfs) ]]; then
       echo "$place/evalmake-$me-$TOKEN"
     fi
   done
@@ -150,15 +148,13 @@ configure() {
 
 # References and names were checked to contain no quotes before they came here, so they can stand between quotes.
 write_sidecar() {
-  local digest=null index=null
-  [ -z "$DIGEST" ] || digest=\"$DIGEST\"
-  [ -z "$INDEX" ] || index=\"$INDEX\"
+  local digest=${DIGEST:+\"$DIGEST\"} index=${INDEX:+\"$INDEX\"}
   cat > "$work/sidecar" << JSON
 {
   "reference": "$REFERENCE",
   "canonical": "$CANONICAL",
-  "digest": $digest,
-  "index": $index,
+  "digest": ${digest:-null},
+  "index": ${index:-null},
   "key": "$KEY",
   "platform": "$PLATFORM",
   "bytes": $1,
@@ -194,19 +190,15 @@ main() {
   printf '%s\n' "$version" > "$work/enroot"
   generation=${version%%.*}
   [[ $generation =~ ^[0-9]+$ ]] || generation=3
-  case $KIND in
-    docker-archive | oci-archive)
-      [ -r "$PLACE" ] || verdict no-archive "$PLACE"
-      import_archive
-      code=$?
-      ;;
-    *)
-      if ((generation >= 4)); then form=$FORM4; else form=$FORM3; fi
-      [ -n "$form" ] || verdict no-digest "$version"
-      import_with_enroot "$form"
-      code=$?
-      ;;
-  esac
+  if [[ $KIND == *-archive ]]; then
+    [ -r "$PLACE" ] || verdict no-archive "$PLACE"
+    import_archive
+  else
+    if ((generation >= 4)); then form=$FORM4; else form=$FORM3; fi
+    [ -n "$form" ] || verdict no-digest "$version"
+    import_with_enroot "$form"
+  fi
+  code=$?
   [ -d "$work" ] || exit 1
   ((!code)) || verdict failed "$code"
   is_whole "$work/image.sqsh" || verdict broken

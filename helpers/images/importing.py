@@ -17,7 +17,7 @@ from helpers.cluster.scripts import Frame
 from helpers.common import console
 from helpers.common.errors import Interrupted, StepFailed, Unreachable, one_line
 from helpers.images import failures, import_job, references
-from helpers.images.cache import Lookup, Store
+from helpers.images.cache import Lookup, Store, Stored
 from helpers.images.import_job import Resources
 
 # The job beats every 5 s; an NFS client may see a file's time a minute late.
@@ -39,13 +39,11 @@ class Import:
     key: str
     token: str
     script: str = ""
-    payload: str = ""
     old: str = ""
     state: str = ""
-    path: str = ""
+    made: Stored | None = None
     job: str | None = None
     seconds: float = 0.0
-    digest: str | None = None
     failed: failures.FailedImport | None = None
     trouble: str = ""
     watched: str = ""
@@ -59,13 +57,25 @@ class Import:
         """Whether there is nothing more to wait for."""
         return bool(self.state or self.trouble or self.failed)
 
+    def payload(self, store: Store) -> str:
+        """What its job runs on its node: import_job.sh with its values."""
+        image, digest = self.lookup.image, self.lookup.digest
+        three, four = image.forms(digest) if image.kind not in references.ARCHIVES else ("", "")
+        values = scripts.assigned(
+            FOLDER=store.folder, KEY=self.key, STEM=self.stem, OLD=self.old, TOKEN=self.token, KIND=image.kind, PLACE=image.name,
+            FORM3=three, FORM4=four, HOST=image.registry, REPO=image.name, TAG=image.tag, DIGEST=digest or "",
+            INDEX=self.lookup.index or "", REFERENCE=image.reference, CANONICAL=image.canonical, PLATFORM=store.platform,
+            MACHINE=store.machine, BY=store.who,
+        )  # fmt: skip
+        return values + scripts.text_of("images/import_job.sh")
+
 
 def begin(lookup: Lookup, store: Store, force: bool) -> Import:
     """An import that the cluster does not know yet."""
     key = lookup.key(store.platform)
     short, stem, old = references.short_key(key), references.stem(lookup.image, key), ""
     if lookup.hit and force:
-        old = " ".join(stored.import_id for stored in store.stored if stored.sidecar["key"] == short)
+        old = " ".join(stored.sidecar["import"] for stored in store.stored if stored.sidecar["key"] == short)
         if lookup.hit.path.rpartition("/")[0] == store.folder and lookup.hit.sidecar["key"] == short:
             stem = lookup.hit.path.rpartition("/")[2].removesuffix(".sqsh")  # replaces that file, also if another tag made it
     return Import(lookup, stem, short, secrets.token_hex(6), old=old)
@@ -109,15 +119,10 @@ class Importing:
     def _prepare(self, one: Import) -> None:
         name = f"{self.resources.account}-evalmake.import-{one.stem}.{one.token}"
         one.script = import_job.sbatch_script(self.resources, name)
-        one.payload = import_job.payload(one.lookup, self.store, key=one.key, stem=one.stem, old=one.old, token=one.token)
 
     def _ask(self, waiting: list[Import]) -> None:
-        free = self.at_once - sum(one.begun for one in waiting)
-        starts = []
-        for one in waiting:
-            may = one.begun or free > 0
-            free -= may and not one.begun
-            starts.append(may)
+        begun_first = sorted(waiting, key=lambda one: not one.begun)
+        starts = {one.key for one in begun_first[: self.at_once]}
         text = scripts.script(
             "images/imports.sh",
             FOLDER=self.store.folder,
@@ -125,10 +130,10 @@ class Importing:
             STEMS=[one.stem for one in waiting],
             OLDS=[one.old for one in waiting],
             TOKENS=[one.token for one in waiting],
-            STARTS=[str(int(start)) for start in starts],
+            STARTS=[str(int(one.key in starts)) for one in waiting],
             WATCHED=[one.watched for one in waiting],
-            SUBS=[one.script if start else "" for one, start in zip(waiting, starts, strict=True)],
-            JOBS=[one.payload if start else "" for one, start in zip(waiting, starts, strict=True)],
+            SUBS=[one.script if one.key in starts else "" for one in waiting],
+            JOBS=[one.payload(self.store) if one.key in starts else "" for one in waiting],
             STALE=STALE_SECONDS,
             GIVEN_UP=GIVEN_UP_SECONDS,
         )
@@ -184,9 +189,9 @@ class Importing:
     def _finish(self, one: Import, text: str) -> None:
         head, _, sidecar = text.partition("\n")
         made = json.loads(sidecar)
-        one.path = head.partition(" ")[2].removesuffix(".json") + ".sqsh"
+        one.made = Stored(head.partition(" ")[2].removesuffix(".json") + ".sqsh", made)
         one.state = "imported" if made["import"] == one.token else "adopted"
-        one.job, one.digest, one.seconds = made.get("job") or None, made.get("digest"), round(time.monotonic() - one.began, 1)
+        one.job, one.seconds = made.get("job") or None, round(time.monotonic() - one.began, 1)
         by = f", by {made.get('by')}" if one.state == "adopted" else ""
         one.line = f"{one.lookup.image.canonical}: {one.state}, {size(made['bytes'])} in {made.get('seconds', 0)} s{by}"
 

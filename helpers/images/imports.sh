@@ -30,11 +30,12 @@ ask_queue() {
   done <<< "$queue"
 }
 
-# holder_of LOCK: sets $token to that of its holder, or to nothing
+# holder_of LOCK: sets $token to that of its holder; fails if there is none
 holder_of() {
   local path
   token=
   for path in "$1"/*; do [ ! -d "$path" ] || token=${path##*/}; done
+  [ -n "$token" ]
 }
 
 # ending ID: sets $states to the states in which a job and its steps ended, its own first. Fails while the job has not quite ended, and if
@@ -61,7 +62,7 @@ failed() {
   { read -r verdict < "$dir/verdict"; } 2> /dev/null
   if ! ending "$id"; then
     frame ending "$1" "$2"$'\n'"$id"
-    return 0
+    return
   fi
   frame failed "$1" "$2"$'\n'"$id"$'\n'"$states"$'\n'"$verdict"$'\n'"$(cat "$dir/enroot" 2> /dev/null)"$'\n'"$(
     tail -c 6000 -- "$dir/log" 2> /dev/null | tr '\r' '\n' | tr -d '\0'
@@ -78,41 +79,32 @@ begin() {
     && printf '%s' "${JOBS[$1]}" > "$new/$mine/code/job.sh" && printf '%s\n' "$me@$here" > "$new/$mine/holder"; } 2>&1); then
     rm -rf -- "$new"
     frame full "${KEYS[$1]}" "$said"
-    return 0
-  fi
-  if ! mv -T -- "$new" "$lock" 2> /dev/null; then
+  elif ! mv -T -- "$new" "$lock" 2> /dev/null; then
     rm -rf -- "$new"
     return 1
-  fi
-  # Somebody may have finished it since we looked.
-  if finished "${KEYS[$1]}" "${OLDS[$1]}"; then
+  elif finished "${KEYS[$1]}" "${OLDS[$1]}"; then
+    # Somebody has finished it since we looked.
     set_aside "$lock" "$mine"
     rm -rf -- "$FOLDER/.failed.$mine"
     frame have "${KEYS[$1]}" "$size $sidecar"$'\n'"$text"
-    return 0
+  else
+    queue_job "$1"
   fi
-  queue_job "$1"
 }
 
 # queue_job INDEX: for a lock of ours. An earlier call may have queued the job and been stopped before it could write down the id.
 queue_job() {
-  local dir=$FOLDER/.${KEYS[$1]}.lock/${TOKENS[$1]} name id
+  local dir=$FOLDER/.${KEYS[$1]}.lock/${TOKENS[$1]} name first
   name=$(sed -n 's/^#SBATCH --job-name=//p' "$dir/run.sub" | tr -d "'")
-  if ! id=$(slurm squeue --noheader --user="$me" --name="$name" -o %i 2> /dev/null); then
+  if ! first=$(slurm squeue --noheader --user="$me" --name="$name" -o %i 2> /dev/null); then
     frame unsure "${KEYS[$1]}" "squeue does not answer" # we cannot know whether it was queued before
-    return 0
+    return
   fi
-  id=${id%%$'\n'*}
-  if [ -z "$id" ]; then
-    said=$(cd -- "$dir" && {
-      [ -z "$was_lc_all" ] || export LC_ALL=$was_lc_all
-      SLURM_SECONDS=60 slurm sbatch --parsable run.sub 2>&1
-    })
-    id=$(grep -oE '^[0-9]+' <<< "$said" | tail -n 1)
-  fi
-  if [ -n "$id" ]; then
-    printf '%s\n' "$id" > "$dir/id"
-    frame queued "${KEYS[$1]}" "$id"
+  first=${first%%$'\n'*}
+  [ -n "$first" ] || submit "$dir"
+  if [ -n "$first" ]; then
+    printf '%s\n' "$first" > "$dir/id"
+    frame queued "${KEYS[$1]}" "$first"
   elif [[ $said =~ $passing ]]; then
     frame unsure "${KEYS[$1]}" "$said"
   else
@@ -122,36 +114,32 @@ queue_job() {
   fi
 }
 
-# look INDEX
+# look INDEX: reports an import, and begins it if nobody has
 look() {
-  local key=${KEYS[$1]} lock=$FOLDER/.${KEYS[$1]}.lock token holder='' id='' beat='' log='' age='' dead=''
+  local key=${KEYS[$1]} lock=$FOLDER/.${KEYS[$1]}.lock token
   if finished "$key" "${OLDS[$1]}"; then
     frame have "$key" "$size $sidecar"$'\n'"$text"
-    return 0
-  fi
-  if [ -n "${WATCHED[$1]}" ] && [ -d "$FOLDER/.failed.${WATCHED[$1]}" ]; then
+  elif [ -n "${WATCHED[$1]}" ] && [ -d "$FOLDER/.failed.${WATCHED[$1]}" ]; then
     failed "$key" "${WATCHED[$1]}"
-    return 0
+  elif holder_of "$lock"; then
+    look_at_holder "$1"
+  elif [ "${STARTS[$1]}" != 1 ]; then
+    frame free "$key" ""
+  elif ! begin "$1"; then
+    if holder_of "$lock"; then look_at_holder "$1"; else frame unsure "$key" "its lock is changing hands"; fi
   fi
-  holder_of "$lock"
-  if [ -z "$token" ]; then
-    if [ "${STARTS[$1]}" != 1 ]; then
-      frame free "$key" ""
-      return 0
-    fi
-    begin "$1" && return 0
-    holder_of "$lock"
-    if [ -z "$token" ]; then
-      frame unsure "$key" "its lock is changing hands"
-      return 0
-    fi
+}
+
+# look_at_holder INDEX: reports the import that $token holds, or breaks its lock if it is dead
+look_at_holder() {
+  local dir=$lock/$token holder='' id='' queued beat='' log='' age='' dead=''
+  { read -r holder < "$dir/holder"; read -r id < "$dir/id"; } 2> /dev/null
+  queued=${job_is[${id:-0}]-}
+  if [ -e "$dir/beat" ]; then
+    age=$(age "$dir/beat") && { read -r beat < "$dir/beat"; } 2> /dev/null
+    log=$(grep -a '\[INFO\]' "$dir/log" 2> /dev/null | tail -n 1 | cut -c1-200)
   fi
-  { read -r holder < "$lock/$token/holder"; read -r id < "$lock/$token/id"; } 2> /dev/null
-  if [ -e "$lock/$token/beat" ]; then
-    age=$(age "$lock/$token/beat") && { read -r beat < "$lock/$token/beat"; } 2> /dev/null
-    log=$(grep -a '\[INFO\]' "$lock/$token/log" 2> /dev/null | tail -n 1 | cut -c1-200)
-  fi
-  if [ -n "${job_is[${id:-0}]-}" ] && lives "${job_is[$id]%%|*}"; then
+  if lives "${queued%%|*}"; then
     :
   elif [ "${holder%%@*}" = "$me" ] && [ -n "$id" ] && [ -n "${was_asked[$id]-}" ]; then
     dead=1 # our own job, and squeue does not show it
@@ -159,26 +147,23 @@ look() {
     ((age <= STALE)) || dead=1
   elif [ -n "$id" ] && [ -n "$unasked" ]; then
     frame unsure "$key" "squeue does not answer"
-    return 0
+    return
   elif [ -z "$id" ] && [ "$token" = "${TOKENS[$1]}" ]; then
     queue_job "$1" # an earlier call was stopped before it queued the job
-    return 0
+    return
   else
-    age=$(age "$lock/$token") || age=0
+    age=$(age "$dir") || age=0
     ((age <= (${#id} ? GIVEN_UP : STALE))) || dead=1
-    age=
   fi
-  if [ -n "$dead" ]; then
-    if set_aside "$lock" "$token"; then
-      failed "$key" "$token"
-    elif [ -d "$lock/$token" ]; then
-      frame stuck "$key" "$holder $lock"
-    else
-      frame unsure "$key" "its lock is changing hands"
-    fi
-    return 0
+  if [ -z "$dead" ]; then
+    frame at-work "$key" "$token"$'\n'"$holder"$'\n'"$id"$'\n'"$queued"$'\n'"$beat"$'\n'"$log"
+  elif set_aside "$lock" "$token"; then
+    failed "$key" "$token"
+  elif [ -d "$dir" ]; then
+    frame stuck "$key" "$holder $lock"
+  else
+    frame unsure "$key" "its lock is changing hands"
   fi
-  frame at-work "$key" "$token"$'\n'"$holder"$'\n'"$id"$'\n'"${job_is[${id:-0}]-}"$'\n'"$beat"$'\n'"$log"
 }
 
 main() {

@@ -26,7 +26,7 @@ ask() {
 is_known() { [ "$WHOLE" != 1 ] && grep -qsF -e "$1" -- "$own"/*.json "$shared"/*.json; }
 
 main() {
-  local index file why='' node arch
+  local index file why node arch
   shared=$JOBDIR/containers
   own=$JOBDIR/containers-$me
   scratch=$(mktemp -d) || finish
@@ -48,12 +48,10 @@ main() {
   arch=${arch#Arch=}
   frame arch - "${arch:-$(uname -m)}"
   folder=$shared
-  if [ "$MAKE" = 1 ]; then
-    why=$(make_cache "$shared" 2>&1) || {
-      frame not-ours - "$shared"$'\n'"$why"
-      folder=$own
-      why=$(make_cache "$own" 2>&1) || frame no-folder - "$own"$'\n'"$why"
-    }
+  if [ "$MAKE" = 1 ] && ! why=$(make_cache "$shared" 2>&1); then
+    frame not-ours - "$shared"$'\n'"$why"
+    folder=$own
+    why=$(make_cache "$own" 2>&1) || frame no-folder - "$own"$'\n'"$why"
   fi
   frame folder - "$folder"
   show_sidecars "$shared"

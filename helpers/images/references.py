@@ -154,11 +154,6 @@ def pick(index: str, platform: str) -> tuple[str | None, list[str]]:
     return found.get(platform), sorted(found)
 
 
-def key_of(image: Image, platform: str, digest: str | None, stamp: str = "") -> str:
-    """What identifies an image: its digest for the platform; else its reference, the platform, and an archive's size and time."""
-    return digest or f"{image.canonical} {platform} {stamp}".rstrip()
-
-
 def short_key(key: str) -> str:
     """12 hex digits of the key: in file names, and in the name of the import's lock."""
     return hashlib.sha256(key.encode()).hexdigest()[:12]

@@ -41,17 +41,10 @@ class Reply:
     index: str | None = None
     here: bool = False
 
-    @property
-    def is_index(self) -> bool:
-        """Whether the digest is of an index, which has one image for each platform."""
-        return "index" in self.type or "manifest.list" in self.type
-
 
 def ask(images: list[Image]) -> list[Reply]:
     """The answers about these images, in their order: all asked at once, with the credentials of `docker login`."""
-    if not images:
-        return []
-    with ThreadPoolExecutor(min(AT_ONCE, len(images))) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(_ask, images))
 
 
@@ -102,10 +95,9 @@ def _stored(host: str) -> str | None:
         for name in names:
             if auth := config.get("auths", {}).get(name, {}).get("auth"):
                 return str(auth)
-            if helper := config.get("credHelpers", {}).get(name) or config.get("credsStore"):
-                from_helper = _from_helper(str(helper), name)
-                if from_helper:
-                    return from_helper
+            helper = config.get("credHelpers", {}).get(name) or config.get("credsStore")
+            if helper and (given := _from_helper(str(helper), name)):
+                return given
     return None
 
 

@@ -10,13 +10,8 @@ credentials=${ENROOT_CONFIG_PATH:-${XDG_CONFIG_HOME:-$HOME/.config}/enroot}/.cre
 # With ENROOT_ALLOW_HTTP, enroot uses http, and https only if it is redirected to it.
 scheme=https
 allow_http() {
-  local allowed=${ENROOT_ALLOW_HTTP-} file name value
-  if [ -z "$allowed" ]; then
-    for file in "${ENROOT_SYSCONF_PATH:-/etc/enroot}"/enroot.conf "${ENROOT_SYSCONF_PATH:-/etc/enroot}"/enroot.conf.d/*.conf; do
-      [ -r "$file" ] || continue
-      while read -r name value _; do [ "$name" != ENROOT_ALLOW_HTTP ] || allowed=$value; done < "$file"
-    done
-  fi
+  local allowed=${ENROOT_ALLOW_HTTP-} folder=${ENROOT_SYSCONF_PATH:-/etc/enroot} setting='^\s*ENROOT_ALLOW_HTTP\s+(\S+).*'
+  [ -n "$allowed" ] || allowed=$(sed -nE "s/$setting/\1/p" "$folder"/enroot.conf "$folder"/enroot.conf.d/*.conf 2> /dev/null | tail -n 1)
   case $allowed in '' | no | n | false | 0) ;; *) scheme=http ;; esac
 }
 
@@ -29,17 +24,7 @@ fetch() {
   status=${status:-000}
 }
 # header OUT NAME: sets $value to the header's last value
-header() {
-  local line
-  value=
-  while read -r line; do
-    line=${line%$'\r'}
-    if [[ ${line,,} == "$2:"* ]]; then
-      value=${line#*:}
-      value=${value# }
-    fi
-  done 2> /dev/null < "$1.head"
-}
+header() { value=$(sed -n "s/^$2: *//Ip" "$1.head" 2> /dev/null | tr -d '\r' | tail -n 1); }
 command='.*password[[:space:]].*\$[({A-Za-z_]'
 # has_line HOST [REST]: whether the credentials file has a line for the host, which continues with REST
 has_line() { grep -qsE "^[[:space:]]*machine[[:space:]]+${1//./\\.}([[:space:]]|$)${2-}" "$credentials"; }
@@ -48,9 +33,7 @@ has_line() { grep -qsE "^[[:space:]]*machine[[:space:]]+${1//./\\.}([[:space:]]|
 # It uses HEAD, since registries that count pulls (Docker Hub) count a GET of a manifest.
 ask_registry() {
   local out=$1 url=$scheme://$2/v2/$3/manifests/$4 host=${2%:*} challenge service scope answer
-  auth=()
-  secret=
-  realm=
+  auth=() secret='' realm=''
   fetch "$out" --head --header "Accept: $accept" -- "$url"
   if [ "$status" = 401 ]; then
     header "$out" www-authenticate

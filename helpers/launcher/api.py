@@ -4,11 +4,11 @@ One name of launcher 0.2.6 is replaced here, `load_tasks_mapping` in api.functio
 may replace more while it submits.
 """
 
-import contextlib
 import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,7 +22,7 @@ _quieted: set[str] = set()
 _persons: list[tuple[TextIO, TextIO]] = []  # stdout and stderr as they were
 
 
-@contextlib.contextmanager
+@contextmanager
 def quietly() -> Iterator[None]:
     """Have set what the launcher reads when it is imported: no telemetry unless the user set it, and warnings only. Undone at the end."""
     ours = {TELEMETRY: "0", **dict.fromkeys(_LOG_LEVELS, "WARNING")}
@@ -42,32 +42,27 @@ def environment() -> dict[str, str]:
     return {TELEMETRY: "0", **{name: value for name, value in os.environ.items() if name not in _quieted}}
 
 
-@contextlib.contextmanager
+@contextmanager
 def talking_to(log: Path | None) -> Iterator[None]:
     """Send what the launcher prints to the end of `log`, or nowhere, so that it does not appear between our own lines."""
     target = log or Path(os.devnull)
     _persons.append((sys.stdout, sys.stderr))
     try:
-        with (
-            quietly(),
-            target.open("a", encoding="utf-8") as handle,
-            contextlib.redirect_stdout(handle),
-            contextlib.redirect_stderr(handle),
-        ):
+        with quietly(), target.open("a", encoding="utf-8") as handle, redirect_stdout(handle), redirect_stderr(handle):
             yield
     finally:
         _persons.pop()
 
 
-@contextlib.contextmanager
+@contextmanager
 def talking_to_the_person() -> Iterator[None]:
     """Within talking_to: send our own output to the person all the same, while the launcher calls us."""
     stdout, stderr = _persons[-1] if _persons else (sys.stdout, sys.stderr)
-    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+    with redirect_stdout(stdout), redirect_stderr(stderr):
         yield
 
 
-def run_eval(config: dict[str, Any], log: Path | None = None, within: contextlib.AbstractContextManager[object] | None = None) -> str:
+def run_eval(config: dict[str, Any], log: Path | None = None, within: AbstractContextManager[object] | None = None) -> str:
     """Hand a resolved config to the launcher; returns the invocation id (16 hex digits). `within`: what is entered for the call.
 
     Raises StepFailed with the launcher's own words, or the EvalmakeError of an executor of ours.
@@ -78,7 +73,7 @@ def run_eval(config: dict[str, Any], log: Path | None = None, within: contextlib
 
         functional.load_tasks_mapping = task_mapping  # type: ignore[attr-defined]
         try:
-            with within or contextlib.nullcontext():
+            with within or nullcontext():
                 invocation = functional.run_eval(OmegaConf.create(config))  # type: ignore[arg-type]
         except (ValueError, RuntimeError, AttributeError, KeyError, OSError) as error:
             raise StepFailed(f"nemo-evaluator-launcher refused the evaluation: {one_line(error)}") from error

@@ -32,16 +32,12 @@ def for_run(request_path: str, out: str, origins: str | None) -> None:
     try:
         compiled = compiled_for(asked)
     except BadInput:
-        _remove_if_only_asked(run_folder.run_of(out))
+        # Bad input leaves nothing: nothing can ever be made from a run that has only its request.
+        if (run := run_folder.run_of(out)) and {path.name for path in run.iterdir()} <= {"request.json", events.NAME, step.LOCK}:
+            shutil.rmtree(run)
         raise
     _write(compiled, asked, out, origins)
     show(compiled)
-
-
-def _remove_if_only_asked(run: Path | None) -> None:
-    """Bad input leaves nothing: remove a run that has only its request, since nothing can ever be made from it."""
-    if run and {path.name for path in run.iterdir()} <= {"request.json", events.NAME, step.LOCK}:
-        shutil.rmtree(run)
 
 
 def by_hand(asked: dict[str, Any], out: str, origins: str | None) -> None:

@@ -44,21 +44,16 @@ def asked(options: argparse.Namespace) -> dict[str, Any]:
     Raises BadInput for an empty value, text that is not UTF-8, an unclosed quote in SET, a QUICK that is not a positive number, a
     FORCE_SQUASH that is neither yes nor no, and a secret.
     """
-    given: dict[str, Any] = {}
-    for key, variable in VARIABLES.items():
-        value = getattr(options, key)
-        if value is None:
-            continue
-        if key == "force_squash":
-            given[key] = flags.is_yes(variable, value)
-            continue
-        if not value.strip():
-            raise BadInput(f"{variable} is empty; give it a value or leave it out")
-        _refuse_bytes(variable, value)
-        given[key] = value
-    for name, values in (("--task", options.task), ("--set", options.set)):
-        for value in values:
-            _refuse_bytes(name, value)
+    given: dict[str, Any] = {key: value for key in VARIABLES if (value := getattr(options, key)) is not None}
+    for key, value in given.items():
+        if not value.strip() and key != "force_squash":
+            raise BadInput(f"{VARIABLES[key]} is empty; give it a value or leave it out")
+        _refuse_bytes(VARIABLES[key], value)
+    for name in ("task", "set"):
+        for value in getattr(options, name):
+            _refuse_bytes(f"--{name}", value)
+    if "force_squash" in given:
+        given["force_squash"] = flags.is_yes("FORCE_SQUASH", given["force_squash"])
     if tasks := [*given.pop("tasks", "").split(), *options.task]:
         given["tasks"] = tasks
     try:
@@ -210,10 +205,8 @@ def _is_changed(path: Path, sha256: str) -> bool:
 
 def rooted(path: Path) -> str:
     """The path relative to the project if it lies inside, otherwise absolute."""
-    try:
-        return str(path.resolve().relative_to(ROOT))
-    except ValueError:
-        return str(path.resolve())
+    whole = path.resolve()
+    return str(whole.relative_to(ROOT) if whole.is_relative_to(ROOT) else whole)
 
 
 def _restore(path: Path) -> None:

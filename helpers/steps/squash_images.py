@@ -13,7 +13,7 @@ from helpers.common.errors import BadInput
 from helpers.config import clusters
 from helpers.credentials import gathering
 from helpers.executors import registry
-from helpers.images import cache, import_job, references, squashing
+from helpers.images import cache, references, squashing
 from helpers.images.squashing import INSTEAD, left
 
 MADE_BY, STEP = "squash_image.py", "squash_image"
@@ -75,11 +75,9 @@ def plan(config: Mapping[str, Any], force: bool, at_once: int, wandb_mode: str =
             console.notice(f"images are not squashed: {why}; {INSTEAD}")
         rows = [left(users[image.reference], image, why) for image in parsed.values()]
         return {"cluster": None, "folder": None, "images": rows}
-    partition = str(config["execution"].get("partition") or "")
-    job_dir, resources = str(config["run"]["env"]["remote_job_dir"]), import_job.resources_of(config)
-    squashed = squashing.squash(cluster, job_dir, partition, images, resources, force, at_once)
-    rows = [{**(squashed.rows.get(one) or left([], image, "")), "users": users[one]} for one, image in parsed.items()]
-    return {"cluster": str(cluster), "folder": squashed.folder, "images": rows}
+    folder, squashed = squashing.squash(cluster, config, images, force, at_once)
+    rows = [{**(squashed.get(one) or left([], image, "")), "users": users[one]} for one, image in parsed.items()]
+    return {"cluster": str(cluster), "folder": folder, "images": rows}
 
 
 def foresee(config: Mapping[str, Any], remote_too: bool, wandb_mode: str = "online") -> list[tuple[str, str, str]]:
@@ -119,15 +117,12 @@ def by_hand(reference: str, profile_name: str | None, out: str, force: bool, at_
     if image.kind == "file":
         raise BadInput(f"{reference} is a path on the cluster: there is nothing to import")
     config = clusters.config_of_profile(profile_name, registry)
-    execution = config["execution"]
-    if why := obstacle(config) or ("" if execution.get("account") else "account is not set: a job needs one"):
+    if why := obstacle(config) or ("" if config["execution"].get("account") else "account is not set: a job needs one"):
         raise BadInput(f"{profile_name}: {why}")
-    cluster, partition = clusters.of_config(config), str(execution.get("partition") or "")
-    resources = import_job.resources_of(config)
-    root = str(config["run"]["env"]["remote_job_dir"])
-    squashed = squashing.squash(cluster, root, partition, [image], resources, force, at_once)
-    rows = [{**row, "users": ["by hand"]} for row in squashed.rows.values()]
-    document = {"made_by": MADE_BY, "made_from": {}, "cluster": str(cluster), "folder": squashed.folder, "images": rows}
+    cluster = clusters.of_config(config)
+    folder, squashed = squashing.squash(cluster, config, [image], force, at_once)
+    rows = [{**row, "users": ["by hand"]} for row in squashed.values()]
+    document = {"made_by": MADE_BY, "made_from": {}, "cluster": str(cluster), "folder": folder, "images": rows}
     files.write_json(out, document, "images")
     for row in rows:
         console.done(f"{row['reference']}: {row['state']}{', ' + row['path'] if row['path'] else ''}")

@@ -31,14 +31,12 @@ def ask_all(submissions: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]]
     """The status of each submission, and the error of each cluster that did not answer: its jobs are UNREACHABLE then."""
     documents: dict[int, dict[str, Any]] = {}
     failures: list[Unreachable] = []
-    by_executor: dict[str, list[int]] = {}
-    for number, submission in enumerate(submissions):
-        by_executor.setdefault(submission["executor"], []).append(number)
-    for word, numbers in by_executor.items():
-        answers = registry.get(word).ask([submissions[number] for number in numbers])
+    for executor in dict.fromkeys(one["executor"] for one in submissions):
+        numbers = [number for number, one in enumerate(submissions) if one["executor"] == executor]
+        answers = registry.get(executor).ask([submissions[number] for number in numbers])
         for number, answer in zip(numbers, answers, strict=True):
             documents[number] = document_of(submissions[number], answer)
-            if answer.error and not any(answer.error is one for one in failures):
+            if answer.error and answer.error not in failures:
                 failures.append(answer.error)
     return [documents[number] for number in range(len(submissions))], failures
 

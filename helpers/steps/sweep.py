@@ -15,9 +15,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from helpers.common import console, files, run_folder, step
 from helpers.common.console import Cell, counted
@@ -44,16 +43,11 @@ STOPPING = (Unreachable.exit_code, Interrupted.exit_code)
 STOP_SECONDS = 60  # for Make to stop what it started
 
 
-@dataclass(frozen=True)
-class One:
-    """A model of a sweep, and its run."""
+class One(NamedTuple):
+    """A model of a sweep, and the folder of its run."""
 
     model: str
     run: Path
-
-    def path(self, name: str) -> Path:
-        """A file of its run."""
-        return self.run / name
 
 
 def sweep(given: dict[str, Any], models: Sequence[str], jobs: int | None, make: Sequence[str]) -> None:
@@ -73,7 +67,7 @@ def sweep(given: dict[str, Any], models: Sequence[str], jobs: int | None, make: 
         for number, one in enumerate(ones):
             _ready(one, given, number == 0, make)
             _open_again(one, make)
-        config, _, _ = files.read_yaml(ones[0].path("config.yaml"), "config")
+        config, _, _ = files.read_yaml(ones[0].run / "config.yaml", "config")
         if registry.get(config["execution"]["type"]).has_queue:
             failures = _side_by_side(ones, len(config["evaluation"]["tasks"]), jobs, make)
         else:
@@ -110,9 +104,8 @@ def _find(asked: Mapping[str, Any]) -> Path | None:
     """The newest unfinished sweep that was asked to do exactly this."""
     for name in reversed(run_folder.all_ids(SWEEPS)):
         folder = SWEEPS / name
-        if (folder / "results.json").exists() or not (folder / "sweep.json").exists():
-            continue
-        if files.read_json(folder / "sweep.json", "sweep")["asked"] == asked:
+        is_open = (folder / "sweep.json").exists() and not (folder / "results.json").exists()
+        if is_open and files.read_json(folder / "sweep.json", "sweep")["asked"] == asked:
             console.info(f"continuing {shown(folder)}")
             return folder
     return None
@@ -144,18 +137,18 @@ def _ready(one: One, given: dict[str, Any], is_first: bool, make: Sequence[str])
     if not one.run.is_dir():
         # The images that the first run imports again are new for the others too.
         own = {key: value for key, value in given.items() if key != "force_squash" or is_first}
-        request.create(str(one.path("request.json")), "eval", {**own, "model": one.model})
-    if not one.path("launcher.yaml").exists():
+        request.create(str(one.run / "request.json"), "eval", {**own, "model": one.model})
+    if not (one.run / "launcher.yaml").exists():
         console.info(f"preparing {one.model}")
-        if failed := _make(one, make, [str(one.path("launcher.yaml").relative_to(run_folder.ROOT))], quiet=True):
+        if failed := _make(one, make, [str((one.run / "launcher.yaml").relative_to(run_folder.ROOT))], quiet=True):
             raise ERRORS.get(failed.code, StepFailed)(f"{one.model}: {failed.error}")
-    model = files.read_json(one.path("model.json"), "model")["models"]["model"]
+    model = files.read_json(one.run / "model.json", "model")["models"]["model"]
     console.done(f"{one.model}: {model['name']} {model['version']}, {shown(one.run)}")
 
 
 def _open_again(one: One, make: Sequence[str]) -> None:
     """Run tasks again that failed in an earlier call. `make resume` removes the run's results, so that the sweep waits for new ones."""
-    if one.path("results.json").exists() and _entry(one)["failed"]:
+    if (one.run / "results.json").exists() and _entry(one)["failed"]:
         failed = _make(one, make, ["resume", f"RUN={one.run.name}"])
         if failed and failed.code in STOPPING:
             raise _stopped(one, failed)
@@ -165,11 +158,11 @@ def _one_after_another(ones: Sequence[One], make: Sequence[str]) -> dict[str, st
     """Evaluate each model with `make eval`. Returns the reason for each model that failed. Raises Unreachable and Interrupted."""
     failures = {}
     for number, one in enumerate(ones, 1):
-        if one.path("results.json").exists():
+        if (one.run / "results.json").exists():
             continue
         console.say(f"\n{one.model} ({number} of {len(ones)})")
         failed = _make(one, make, ["eval", f"RUN={one.run.name}"])
-        if failed and not one.path("results.json").exists():
+        if failed and not (one.run / "results.json").exists():
             if failed.code in STOPPING:
                 raise _stopped(one, failed)
             failures[one.model] = f"{failed.error} (runs/{one.run.name})"
@@ -182,11 +175,11 @@ def _side_by_side(ones: Sequence[One], tasks: int, jobs: int | None, make: Seque
     Returns the reason for each model that failed. Raises Unreachable and Interrupted.
     """
     failures: dict[str, str] = {}
-    waiting = [one for one in ones if not one.path("results.json").exists()]
+    waiting = [one for one in ones if not (one.run / "results.json").exists()]
     seconds, shown_line, lost = ASK_FIRST, "", False
     while waiting:
-        active = [one for one in waiting if one.path("submission.json").exists()]
-        submissions = [files.read_json(one.path("submission.json"), "submission") for one in active]
+        active = [one for one in waiting if (one.run / "submission.json").exists()]
+        submissions = [files.read_json(one.run / "submission.json", "submission") for one in active]
         found, unreachable = status.ask_all(submissions)
         if unreachable and not lost:
             console.notice(f"{unreachable[0]}; trying again until it answers (after Ctrl-C the jobs continue; the same command resumes)")
@@ -196,7 +189,7 @@ def _side_by_side(ones: Sequence[One], tasks: int, jobs: int | None, make: Seque
             if any(job["state"] == "UNREACHABLE" for job in seen["jobs"]):
                 running += tasks
                 continue
-            files.write_json(one.path("status.json"), seen, "status")
+            files.write_json(one.run / "status.json", seen, "status")
             running += sum(job["state"] not in states.ENDED for job in seen["jobs"])
             if states.is_over(seen["jobs"]) and _collected(one):
                 console.done(f"{one.model}: {sum(job['state'] == 'SUCCEEDED' for job in seen['jobs'])} of {tasks} tasks have scores")
@@ -227,7 +220,7 @@ def _side_by_side(ones: Sequence[One], tasks: int, jobs: int | None, make: Seque
 def _collected(one: One) -> bool:
     """Write results.json of a run that has ended; False when its cluster does not answer now."""
     try:
-        results_step.gather(str(one.path("submission.json")), str(one.path("status.json")), str(one.path("results.json")), partial=False)
+        results_step.gather(str(one.run / "submission.json"), str(one.run / "status.json"), str(one.run / "results.json"), partial=False)
     except Unreachable as error:
         console.notice(f"{one.model}: {error}; trying again")
         return False
@@ -284,7 +277,7 @@ def _run(make: Sequence[str], goals: list[str], quiet: bool) -> tuple[int, str]:
 
 def _finish(folder: Path, ones: Sequence[One], failures: Mapping[str, str]) -> None:
     """Print the table. When every task of every model has scores, write results.json, which ends the sweep."""
-    done = [one for one in ones if one.path("results.json").exists()]
+    done = [one for one in ones if (one.run / "results.json").exists()]
     entries = [_entry(one) for one in done]
     print_table(entries)
     for one in done:
@@ -296,7 +289,7 @@ def _finish(folder: Path, ones: Sequence[One], failures: Mapping[str, str]) -> N
         number = counted(len(failed), "task")
         raise TaskFailed(f"{number} failed: {', '.join(failed)}; `make logs RUN=…` shows why; the same command tries again")
     kept = [{key: value for key, value in one.items() if key != "failed"} for one in entries]
-    seals = {f"runs/{one.run.name}/results.json": files.read_json(one.path("results.json"), "results")["seal"] for one in done}
+    seals = {f"runs/{one.run.name}/results.json": files.read_json(one.run / "results.json", "results")["seal"] for one in done}
     seals["sweep.json"] = files.read_json(folder / "sweep.json", "sweep")["seal"]
     data = {"made_by": MADE_BY, "made_from": seals, "models": kept}
     files.write_json(folder / "results.json", data, "sweep_results")
@@ -305,16 +298,16 @@ def _finish(folder: Path, ones: Sequence[One], failures: Mapping[str, str]) -> N
 
 def _export(one: One) -> None:
     """Export the scores of a run to W&B if its config says so, and report the outcome. A finished export is not repeated."""
-    out = str(one.path("exports.json"))
-    if exports_file.is_done(out, files.read_json(one.path("results.json"), "results")):
+    out = str(one.run / "exports.json")
+    if exports_file.is_done(out, files.read_json(one.run / "results.json", "results")):
         return
-    export.export(str(one.path("submission.json")), out, WANDB, auto=True)
-    if one.path("exports.json").exists():
+    export.export(str(one.run / "submission.json"), out, WANDB, auto=True)
+    if (one.run / "exports.json").exists():
         exports_file.announce(files.read_json(out, "exports"), one.run)
 
 
 def _entry(one: One) -> dict[str, Any]:
-    found = files.read_json(one.path("results.json"), "results")
+    found = files.read_json(one.run / "results.json", "results")
     labels = task_rules.labels(found["tasks"])
     artifact = found["artifacts"]["model"]
     return {

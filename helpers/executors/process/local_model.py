@@ -136,4 +136,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    with command_line.errors_as_exit_codes():
+        main(sys.argv[1:])

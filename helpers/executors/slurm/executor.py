@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ class Slurm(Executor):
             for index, entry in enumerate(handover.data["evaluation"]["tasks"])
         ]
         submitted_at = run_folder.as_text(submission.submitted_at)
-        return Submitted(submission.invocation_id, submitted_at, jobs, submission.cluster.document())
+        return Submitted(submission.invocation_id, submitted_at, jobs, asdict(submission.cluster))
 
     def abandon(self, handover: Handover) -> str:
         if not handover.run:

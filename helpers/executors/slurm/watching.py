@@ -108,9 +108,7 @@ class Watch:
 
     def _session(self, interactive: bool) -> Iterator[LogPiece | StatesKnown]:
         cluster, token = self.question.cluster, secrets.token_hex(8)
-        argv = connection.command(cluster, interactive)
-        pipe, env = subprocess.PIPE, connection.environment(cluster)
-        self._process = process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
+        self._process = process = connection.start(cluster, interactive)
         self._say(f"TOKEN={token}\n{self._script()}")
         if self._stopped or not self.asks:
             self._say("stop")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from helpers.cluster import copying
+from helpers.cluster import connection, copying
 from helpers.cluster.connection import Cluster, ConnectionLost
-from helpers.common.errors import StepFailed
+from helpers.common.errors import StepFailed, Unreachable
 
 HERE = Cluster("login.example", tunnel="local")
 
@@ -63,3 +63,13 @@ def test_what_rsync_says_is_reported_and_a_line_that_breaks_is_tried_twice(
     with pytest.raises(error, match=told):
         copying.upload(HERE, [tmp_path], "/x/")
     assert len((tmp_path / "calls").read_text().split()) == (2 if error is ConnectionLost else 1)
+
+
+def test_a_server_that_opens_no_more_sessions_is_named_for_copies_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    double = tmp_path / "rsync"
+    double.write_text("#!/bin/bash\necho 'mux_client_request_session: Session open refused by peer' >&2\nexit 255\n")
+    double.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(connection, "REFUSED_SECONDS", -1)
+    with pytest.raises(Unreachable, match=r"refuses another session on the connection \(sshd's MaxSessions\)"):
+        copying.upload(HERE, [tmp_path], "/x/")

@@ -145,7 +145,7 @@ def test_a_server_that_opens_no_more_sessions_is_tried_again_and_named_in_the_en
     monkeypatch.setattr(scripts, "_run_once", refused)
     assert scripts.run(AWAY, "x") == []
     assert len(tries) == 2
-    monkeypatch.setattr(scripts, "REFUSED_SECONDS", -1)
+    monkeypatch.setattr(connection, "REFUSED_SECONDS", -1)
     tries[:] = [0.0, 0.0]
     with pytest.raises(Unreachable, match=r"refuses another session.*MaxSessions"):
         scripts.run(AWAY, "x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_a_profile_and_a_submission_name_the_same_cluster_as_the_config() -> Non
     made = clusters.config_of_profile("CLUSTER", registry)
     cluster = clusters.of_config(made)
     assert cluster == clusters.of_config(config({"port": 22}, username="ann"))
-    assert clusters.of_submission({"cluster": cluster.document()}) == cluster
+    assert clusters.of_submission({"cluster": asdict(cluster)}) == cluster
     assert (made["execution"]["type"], made["execution"]["partition"]) == ("slurm", "interactive")
     assert clusters.of_config(clusters.config_of_profile("NODE", registry)).tunnel == "local"
 

@@ -11,7 +11,7 @@ import pytest
 from helpers.common.errors import StepFailed, Unreachable
 from helpers.images import cache, squashing
 from helpers.images import references as images
-from image_cache import HERE, HOST, MODEL, ask, ask_all, keep
+from image_cache import HERE, HOST, MODEL, ask, ask_all, config_for, keep
 from registry_double import INDEX, RegistryDouble, digest_of, index_of
 from slurm_double import SlurmDouble
 
@@ -42,7 +42,7 @@ def test_an_image_without_the_nodes_platform_is_refused_by_name_before_anything_
 ) -> None:
     registry.put("team/model", "1", index_of(*platforms), INDEX)
     with pytest.raises(StepFailed, match=f"{MODEL} has {has}, but the nodes are linux/amd64: choose another image or tag"):
-        squashing.squash(HERE, str(job_dir), "batch", [images.parse(MODEL)], None, False, 4)
+        squashing.squash(HERE, config_for(job_dir), [images.parse(MODEL)], False, 4)
     assert slurm.calls("sbatch") == []
 
 
@@ -187,7 +187,7 @@ def test_a_cache_that_cannot_be_written_is_read_and_ours_lies_beside_it(registry
     store, _ = ask_all(job_dir, MODEL)
     assert Path(store.folder).name.startswith("containers-")
     assert Path(store.folder).is_dir()
-    assert "cannot be written" in store.notices[0]
+    assert "cannot be written" in store.notice
 
 
 def test_without_any_folder_the_fix_is_reported(registry: RegistryDouble, job_dir: Path) -> None:

@@ -169,5 +169,5 @@ def test_a_frame_may_break_off_anywhere() -> None:
 
 def test_each_fix_can_be_filled_in() -> None:
     names = dict.fromkeys(("folder", "name", "registry", "platform", "version", "credentials"), "X")
-    for _, fix in WORDS:
+    for fix in WORDS.values():
         assert "{" not in fix.format(**names)

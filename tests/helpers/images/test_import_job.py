@@ -22,9 +22,12 @@ from helpers.images.import_job import Resources
         ({"time": "04:00:00"}, Resources("acc", "part", "04:00:00")),
         ({"time": "04:00:00", "build_time": "00:30:00"}, Resources("acc", "part", "00:30:00")),
         ({"build_gpus_per_node": 8}, Resources("acc", "part", "01:00:00")),
-        ({"build_include_gpus": True}, Resources("acc", "part", "01:00:00", gpus=1)),
-        ({"build_include_gpus": True, "build_gpus_per_node": "8"}, Resources("acc", "part", "01:00:00", gpus=8)),
-        ({"mem": 0, "cpus_per_task": "16", "exclusive": True}, Resources("acc", "part", "01:00:00", mem="0", cpus=16, exclusive=True)),
+        ({"build_include_gpus": True}, Resources("acc", "part", "01:00:00", gpus_per_node=1)),
+        ({"build_include_gpus": True, "build_gpus_per_node": "8"}, Resources("acc", "part", "01:00:00", gpus_per_node=8)),
+        (
+            {"mem": 0, "cpus_per_task": "16", "exclusive": True},
+            Resources("acc", "part", "01:00:00", mem="0", cpus_per_task=16, exclusive=True),
+        ),
     ],
 )
 def test_what_the_profile_says_of_imports_comes_first(env: dict[str, Any], expected: Resources) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from helpers.common.errors import BadInput
 from helpers.images import references
+from helpers.images.cache import Lookup
 
 HEX = "0123456789abcdef" * 4
 
@@ -84,12 +85,12 @@ def test_a_reference_that_is_none_is_refused_by_name(reference: str, said: str) 
 def test_no_two_references_share_a_file() -> None:
     pairs = [("x/a.b:1", "x/a-b:1"), ("x/nemo:25.11", "x/nemo:25-11"), ("x/a:1", "y/a:1"), ("docker-archive:/a", "oci-archive:/a")]
     for one, other in pairs:
-        names = [references.stem(image, references.key_of(image, "linux/amd64", None)) for image in map(references.parse, (one, other))]
+        names = [references.stem(image, Lookup(image).key("linux/amd64")) for image in map(references.parse, (one, other))]
         assert names[0] != names[1]
 
 
 def test_one_digest_is_one_key_whatever_the_tag() -> None:
-    keys = {references.key_of(references.parse(tag), "linux/amd64", f"sha256:{HEX}") for tag in ("a:1", "a:latest", "nvcr.io/a:1")}
+    keys = {Lookup(references.parse(tag), f"sha256:{HEX}").key("linux/amd64") for tag in ("a:1", "a:latest", "nvcr.io/a:1")}
     assert len(keys) == 1
 
 

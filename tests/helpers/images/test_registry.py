@@ -40,7 +40,7 @@ def test_an_index_is_fetched_with_its_digest(registry: RegistryDouble, type_: st
     body = index_of("linux/amd64", "linux/arm64", "unknown/unknown")
     registry.put("team/model", "1", body, type_)
     answer = ask(registry)
-    assert answer.is_index
+    assert answer.type == type_
     assert answer.digest == digest_of(body)
     assert references.pick(answer.index or "", "linux/arm64") == (digest_of(b"linux/arm64"), ["linux/amd64", "linux/arm64"])
 

@@ -26,10 +26,9 @@ sys.path.insert(0, sys.argv[1])
 import wandb
 from helpers.models import wandb_lineage as artifact_lineage
 from helpers.common import command_line
-def main(_):
+with command_line.errors_as_exit_codes():
     with wandb.init(entity="my-team", project="nemotron", id="eval", resume="allow") as run:
         artifact_lineage.declare(run, json.loads(sys.argv[2]), json.loads(sys.argv[3]))
-command_line.run(main)
 """
 
 

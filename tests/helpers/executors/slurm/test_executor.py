@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def test_what_is_submitted_comes_back_as_the_jobs_of_submission_json(
     done = EXECUTOR.submit(handover(run), None)
     assert "Logging error" not in (run / "launcher.log").read_text()
     assert done.invocation_id == Submission(CLUSTER, run, SEAL).invocation_id
-    assert done.cluster == CLUSTER.document()
+    assert done.cluster == asdict(CLUSTER)
     assert [(job["slurm_job_id"], job["job_name"], job["job_dir"]) for job in done.jobs] == [
         (str(101 + index), f"research-{RUN}.{name}", f"{run}/jobs/{name}")
         for index, name in enumerate(["hellaswag.0", "adlr_mmlu.1", "hellaswag.2"])
