@@ -54,3 +54,17 @@ def test_a_secret_that_is_assigned_within_a_text() -> None:
 def test_a_path_and_a_reference_are_harmless_under_any_name(value: str) -> None:
     assert secrets.variable_for("HF_TOKEN", value) is None
     assert not secrets.is_secret(value, "HF_TOKEN")
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("the key nvapi-abcdefghij0123456789 is bad", "the key *** is bad"),
+        ("sk-abcdefghij0123456789, hf_abcdefghij0123456789", "***, ***"),
+        ("api_key=abcdefgh1 and more", "api_key=*** and more"),
+        ("Authorization: Bearer abc.def-123456", "Authorization: Bearer ***"),
+        ("the bearer of bad news", "the bearer of bad news"),
+    ],
+)
+def test_a_text_is_shown_without_the_secrets_in_it(text: str, masked: str) -> None:
+    assert secrets.masked(text) == masked
