@@ -1,7 +1,7 @@
 """What the answers of a task's endpoint carry, counted out of what nemo-evaluator keeps of them in the task's artifacts.
 
-Also a script of its own: `python3 -c "$(cat answers.py)" artifacts` prints the counts as JSON. On a login node that may be Python 3.6, so
-this needs the standard library alone, and no newer syntax. The starter harness reads its answers with the same rules.
+Also a script of its own, which prints the content of answers.json: `python3 -c "$(cat answers.py)" artifacts`. On a login node that may be
+Python 3.6, so this needs the standard library alone, and no newer syntax. The starter harness reads its answers with the same rules.
 """
 
 import json
@@ -144,4 +144,4 @@ def _stored(folder: Path) -> Iterator[bytes]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(count(sys.argv[1])))
+    print(json.dumps({"answers": count(sys.argv[1])}))
