@@ -160,6 +160,7 @@ def run_of(project: Path, make: Make, endpoints: Sequence[Endpoint], *more: str)
 
 KEY = "0123456789abcdefghij"  # in no form that is known
 REFUSED = {"message": "Unsupported value: 'temperature' does not support 0.", "param": "temperature", "code": "unsupported_value"}
+BUSY = {"message": "no capacity", "type": "overloaded_error"}
 QUOTA = {"message": f"You exceeded your current quota ({KEY})", "type": "insufficient_quota", "code": "insufficient_quota"}
 FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"shape": "null"}, ["6 of 6 answers were empty"]),
@@ -194,19 +195,26 @@ def test_an_endpoint_s_own_words_and_answers_that_carry_nothing_are_told_with_th
 
 
 def test_some_answers_without_content_are_told_with_their_share_and_are_in_no_score(make: Make, project: Path) -> None:
-    with Endpoint(text="cold", shape="null", every=2) as half, Endpoint(shape="parts") as parts:
-        done = run_of(project, make, [half, parts])
+    with (
+        Endpoint(text="cold", shape="null", every=2) as half,
+        Endpoint(shape="parts") as parts,
+        Endpoint(status=503, error=BUSY, only="up") as busy,
+    ):
+        done = run_of(project, make, [half, parts, busy])
     assert done.returncode == 0, done.stderr
+    assert "1 of 6 samples failed and count in no score; the endpoint answers 503: no capacity; the endpoint is overloaded" in done.stderr
     assert "3 of 6 answers were empty; " in done.stderr
-    first, second = json.loads(next(project.glob("runs/*/results.json")).read_text())["tasks"]
+    first, second, _ = json.loads(next(project.glob("runs/*/results.json")).read_text())["tasks"]
     assert (first["answers"]["seen"], first["answers"]["scorable"], first["answers"]["empty"], first["samples_failed"]) == (6, 3, 3, 3)
     assert (second["answers"]["scorable"], second["samples_failed"]) == (6, 0)
     rows = json.loads(next(project.glob("runs/*/results.json")).read_text())["rows"]
-    assert [row["n"] for row in rows] == [3, 6]
+    assert [row["n"] for row in rows] == [3, 6, 5]
 
 
-def test_the_fix_for_a_refused_parameter_leaves_it_out_of_the_requests(make: Make, project: Path) -> None:
-    with Endpoint(status=400, error=REFUSED, unless_without="temperature") as endpoint:
+@pytest.mark.parametrize("parameter", ["temperature", "max_tokens"])
+def test_the_fix_for_a_refused_parameter_makes_the_model_answer(make: Make, project: Path, parameter: str) -> None:
+    error = {"message": "no", "param": parameter, "code": "unsupported_parameter"}
+    with Endpoint(status=400, error=error, only=f'"{parameter}"') as endpoint:
         failed = run_of(project, make, [endpoint])
         fix = re.search(r'SET="(\S+)"', failed.stderr)
         assert fix, failed.stderr

@@ -25,7 +25,7 @@ UNREACHED_FIX = "the endpoint does not answer: check target.api_endpoint.url and
 NOTHING = {
     "cut": ("were cut before they said anything", f"raise {PARAMS}.max_new_tokens"),
     "reasoning": ("held reasoning only", f"raise {PARAMS}.max_new_tokens, or have the model answer without reasoning"),
-    "tool_calls": ("were calls of tools", f"SET='+{ADAPTER}.params_to_add={{tool_choice:none}}', or turn tool calls off at the server"),
+    "tool_calls": ("were calls of tools", "the task offers none: have the server not look for them (vLLM: --enable-auto-tool-choice)"),
     "refused": ("were refused by the model or a content filter", "ask the endpoint's operators about the filter, or use another endpoint"),
     "empty": ("were empty", "check the model's chat template and the task's prompt, or choose another model"),
 }
@@ -76,6 +76,13 @@ def explain(reason: str, job_dir: Path) -> str:
     return f"{shown}; {fix}" if is_hosted or refusal.message else reason
 
 
+def most_frequent(job_dir: Path) -> str | None:
+    """What the endpoint said most often to the failed samples of a task, with the fix; None when the harness did not count that."""
+    refusal = _counted(job_dir)
+    endpoint, _ = _endpoint(job_dir)
+    return f"{refusal}; {_fix(refusal, endpoint)}" if refusal and refusal.message else None
+
+
 def _fix(refusal: Refusal, endpoint: dict[str, Any]) -> str:
     """The fix for a refusal by this endpoint, which was reached."""
     url, key = str(endpoint.get("url")), endpoint.get("api_key_name")
@@ -96,12 +103,20 @@ def _fix(refusal: Refusal, endpoint: dict[str, Any]) -> str:
 
 def _refusal(job_dir: Path) -> Refusal | None:
     """What the endpoint said: the most frequent refusal that the harness counted, else the last one in its log."""
-    counted = (job_folder.read(job_dir / "artifacts" / "samples.json") or {}).get("refusals")
-    if counted:
-        return Refusal(**{field.name: counted[0][field.name] for field in fields(Refusal)})
+    if counted := _counted(job_dir):
+        return counted
     try:
         return in_lines(job_folder.tail(job_dir / "logs" / "client_stdout.log", 200_000))
     except OSError:
+        return None
+
+
+def _counted(job_dir: Path) -> Refusal | None:
+    """The most frequent refusal in samples.json, which our own harness writes."""
+    try:
+        first = (job_folder.read(job_dir / "artifacts" / "samples.json") or {})["refusals"][0]
+        return Refusal(**{field.name: first[field.name] for field in fields(Refusal)})
+    except (KeyError, IndexError, TypeError):
         return None
 
 

@@ -88,6 +88,7 @@ def collect(submission: dict[str, Any], status: dict[str, Any], model: dict[str,
                 "seconds": seen["seconds"],
                 "samples_asked": _count(said.get("asked")),
                 "samples_failed": _count(said.get("failed")),
+                "refusal": endpoint_failures.most_frequent(artifacts.parent),
                 "answers": seen.get("answers"),
                 "chance": _chance(job["harness"], job["task"]),
                 "results_file": str(artifacts / "results.yml") if succeeded else None,
@@ -142,7 +143,10 @@ def notices(results: dict[str, Any]) -> list[str]:
     found = []
     for entry in (entry for entry in results["tasks"] if entry["state"] == states.SUCCEEDED):
         if entry["samples_failed"]:
-            found.append(f"{entry['task']}: {entry['samples_failed']} of {entry['samples_asked']} samples failed and count in no score")
+            said = f"; the endpoint answers {entry['refusal']}" if entry.get("refusal") else ""
+            found.append(
+                f"{entry['task']}: {entry['samples_failed']} of {entry['samples_asked']} samples failed and count in no score{said}"
+            )
         if counts := entry.get("answers"):
             found += [f"{entry['task']}: {text}" for text in endpoint_failures.of_answers(counts)]
             # The starter tasks cut each answer after its first sentence, and are made for that.

@@ -50,8 +50,8 @@ SHAPES = {
 class Endpoint:
     """Answers `text` to every chat request, or `status`; keeps the Authorization headers and paths that it was sent.
 
-    `error`: the `error` of the body of a failure. `unless_without`: a request without this parameter is answered all the same. `shape`: a
-    body of SHAPES instead of an answer, for every `every`th request.
+    `error`: the `error` of the body of a failure. `only`: requests without this text are answered all the same. `shape`: a body of
+    SHAPES instead of an answer, for every `every`th request.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Endpoint:
         error: Any = None,
         shape: str = "",
         every: int = 1,
-        unless_without: str = "",
+        only: str = "",
     ):
         self.authorizations: list[str | None] = []
         self.paths: list[str] = []
@@ -84,7 +84,7 @@ class Endpoint:
                     os._exit(7)
                 time.sleep(delay)
                 code = status if self.path == "/v1/chat/completions" else 404
-                if unless_without and unless_without not in json.loads(sent):
+                if only not in sent.decode():
                     code = 200
                 if code != 200:
                     self.answer(code, {"error": error or {"message": f"the double says {code}"}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -103,9 +104,16 @@ def test_without_a_cache_or_with_a_torn_one_nothing_is_said(tmp_path: Path) -> N
     assert answers.count(tmp_path) is None
 
 
+def test_the_module_can_be_read_by_the_oldest_python_of_a_login_node() -> None:
+    tree = ast.parse(MODULE.read_text(), feature_version=(3, 6))
+    imported = {one.name for node in ast.walk(tree) if isinstance(node, ast.Import) for one in node.names}
+    imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported <= sys.stdlib_module_names - {"__future__", "dataclasses"}
+
+
 @pytest.mark.slow
 def test_the_module_alone_is_a_script_that_prints_the_counts(tmp_path: Path) -> None:
     """As it runs on a login node: its text, isolated from everything that is installed."""
     kept(tmp_path, SHAPES["null"])
     done = subprocess.run([sys.executable, "-I", "-S", "-c", MODULE.read_text(), str(tmp_path)], capture_output=True, check=True, text=True)
-    assert json.loads(done.stdout) == answers.count(tmp_path)
+    assert json.loads(done.stdout) == {"answers": answers.count(tmp_path)}
