@@ -58,6 +58,7 @@ def test_the_files_of_a_task_that_has_ended_are_told(slurm: SlurmDouble, rundir:
     assert told["tail-client"] == "one\ntwo  three"
 
 
+@pytest.mark.slow
 def test_answers_are_counted_once_and_again_after_the_task_ran_again(slurm: SlurmDouble, rundir: Path) -> None:
     slurm.job(5, "COMPLETED", "acc-run.a.0", rundir / "a.0")
     task, counting = rundir / "a.0", "print('{\"answers\": null}')"
