@@ -10,7 +10,7 @@ import yaml
 from helpers.common import yaml_files
 from helpers.config import tasks
 from helpers.config.catalogue import STARTER
-from helpers.executors import job_folder
+from helpers.executors import endpoint_failures, job_folder, states
 
 MADE_BY = "collect_results.py"
 
@@ -70,12 +70,12 @@ def collect(submission: dict[str, Any], status: dict[str, Any], model: dict[str,
     rows, entries = [], []
     wanted = ("reference", "backend", "name", "version", "digest")
     named = {key: {name: one[name] for name in wanted} for key, one in (model["models"] if model else {}).items()}
-    states = {job["job_id"]: job for job in status["jobs"]}
+    rows_by_id = {job["job_id"]: job for job in status["jobs"]}
     for job in submission["jobs"]:
-        seen = states[job["job_id"]]
+        seen = rows_by_id[job["job_id"]]
         artifacts = Path(job["job_dir"] or ".") / "artifacts"
         said = _mapping(job_folder.read(artifacts / "samples.json"))
-        succeeded = seen["state"] == "SUCCEEDED"
+        succeeded = seen["state"] == states.SUCCEEDED
         if succeeded:
             rows += [{"task": job["task"], "index": job["index"], **row} for row in read_scores(artifacts / "results.yml")]
         entries.append(
@@ -88,6 +88,8 @@ def collect(submission: dict[str, Any], status: dict[str, Any], model: dict[str,
                 "seconds": seen["seconds"],
                 "samples_asked": _count(said.get("asked")),
                 "samples_failed": _count(said.get("failed")),
+                "refusal": endpoint_failures.most_frequent(artifacts.parent),
+                "answers": seen.get("answers"),
                 "chance": _chance(job["harness"], job["task"]),
                 "results_file": str(artifacts / "results.yml") if succeeded else None,
             }
@@ -137,12 +139,21 @@ def table(results: dict[str, Any]) -> Any:
 
 
 def notices(results: dict[str, Any]) -> list[str]:
-    """Warnings for the table: samples that failed, and so count in no score."""
-    return [
-        f"{entry['task']}: {entry['samples_failed']} of {entry['samples_asked']} samples failed and count in no score"
-        for entry in results["tasks"]
-        if entry["samples_failed"] and entry["state"] == "SUCCEEDED"
-    ]
+    """Warnings for the table: samples that failed, and so count in no score, and answers that carried nothing to score, with the fix."""
+    found = []
+    for entry in (entry for entry in results["tasks"] if entry["state"] == states.SUCCEEDED):
+        if entry["samples_failed"]:
+            said = f"; the endpoint answers {entry['refusal']}" if entry.get("refusal") else ""
+            found.append(
+                f"{entry['task']}: {entry['samples_failed']} of {entry['samples_asked']} samples failed and count in no score{said}"
+            )
+        if counts := entry.get("answers"):
+            found += [f"{entry['task']}: {text}" for text in endpoint_failures.of_answers(counts)]
+            # The starter tasks cut each answer after its first sentence, and are made for that.
+            if counts["cut_text"] and not (STARTER / "core_evals" / entry["harness"]).is_dir():
+                were, fix = endpoint_failures.CUT_TEXT
+                found.append(f"{entry['task']}: {counts['cut_text']} of {counts['seen']} answers {were}; {fix}")
+    return found
 
 
 def load(path: Path) -> dict[str, Any] | None:

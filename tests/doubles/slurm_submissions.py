@@ -10,6 +10,7 @@ from helpers.cluster import scripts
 from helpers.cluster.connection import Cluster
 from helpers.cluster.scripts import Frame
 from helpers.common import files
+from helpers.executors import answers
 from slurm_double import SlurmDouble
 
 LOCAL = {"host": "here", "user": None, "port": None, "identity": None, "tunnel": "local"}
@@ -50,6 +51,7 @@ def values(rundir: Path, **more: Any) -> dict[str, Any]:
         "NAMES": [f"acc-run.{path.name}" for path in folders],
         "DIRS": list(map(str, folders)),
         "DAYS": 2,
+        "COUNTING": Path(answers.__file__).read_text(),
         **more,
     }
 

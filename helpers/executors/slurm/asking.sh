@@ -3,9 +3,12 @@
 # The states of tasks: asks Slurm once for all of them, and looks into each task's folder. watch.sh asks again and again.
 #   KEYS NAMES DIRS FIRSTS    for each task: the key of its frames, its job name, its folder, and its first job by submission.json
 #   DAYS                      how far back accounting is asked
+#   COUNTING                  the text of executors/answers.py
 # shellcheck disable=SC2153,SC2154
 
 LATE_SECONDS=15
+COUNT_SECONDS=20
+asked=0
 declare -A told=()  # tasks whose end was reported: their files will not change any more
 declare -A alive=() # job names with a job in the queue that does not just wait for another one
 declare -A over=()  # job names with a failed job, whose unused successor may still be in the queue
@@ -33,6 +36,7 @@ ask() {
       [[ ! $state =~ ^(FAILED|OUT_OF_MEMORY)$ ]] || over[$name]=1
     fi
   done <<< "$queue"
+  asked=$SECONDS
   for index in "${!KEYS[@]}"; do look_at "$index"; done
   # What was read while Slurm did not answer may be from a job that still runs.
   ((code == 0)) || told=()
@@ -48,6 +52,21 @@ newest() {
     [ -z "${2-}" ] || ! grep -qs -- "$2" "$file" || continue
     newest=$file
   done
+}
+
+# count_answers: what the answers of the ended task in this folder carried, counted once by the script COUNTING (executors/answers.py) and
+# kept in answers.json. Nothing is printed without a client log, without Python, or after COUNT_SECONDS in one question.
+count_answers() {
+  local python newest
+  newest 'logs/client-*.log'
+  [ -n "$newest" ] || return 0
+  if [ ! answers.json -nt "$newest" ]; then
+    ((SECONDS - asked < COUNT_SECONDS)) || return 0
+    python=$(command -v python3) || python=/usr/libexec/platform-python
+    if timeout "$COUNT_SECONDS" "$python" -I -c "$COUNTING" artifacts > ".answers.$$"; then mv -f ".answers.$$" answers.json; fi
+    rm -f ".answers.$$"
+  fi 2> /dev/null
+  [ ! -r answers.json ] || printf %s "$(< answers.json)"
 }
 
 # look_at INDEX: what the task's folder holds, in lines NAME VALUE. A missing file has no line.
@@ -100,6 +119,7 @@ look_at() {
       [ "$kind" = slurm ] || newest "logs/$kind-*.log"
       [ -z "$newest" ] || frame "tail-$kind" "$key" "$(tail -c 8000 -- "$newest" | tr -d '\0')"
     done
+    [ -n "${alive[$name]-}" ] || frame answers "$key" "$(count_answers)"
     [ -n "$late" ] || [ -n "${alive[$name]-}" ] || told[$key]=1
   fi
   return 0

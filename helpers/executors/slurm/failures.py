@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from helpers.executors import job_folder
+from helpers.executors import endpoint_failures, job_folder, refusals
 from helpers.executors.slurm.verdict import Seen, Verdict
 
 REQUEST_TIMEOUT = 'SET="evaluation.nemo_evaluator_config.config.params.request_timeout=7200"'
@@ -103,6 +103,10 @@ def explain(verdict: Verdict, seen: Seen) -> Explained:
     state, reason, cause = verdict.state, verdict.reason, None
     if state != "CANCELLED":
         cause = next((one for one in CAUSES if _shows(seen.tails.get(one.where, []), one.words)), None)
+        if not cause or cause.where == "client":
+            cause = _refusal(seen.tails.get("client", [])) or cause
+        if not cause and (nothing := endpoint_failures.none_scorable(seen.answers)):
+            cause = _cause("client", "", nothing, "", "client")
     if cause and cause.state and (state == "FAILED" or cause.state == "TIMED_OUT"):
         state = cause.state
     log = cause.log if cause else "client" if seen.tails.get("client") else "server" if seen.tails.get("server") else "slurm"
@@ -115,6 +119,15 @@ def explain(verdict: Verdict, seen: Seen) -> Explained:
     if seen.scores and state != "SUCCEEDED":
         parts.append("results.yml has scores nevertheless")
     return Explained(state, "; ".join([*dict.fromkeys(parts), *([fix] if fix else [])])[:600], errors, log)
+
+
+def _refusal(lines: list[str]) -> Cause | None:
+    """The refusal of the endpoint that ended the client, according to its log."""
+    refusal = refusals.in_lines(lines) if any(map(endpoint_failures.STATUS.search, telling_lines(lines)[-1:])) else None
+    if not refusal:
+        return None
+    fix = "check env_vars" if refusal.kind == "key" else refusal.fix() or "read the server's log (`make logs WHICH=server`)"
+    return _cause("client", "", f"the endpoint answers {refusal}", fix, "client")
 
 
 def telling_lines(lines: list[str]) -> list[str]:

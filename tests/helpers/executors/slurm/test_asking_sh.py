@@ -58,6 +58,23 @@ def test_the_files_of_a_task_that_has_ended_are_reported(slurm: SlurmDouble, run
     assert told["tail-client"] == "one\ntwo  three"
 
 
+@pytest.mark.slow
+def test_answers_are_counted_once_and_again_after_the_task_ran_again(slurm: SlurmDouble, rundir: Path) -> None:
+    slurm.job(5, "COMPLETED", "acc-run.a.0", rundir / "a.0")
+    task, counting = rundir / "a.0", "print('{\"answers\": null}')"
+    assert of_task(ask(rundir, COUNTING=counting))["answers"] == "", "there was no client"
+    log = task / "logs/client-5.log"
+    log.write_text("x\n")
+    old(log)
+    assert of_task(ask(rundir, COUNTING="raise SystemExit(1)"))["answers"] == ""
+    assert of_task(ask(rundir, COUNTING=counting))["answers"] == '{"answers": null}'
+    assert of_task(ask(rundir, COUNTING="print('again')"))["answers"] == '{"answers": null}'
+    old(task / "answers.json")
+    log.write_text("y\n")
+    assert of_task(ask(rundir, COUNTING="print('again')"))["answers"] == "again"
+    assert [path.name for path in task.iterdir() if path.name.startswith(".answers")] == []
+
+
 def test_of_a_task_at_work_neither_results_nor_ends_of_logs_are_sent(slurm: SlurmDouble, rundir: Path) -> None:
     slurm.job(5, "RUNNING", "acc-run.a.0", rundir / "a.0")
     (rundir / "a.0/logs/client-5.log").write_text("x\n")
@@ -65,6 +82,7 @@ def test_of_a_task_at_work_neither_results_nor_ends_of_logs_are_sent(slurm: Slur
     assert told["client"] == "logs/client-5.log"
     assert "tail-client" not in told
     assert "results" not in told
+    assert "answers" not in told
 
 
 @pytest.mark.parametrize("reason", ["Dependency", "DependencyNeverSatisfied", "None"])

@@ -74,6 +74,11 @@ GATED = """\
 huggingface_hub.errors.GatedRepoError: 401 Client Error. (Request ID: Root=1)
 Cannot access gated repo for url https://huggingface.co/datasets/x.
 """
+# As lm-evaluation-harness writes it, with vLLM's words.
+CONTEXT = """\
+API request failed with error message: {"error":{"message":"This model's maximum context length is 4096 tokens.","code":400}}. Retrying...
+requests.exceptions.HTTPError: 400 Client Error: Bad Request for url: http://localhost:3825
+"""
 
 # name: the ends of the logs, the state that Slurm gave, the state and words that are told, and the log that is worth reading.
 KNOWN: dict[str, tuple[dict[str, str], str, str, str, str]] = {
@@ -105,6 +110,7 @@ KNOWN: dict[str, tuple[dict[str, str], str, str, str, str]] = {
     "async timeout": ({"client": ASYNC_TIMEOUT}, "FAILED", "FAILED", "requests timed out", "client"),
     "server gone": ({"client": REFUSED, "server": "Killed\n"}, "FAILED", "FAILED", "stopped answering.*WHICH=server", "server"),
     "server reset": ({"client": RESET, "server": "Killed\n"}, "FAILED", "FAILED", "the model server stopped answering", "server"),
+    "context": ({"client": CONTEXT}, "FAILED", "FAILED", "answers 400: This model's maximum context.*max_new_tokens", "client"),
     "gated": ({"client": GATED}, "FAILED", "FAILED", "a key or a token was refused.*check env_vars", "client"),
 }  # fmt: skip
 
