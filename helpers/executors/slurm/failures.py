@@ -106,7 +106,7 @@ def explain(verdict: Verdict, seen: Seen) -> Explained:
         if not cause or cause.where == "client":
             cause = _refusal(seen.tails.get("client", [])) or cause
         if not cause and (nothing := endpoint_failures.none_scorable(seen.answers)):
-            cause = _cause("client", "", nothing, "", "client")
+            cause = Cause("client", "", "client", nothing, "")
     if cause and cause.state and (state == "FAILED" or cause.state == "TIMED_OUT"):
         state = cause.state
     log = cause.log if cause else "client" if seen.tails.get("client") else "server" if seen.tails.get("server") else "slurm"
@@ -127,7 +127,7 @@ def _refusal(lines: list[str]) -> Cause | None:
     if not refusal:
         return None
     fix = "check env_vars" if refusal.kind == "key" else refusal.fix() or "read the server's log (`make logs WHICH=server`)"
-    return _cause("client", "", f"the endpoint answers {refusal}", fix, "client")
+    return Cause("client", "", "client", f"the endpoint answers {refusal}", fix)
 
 
 def telling_lines(lines: list[str]) -> list[str]:
