@@ -62,10 +62,13 @@ def count(rows: list[dict[str, Any]]) -> int:
     return sum(row["value"] is not None and row["n"] != 0 for row in rows)
 
 
-def collect(submission: dict[str, Any], status: dict[str, Any], model: dict[str, Any] | None = None) -> dict[str, Any]:
+def collect(
+    submission: dict[str, Any], status: dict[str, Any], model: dict[str, Any] | None = None, model_name: str | None = None
+) -> dict[str, Any]:
     """The content of results.json (unsealed): a row for each metric, an entry for each task. Only tasks that succeeded have rows.
 
-    `model`: the run's model.json, for the artifacts that were evaluated.
+    `model`: the run's model.json, for the artifacts that were evaluated; `model_name`: what the config calls the model, for a run in which
+    no task has results.
     """
     rows, entries = [], []
     wanted = ("reference", "backend", "name", "version", "digest")
@@ -98,7 +101,7 @@ def collect(submission: dict[str, Any], status: dict[str, Any], model: dict[str,
         "made_by": MADE_BY,
         "made_from": {"submission.json": submission["seal"], **({"model.json": model["seal"]} if model else {})},
         "invocation_id": submission["invocation_id"],
-        "model": _model(submission),
+        "model": _model(submission) or model_name,
         **({"artifacts": named} if named else {}),
         "rows": rows,
         "tasks": entries,
@@ -114,7 +117,7 @@ def cell(row: dict[str, Any]) -> str:
 
 
 def table(results: dict[str, Any]) -> Any:
-    """The results as a rich table: a row for each metric, and for each task without results the reason in short."""
+    """The results as a rich table: a row for each metric, and for each task without results the reason."""
     from rich.table import Table
     from rich.text import Text
 
@@ -133,7 +136,7 @@ def table(results: dict[str, Any]) -> Any:
             name = f"{row['part']}: {metric}" if row.get("part") else metric
             view.add_row(Text(label), Text(name), cell(row), chance, failed, seconds)
         if not rows:
-            failure = f"{entry['state']}: {entry['reason'].partition('; ')[0]}"
+            failure = f"{entry['state']}: {entry['reason']}" if entry["reason"] else entry["state"]
             view.add_row(Text(label), Text(failure, style="red"), "", chance, failed, seconds)
     return view
 

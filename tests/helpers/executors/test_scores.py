@@ -198,3 +198,15 @@ def test_rich_markup_and_escapes_in_names_do_nothing_in_the_table(tmp_path: Path
     submission = submitted(tmp_path, {"[red]x": 0})
     results._print(scores.collect(submission, status.ask(submission)))
     assert "[red]x" in capsys.readouterr().out
+
+
+def test_the_table_of_a_run_without_results_names_the_model_and_the_whole_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submission = submitted(tmp_path, {"bad": 1})
+    seen = status.ask(submission)
+    seen["jobs"][0]["reason"] = "exit code 1; the server ended: CUDA out of memory; use fewer"
+    results._print(scores.collect(submission, seen, None, "my-model"))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Results of my-model" in told
+    assert "CUDA out of memory; use fewer" in told
