@@ -19,7 +19,7 @@ queue_one() {
       SLURM_SECONDS=60 slurm sbatch --parsable run.sub 2>&1
     })
     code=$?
-    first=$(grep -oE '^[0-9]+' <<< "$said" | tail -n 1)
+    first=$(job_id "$said")
     ((code)) || [ -z "$first" ] || return 0
     first=
     case $code in 124 | 137) said="sbatch did not answer within 60 s: Socket timed out" ;; esac

@@ -42,14 +42,14 @@ holder_of() {
 ending() {
   states=
   [ -n "$1" ] || return 0
-  if ! states=$(slurm squeue --noheader --states=all --jobs="$1" -o %T 2>&1); then
+  if ! states=$(slurm squeue --noheader --states=all --jobs="$1" -o '%i|%T' 2>&1); then
     [[ $states == *"Invalid job id"* ]] || return 1
-    states=
   fi
+  states=$(sed -n "s/^$1|//p" <<< "$states")
   ! lives "${states:-gone}" || return 1
+  account=$(slurm sacct -P -n --jobs="$1" -o JobIDRaw,State 2> /dev/null)
   # If a step was killed for its memory, the job itself is only FAILED.
-  states+=" $(slurm sacct -X -P -n --jobs="$1" -o State 2> /dev/null | cut -d' ' -f1)"
-  states+=" $(slurm sacct -P -n --jobs="$1" -o State 2> /dev/null | grep -o OUT_OF_MEMORY | head -n 1)"
+  states+=" $(sed -nE "s/^$1\|([A-Z_]+).*/\1/p" <<< "$account") $(grep -m 1 -o '|OUT_OF_MEMORY' <<< "$account" | tr -d '|')"
   states=${states//$'\n'/ }
 }
 
@@ -102,13 +102,13 @@ queue_job() {
     frame unsure "${KEYS[$1]}" "squeue does not answer" # we cannot know whether it was queued before
     return 0
   fi
-  id=${id%%$'\n'*}
+  id=$(job_id "$id")
   if [ -z "$id" ]; then
     said=$(cd -- "$dir" && {
       [ -z "$was_lc_all" ] || export LC_ALL=$was_lc_all
       SLURM_SECONDS=60 slurm sbatch --parsable run.sub 2>&1
     })
-    id=$(grep -oE '^[0-9]+' <<< "$said" | tail -n 1)
+    id=$(job_id "$said")
   fi
   if [ -n "$id" ]; then
     printf '%s\n' "$id" > "$dir/id"
