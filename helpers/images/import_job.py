@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from helpers.cluster import scripts
@@ -26,11 +26,13 @@ class Resources:
     mem: str | None = None
     cpus: int | None = None
     exclusive: bool | str | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)  # further options of sbatch
 
 
 def resources_of(config: Mapping[str, Any]) -> Resources:
     """The resources for a compiled config: build_partition > run_partition > partition, build_time > time, GPUs if build_include_gpus.
 
+    The evaluation's QOS and reservation count too, unless build_partition sends imports elsewhere.
     Raises BadInput for a build_gpus_per_node that is not a number.
     """
     execution, env = config["execution"], (config.get("run") or {}).get("env") or {}
@@ -40,6 +42,7 @@ def resources_of(config: Mapping[str, Any]) -> Resources:
     partition = env.get("build_partition") or env.get("run_partition") or env.get("partition") or execution.get("partition")
     time_limit = env.get("build_time") or env.get("time") or execution.get("walltime")
     mem, cpus = env.get("mem"), env.get("cpus_per_task")
+    flags = {} if env.get("build_partition") else execution.get("sbatch_extra_flags") or {}
     return Resources(
         str(execution["account"]),
         str(partition) if partition else None,
@@ -48,6 +51,7 @@ def resources_of(config: Mapping[str, Any]) -> Resources:
         str(mem) if mem is not None else None,
         int(cpus) if cpus is not None else None,
         env.get("exclusive") or None,
+        {name: flags[name] for name in ("qos", "reservation") if flags.get(name)},
     )
 
 
@@ -76,7 +80,7 @@ def sbatch_script(resources: Resources, name: str) -> str:
         packager=Packager(),
         job_details=SlurmJobDetails(job_name=name, folder="."),
         # Slurm would make a job whose node died wait for two minutes; we begin another one at once.
-        additional_parameters={"output": "slurm.out", "no_requeue": True},
+        additional_parameters={"output": "slurm.out", "no_requeue": True, **resources.others},
     )
     executor.job_dir = ""
     # None is left out of the script, so that Slurm's own walltime counts and not nemo-run's ten minutes.
