@@ -15,6 +15,8 @@ from slurm_double import SlurmDouble
 
 LOCAL = {"host": "here", "user": None, "port": None, "identity": None, "tunnel": "local"}
 HERE = Cluster(**LOCAL)
+# What clusters print around the answers of Slurm's commands; nothing of it is a job's id, node or state.
+NOTICES = "2026-11-27: maintenance until 18:00\n4711 nodes | are | up\nWelcome!\n", "Lmod: 3 modules\n12 jobs of yours wait\n99.batch\n"
 
 
 def submission(folder: Path, *tasks: str, cluster: dict[str, Any] = LOCAL, run: str = "run") -> dict[str, Any]:

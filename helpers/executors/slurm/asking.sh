@@ -11,7 +11,7 @@ COUNT_SECONDS=20
 asked=0
 declare -A told=()  # tasks whose end was reported: their files will not change any more
 declare -A alive=() # job names with a job in the queue that does not just wait for another one
-declare -A over=()  # job names with a failed job, whose unused successor may still be in the queue
+declare -A over=()  # the failed jobs of a job name, the unused successor of which may still be in the queue
 
 ask() {
   local names queue code account id state waits_for name reason index
@@ -33,7 +33,7 @@ ask() {
         # If accounting does not know a job, the controller has its exit code for some minutes.
         frame scontrol "$id" "$(slurm scontrol --oneliner show job "$id" 2> /dev/null)"
       fi
-      [[ ! $state =~ ^(FAILED|OUT_OF_MEMORY)$ ]] || over[$name]=1
+      [[ ! $state =~ ^(FAILED|OUT_OF_MEMORY)$ ]] || over[$name]+=" $id"
     fi
   done <<< "$queue"
   asked=$SECONDS
@@ -71,7 +71,7 @@ count_answers() {
 
 # look_at INDEX: what the task's folder holds, in lines NAME VALUE. A missing file has no line.
 look_at() {
-  local key=${KEYS[$1]} dir=${DIRS[$1]} name=${NAMES[$1]} lines='' value=() number file kind newest late=''
+  local key=${KEYS[$1]} dir=${DIRS[$1]} name=${NAMES[$1]} lines='' value=() number file kind newest late='' id
   if [ -n "${alive[$name]-}" ]; then
     unset "told[$key]"
   elif [ -n "${told[$key]-}" ]; then
@@ -108,6 +108,12 @@ look_at() {
     newest "logs/$kind-*.log"
     # After a failed job its successor starts, sees that, and says so in its own log: the cause is in the log before.
     if [ "$kind" = slurm ] && [ -z "${alive[$name]-}" ]; then newest "logs/slurm-*.log" 'state\. EXIT!$'; fi
+    # A successor that has just started has not said so yet. The first job that failed since the task was submitted counts.
+    number=
+    for id in ${over[$name]-}; do
+      if [ "$kind" = slurm ] && [ -e "logs/slurm-$id.log" ] && ((id >= ${submitted:-0} && (!${#number} || id < number))); then number=$id; fi
+    done
+    [ -z "$number" ] || newest=logs/slurm-$number.log
     [ -z "$newest" ] || lines+="$kind $newest"$'\n'
   done
   frame task "$key" "$lines"

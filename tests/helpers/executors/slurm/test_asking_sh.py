@@ -112,6 +112,22 @@ def test_the_log_of_a_successor_that_only_saw_the_failure_is_passed_over(slurm: 
     assert told["tail-slurm"] == "Health check timeout after 30s"
 
 
+@pytest.mark.parametrize("said", ["", "Previous job 99 ran for 00:00:01\n"])
+def test_the_log_of_a_successor_that_has_not_yet_seen_the_failure_is_passed_over(slurm: SlurmDouble, rundir: Path, said: str) -> None:
+    slurm.job(98, "FAILED", "acc-run.a.0", rundir / "a.0")  # before `make resume`
+    slurm.job(99, "FAILED", "acc-run.a.0", rundir / "a.0")
+    slurm.job(100, "RUNNING", "acc-run.a.0", rundir / "a.0")
+    (rundir / "a.0/.submitted").write_text("98\n99\n")
+    logs = rundir / "a.0/logs"
+    for number, text in ((98, "of old\n"), (99, "Health check timeout after 30s\n"), (100, said)):
+        (logs / f"slurm-{number}.log").write_text(text)
+    told = of_task(ask(rundir))
+    assert told["slurm"] == "logs/slurm-99.log"
+    assert told["tail-slurm"] == "Health check timeout after 30s"
+    (rundir / "a.0/.submitted").write_text("98\n99\n100\n")
+    assert of_task(ask(rundir))["slurm"] == "logs/slurm-100.log", "it was queued by `make resume`"
+
+
 def test_what_the_launcher_s_successor_says_is_what_is_looked_for(tmp_path: Path) -> None:
     from nemo_evaluator_launcher.executors.slurm import executor
 
