@@ -2,9 +2,10 @@
 """Stop the jobs of a run for good; nothing of it is left running.
 
     scripts/cancel_run.py --submission runs/ID/submission.json
-    scripts/cancel_run.py --submission runs/ID/submission.json --tasks hellaswag       # on Slurm
+    scripts/cancel_run.py --submission runs/ID/submission.json --tasks hellaswag       # on Slurm and Docker
 
 Exit codes: 0 stopped, or nothing was running; 1 something would not stop; 2 the run was not submitted; 3 the cluster could not be asked.
+Each of several runs is stopped, whatever becomes of the others.
 """
 
 import sys
@@ -12,18 +13,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from helpers.common import command_line, run_folder, step
+from helpers.common import command_line
 from helpers.steps import cancel
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     parser = command_line.parser(__doc__)
     parser.add_argument("--submission", required=True, action="append", help="submission.json of the run; can be repeated")
     parser.add_argument("--tasks", default="", help="only these tasks, separated by spaces")
     options = parser.parse_args(arguments)
-    for path in options.submission:
-        with step.recorded(run_folder.run_of(path), "cancel"):
-            cancel.cancel(Path(path), options.tasks.split())
+    return cancel.cancel_each([Path(path) for path in options.submission], options.tasks.split())
 
 
 if __name__ == "__main__":
