@@ -236,6 +236,18 @@ def test_after_a_killed_supervisor_the_same_run_goes_on(make: Make, project: Pat
     assert left(jobs) == []
 
 
+def test_when_the_server_ends_first_the_task_fails_at_once(make: Make, project: Path, docker: Daemon, configure: Configure) -> None:
+    make("batch", configure(LONG, served=""))
+    jobs = jobs_of(project)
+    until(lambda: asked(jobs, "toy.sums.0"))
+    docker.docker("kill", next(name for name in docker.containers() if name.startswith("server-")))
+    until(lambda: ended(jobs))
+    make("status")
+    assert states(project) == ["FAILED"]
+    assert "the model server ended while the task ran" in (jobs / "toy.sums.0/logs/client_stdout.log").read_text()
+    assert docker.containers() == []
+
+
 def test_without_gpus_one_line_says_so_and_nothing_is_submitted(
     make: Make, project: Path, configure: Configure, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -111,8 +111,8 @@ class Docker(Process):
         return next(output.glob(f"*/{process_jobs.PLAN}"), output / process_jobs.PLAN).parent
 
     def end(self, jobs: Path, code: int) -> int:
-        """The processes first, so that none starts another container."""
-        return super().end(jobs, code) + daemon.remove(jobs)
+        """The processes first, so that none starts another container. Before there is a plan, nothing was started."""
+        return super().end(jobs, code) + daemon.remove(jobs) if (jobs / process_jobs.PLAN).exists() else 0
 
 
 @contextlib.contextmanager
@@ -148,7 +148,12 @@ def _write_plan(jobs: Path, data: Document, submitted: Submitted) -> None:
         (folder / "artifacts").chmod(0o777)  # as the launcher does: a container may have a user of its own
         job_folder.stage(folder, "pre-start")
         tasks.append({"name": entry["name"], "job_id": job["job_id"], "dir": folder.name})
-    plan = {"invocation_id": submitted.invocation_id, "parallel": data["execution"].get("mode") == "parallel", "tasks": tasks}
+    plan = {
+        "invocation_id": submitted.invocation_id,
+        "parallel": data["execution"].get("mode") == "parallel",
+        "served": data["deployment"]["type"] != "none",
+        "tasks": tasks,
+    }
     start.write_plan(jobs, plan, "helpers.executors.docker.supervisor")
 
 

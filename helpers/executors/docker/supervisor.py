@@ -6,10 +6,13 @@ It keeps the rules of helpers/executors/process/supervisor.py: nothing that it s
 """
 
 import contextlib
+import itertools
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from helpers.common import processes
 from helpers.common.errors import Unreachable
@@ -39,7 +42,7 @@ def run(jobs: Path, plan: dict[str, Any], _is_owned: bool) -> None:
     while tasks := [task for task in plan["tasks"] if process_jobs.is_open(jobs / task["dir"])]:
         started = [(task, start(jobs / task["dir"], task)) for task in (tasks if plan["parallel"] else tasks[:1])]
         for task, script in started:
-            finish(jobs / task["dir"], task, script)
+            finish(jobs / task["dir"], task, script, plan["served"])
             for each in plan["tasks"]:
                 if is_killed(jobs, each) and job_folder.exit_code(jobs / each["dir"]) != 0:
                     job_folder.stage(jobs / each["dir"], "exit", process_jobs.CANCELLED_CODE)
@@ -63,14 +66,33 @@ def start(folder: Path, task: dict[str, Any]) -> "subprocess.Popen[bytes]":
     )
 
 
-def finish(folder: Path, task: dict[str, Any], script: "subprocess.Popen[bytes]") -> None:
-    """Wait for a task's run.sh, remove what it left, and write down how the task ended unless the script did, or `make cancel`."""
-    ended = script.wait() if job_folder.exit_code(folder) is None else None  # cancelled while it was started
-    processes.end_group(script, task["job_id"])
+def finish(folder: Path, task: dict[str, Any], script: "subprocess.Popen[bytes]", is_served: bool) -> None:
+    """Wait for a task's run.sh, remove what it left, and write down how the task ended unless the script did, or `make cancel`.
+
+    When its model server ends first, the task is stopped: the harness would retry for minutes.
+    """
+    while script.poll() is None and job_folder.exit_code(folder) is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            script.wait(1)
+        if is_served and containers_of(script) == {"client"}:
+            lines = job_folder.tail(folder / "logs" / "server_stdout.log") or ["its log is empty"]
+            supervisor.fail(folder, f"the model server ended while the task ran: {lines[-1][:300]}")
+    children.end_all(task["job_id"], processes.JOB_MARK)
+    ended = script.wait()
     with contextlib.suppress(Unreachable):  # the task failed for the same reason, and says it
         daemon.remove(folder)
     if process_jobs.is_open(folder):
         supervisor.fail(folder, f"run.sh ended with code {ended}; see logs/stdout.log")
+
+
+def containers_of(script: "subprocess.Popen[bytes]") -> set[str]:
+    """Which of its containers a run.sh has running, by the names that the launcher gives them: `server`, `client`."""
+    found = set()
+    for process in processes.in_group(script.pid):
+        with contextlib.suppress(psutil.Error):
+            command = process.cmdline()
+            found |= {name.partition("-")[0] for option, name in itertools.pairwise(command) if option == "--name"}
+    return found
 
 
 if __name__ == "__main__":

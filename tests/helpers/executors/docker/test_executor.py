@@ -124,7 +124,7 @@ def test_a_task_that_the_stock_kill_names_is_cancelled(tmp_path: Path, tools: Pa
     folder = Path(EXECUTOR.submit(Handover({}, data, "", None), None).jobs[0]["job_dir"])
     (task,) = process_jobs.open_tasks(folder.parent)
     (folder / "run.sh").write_text(f"echo {task['job_id']} > ../{supervisor.KILLED}; exit 3")
-    supervisor.run(folder.parent, {"parallel": False, "tasks": [task]}, False)
+    supervisor.run(folder.parent, {"parallel": False, "served": False, "tasks": [task]}, False)
     assert process_jobs.state(folder, False)["state"] == "CANCELLED"
 
 
@@ -134,7 +134,7 @@ def test_a_script_that_ends_on_its_own_fails_its_task_and_is_not_repeated(tmp_pa
     folder = Path(EXECUTOR.submit(Handover({}, data, "", None), None).jobs[0]["job_dir"])
     (task,) = process_jobs.open_tasks(folder.parent)
     (folder / "run.sh").write_text(f"echo run >> runs; echo now {code} > logs/stage.exit; exit {code}")
-    supervisor.run(folder.parent, {"parallel": False, "tasks": [task]}, False)
+    supervisor.run(folder.parent, {"parallel": False, "served": False, "tasks": [task]}, False)
     assert (folder / "runs").read_text() == "run\n"
     assert process_jobs.state(folder, False)["state"] == "FAILED"
 
