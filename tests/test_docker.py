@@ -132,21 +132,25 @@ def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
 
 
-def test_an_evaluation_with_a_server_runs_to_its_end(make: Make, project: Path, docker: Daemon, configure: Configure) -> None:
-    done = make("eval", configure(0, 0, served="--wrong-every 3", samples=12))
-    assert done.returncode == 0, done.stderr
+def test_each_task_has_a_server_and_fails_at_once_when_that_ends_first(
+    make: Make, project: Path, docker: Daemon, configure: Configure, begin: Any
+) -> None:
+    process = begin("eval", configure(0, LONG, served="--wrong-every 3", samples=12))
     jobs = jobs_of(project)
-    rows = json.loads((jobs.parent.parent / "results.json").read_text())["rows"]
-    assert [(row["task"], row["n"], row["value"]) for row in rows] == [(task, 12, pytest.approx(2 / 3)) for task in TASKS]
-    status = json.loads((jobs.parent.parent / "status.json").read_text())["jobs"]
-    for row in status:
-        assert row["state"] == "SUCCEEDED"
-        assert row["seconds"] > 0
-        assert (row["requests_done"], row["requests_total"]) == (12, 12)
-    assert re.search(r"toy\.sums .* \d+\.\d │", done.stdout), "seconds are in the table"
+    until(lambda: asked(jobs, "toy.differences.1"), 60)
+    docker.docker("kill", next(name for name in docker.containers() if name.startswith("server-")))
+    _, told = process.communicate(timeout=30)
+    assert "the model server ended while the task ran" in told
+    (row,) = json.loads((jobs.parent.parent / "results.json").read_text())["rows"]
+    assert (row["task"], row["n"], row["value"]) == ("toy.sums", 12, pytest.approx(2 / 3))
+    assert states(project) == ["SUCCEEDED", "FAILED"]
+    done = json.loads((jobs.parent.parent / "status.json").read_text())["jobs"][0]
+    assert done["seconds"] > 0
+    assert (done["requests_done"], done["requests_total"]) == (12, 12)
+    assert re.search(r"toy\.sums .* \d+\.\d │", make("results").stdout), "seconds are in the table"
     assert docker.containers() == []
     assert left(jobs) == []
-    assert "toy.differences.1" not in make("logs", "TASKS=toy.sums").stdout
+    assert "toy.differences" not in make("logs", "TASKS=toy.sums").stdout
     assert "the toy model listens" in make("logs", "WHICH=server").stdout
 
 
@@ -234,18 +238,6 @@ def test_after_a_killed_supervisor_the_same_run_goes_on(make: Make, project: Pat
     assert (jobs / "toy.sums.0/artifacts/results.yml").stat().st_mtime_ns == kept
     assert docker.containers() == []
     assert left(jobs) == []
-
-
-def test_when_the_server_ends_first_the_task_fails_at_once(make: Make, project: Path, docker: Daemon, configure: Configure) -> None:
-    make("batch", configure(LONG, served=""))
-    jobs = jobs_of(project)
-    until(lambda: asked(jobs, "toy.sums.0"))
-    docker.docker("kill", next(name for name in docker.containers() if name.startswith("server-")))
-    until(lambda: ended(jobs))
-    make("status")
-    assert states(project) == ["FAILED"]
-    assert "the model server ended while the task ran" in (jobs / "toy.sums.0/logs/client_stdout.log").read_text()
-    assert docker.containers() == []
 
 
 def test_without_gpus_one_line_says_so_and_nothing_is_submitted(

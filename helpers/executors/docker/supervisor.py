@@ -71,12 +71,13 @@ def finish(folder: Path, task: dict[str, Any], script: "subprocess.Popen[bytes]"
 
     When its model server ends first, the task is stopped: the harness would retry for minutes.
     """
-    while script.poll() is None and job_folder.exit_code(folder) is None:
+    while script.poll() is None and job_folder.exit_code(folder) != process_jobs.CANCELLED_CODE:
         with contextlib.suppress(subprocess.TimeoutExpired):
             script.wait(1)
         if is_served and containers_of(script) == {"client"}:
             lines = job_folder.tail(folder / "logs" / "server_stdout.log") or ["its log is empty"]
             supervisor.fail(folder, f"the model server ended while the task ran: {lines[-1][:300]}")
+            break
     children.end_all(task["job_id"], processes.JOB_MARK)
     ended = script.wait()
     with contextlib.suppress(Unreachable):  # the task failed for the same reason, and says it

@@ -139,6 +139,16 @@ def test_a_script_that_ends_on_its_own_fails_its_task_and_is_not_repeated(tmp_pa
     assert process_jobs.state(folder, False)["state"] == "FAILED"
 
 
+def test_what_a_script_does_after_the_task_s_end_is_waited_for(tmp_path: Path, tools: Path) -> None:
+    """The launcher's export."""
+    data = launcher_config(tmp_path / RUN / "jobs")
+    folder = Path(EXECUTOR.submit(Handover({}, data, "", None), None).jobs[0]["job_dir"])
+    (task,) = process_jobs.open_tasks(folder.parent)
+    (folder / "run.sh").write_text("echo now 0 > logs/stage.exit; sleep 1.5; touch exported")
+    supervisor.run(folder.parent, {"parallel": False, "served": False, "tasks": [task]}, False)
+    assert (folder / "exported").exists()
+
+
 def test_a_daemon_that_does_not_answer_is_no_daemon_without_containers(tmp_path: Path, tools: Path) -> None:
     (tools / "docker").write_text("#!/bin/sh\necho 'Cannot connect to the Docker daemon.' >&2; exit 1\n")
     with pytest.raises(Unreachable, match=r"which containers are left \(Cannot connect to the Docker daemon\.\); start it"):
