@@ -185,7 +185,7 @@ logs: | $(installed)/pipeline ## show the logs of the tasks (TASKS= for some, FO
 	@$(PY) scripts/show_logs.py --submission=$(R)/submission.json $(call option,TASKS,--tasks) $(call option,FOLLOW,--follow) \
 	  $(call option,WHICH,--which)
 
-cancel: | $(installed)/pipeline ## stop runs and everything they started (on Slurm TASKS= for some tasks)
+cancel: | $(installed)/pipeline ## stop runs and everything they started (TASKS= for some tasks, on Slurm and Docker)
 	@$(PY) scripts/cancel_run.py $(SUBMISSIONS) $(call option,TASKS,--tasks)
 
 resume: | $(installed)/pipeline ## run tasks again that ended without results (TASKS= for some)

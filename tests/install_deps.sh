@@ -13,6 +13,7 @@ packages=(
   squashfs-tools skopeo umoci docker-registry                        # the registry, and the stand-in for enroot
   mmdebstrap busybox-static                                          # the images
   gcc libc6-dev libslurm-dev                                         # the stand-in for the container plugin is compiled
+  docker.io                                                          # the daemon that the tests of Docker start
 )
 
 if ! command -v dpkg-query > /dev/null; then
@@ -21,6 +22,8 @@ if ! command -v dpkg-query > /dev/null; then
 fi
 missing=()
 for package in "${packages[@]}"; do
+  # Docker's own packages serve as well, and cannot be installed beside Debian's.
+  [ "$package" != docker.io ] || ! PATH=$PATH:/usr/sbin:/sbin command -v dockerd > /dev/null || continue
   [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" = installed ] || missing+=("$package")
 done
 [ "${1:-}" != --missing ] || { echo "${missing[*]}"; exit 0; }
@@ -61,6 +64,7 @@ if command -v systemctl > /dev/null; then
       slurm-wlm) units=(slurmctld slurmd) ;;
       slurmdbd | munge | docker-registry) units=("$package") ;;
       openssh-server) units=(ssh ssh.socket) ;;
+      docker.io) units=(docker docker.socket containerd) ;;
       *) continue ;;
     esac
     "${as_root[@]}" systemctl disable "${units[@]}" > /dev/null 2>&1 || true # a container without systemd has nothing to disable

@@ -23,7 +23,7 @@ from xdist.workermanage import WorkerController
 from checkout import ROOT
 
 T = TypeVar("T")
-CLUSTER, BENCHMARKS = ROOT / "tests" / "cluster", ROOT / "tests" / "benchmarks"
+CLUSTER, BENCHMARKS, DOCKER = ROOT / "tests" / "cluster", ROOT / "tests" / "benchmarks", ROOT / "tests" / "test_docker.py"
 # Files on the test cluster by the worker that runs them, each on a cluster of its own, so that all take about as long: five minutes.
 # They wait most of that time: for Slurm, for a walltime, for a server. Two cores carry four workers.
 CLUSTERS = [
@@ -75,7 +75,7 @@ def instants(request: pytest.FixtureRequest) -> Callable[[str, Sequence[Any]], l
 
 
 def cluster_is_missing() -> str:
-    """What the test cluster lacks on this machine, in words; empty when it can be brought up."""
+    """What the test cluster, or a Docker daemon, lacks on this machine, in words; empty when it can be brought up."""
     if os.geteuid() != 0:
         return "they need root"
     missing = subprocess.run(["bash", ROOT / "tests/install_deps.sh", "--missing"], capture_output=True, text=True, check=False)
@@ -95,9 +95,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.path.is_relative_to(CLUSTER) or item.path.is_relative_to(BENCHMARKS):
             item.add_marker(pytest.mark.slow)
     dropped = _instants_left_out(config, items)
-    on_cluster = [item for item in items if item.path.is_relative_to(CLUSTER)]
+    on_cluster = [item for item in items if item.path.is_relative_to(CLUSTER) or item.path == DOCKER]
     if on_cluster and config.option.markexpr != "not slow" and not os.environ.get("CI") and (why := cluster_is_missing()):
-        config.stash[NOT_RUN] = f"{len(on_cluster)} tests on the test cluster did not run: {why}; `make test-deps test` as root runs them"
+        config.stash[NOT_RUN] = (
+            f"{len(on_cluster)} tests of the cluster and Docker did not run: {why}; `make test-deps test` as root runs them"
+        )
         if hasattr(config, "workeroutput"):  # a worker's way to tell the process that prints
             config.workeroutput["not_run"] = config.stash[NOT_RUN]
         dropped += on_cluster

@@ -168,10 +168,6 @@ class Executor(ABC):
         """Stop the jobs of a submission that was killed before submission.json was written; None where this run can have none."""
         return None
 
-    def resume_obstacle(self, _submission: Document) -> str:
-        """Why tasks of this submission cannot be run again from here, with what to do instead; empty when they can be."""
-        return ""
-
     @abstractmethod
     def resume(self, submission: Document, rows: Sequence[Document], again: Sequence[int]) -> dict[int, str]:
         """Run the tasks with these indices again, which ended without results; `rows` are the last status of all tasks.

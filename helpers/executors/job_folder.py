@@ -69,8 +69,10 @@ def samples_asked(job_dir: Path) -> int | None:
     """How many samples the task asks: by the harness's artifacts/total, else by limit_samples; None when neither says so."""
     if (total := number_in(job_dir / "artifacts" / "total")) is not None:
         return total
+    path = job_dir / "run_config.yml"
     try:
-        config = yaml_files.load((job_dir / "run_config.yml").read_text(encoding="utf-8"))
+        # In a container nemo-evaluator writes it beside the results.
+        config = yaml_files.load((path if path.exists() else job_dir / "artifacts" / path.name).read_text(encoding="utf-8"))
         limit = config["config"]["params"]["limit_samples"]
     except (OSError, KeyError, TypeError, yaml.YAMLError):
         return None

@@ -111,15 +111,6 @@ def invocation_in(folder: Path) -> tuple[str, dict[str, Any]] | None:
     return found
 
 
-def status(invocation_id: str) -> list[dict[str, Any]]:
-    """The launcher's own status of an invocation: one dict per job (job_id, status, progress, data)."""
-    with talking_to(None):
-        from nemo_evaluator_launcher.api import functional
-
-        answer: list[dict[str, Any]] = functional.get_status([invocation_id])
-    return answer
-
-
 def task_mapping(*_arguments: Any, **_options: Any) -> dict[tuple[str, str], dict[str, Any]]:
     """The launcher's task mapping, from our catalogue: with the harnesses installed here, and 0.1 s once instead of 1.4 s per call."""
     return {
@@ -132,18 +123,6 @@ def task_mapping(*_arguments: Any, **_options: Any) -> dict[tuple[str, str], dic
         }
         for key, task in catalogue.load().items()
     }
-
-
-def kill(invocation_id: str) -> int:
-    """Have the launcher stop an invocation; returns the number of jobs that it stopped. Raises StepFailed with its words."""
-    with talking_to(None):
-        from nemo_evaluator_launcher.api import functional
-
-        answers = functional.kill_job_or_invocation(invocation_id)
-    failed = [answer for answer in answers if answer.get("status") == "error"]
-    if failed:
-        raise StepFailed(f"nemo-evaluator-launcher could not stop {failed[0].get('job_id')}: {one_line(failed[0].get('data'))}")
-    return len(answers)
 
 
 def record_resumed(job_id: str, slurm_job_id: str) -> None:

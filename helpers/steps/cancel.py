@@ -4,11 +4,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from helpers.common import console, files
-from helpers.common.errors import BadInput, Interrupted, interruptible, uninterruptible
+from helpers.common import console, files, run_folder, step
+from helpers.common.errors import BadInput, EvalmakeError, Interrupted, StepFailed, interruptible, one_line, uninterruptible
 from helpers.executors import registry, submissions
 from helpers.executors.base import Executor, Handover
 from helpers.steps import status
+
+
+def cancel_each(submission_paths: list[Path], tasks: list[str]) -> int:
+    """Stop the jobs of each submission, or those of `tasks`; one that cannot be stopped does not keep the others running.
+
+    Returns the exit code, 1 when several errors have different ones. The error of a single submission is raised, those of several are shown.
+    """
+    codes = set()
+    for path in submission_paths:
+        try:
+            with step.recorded(run_folder.run_of(path), "cancel"):
+                cancel(path, tasks)
+        except Interrupted:
+            raise
+        except EvalmakeError as error:
+            if len(submission_paths) == 1:
+                raise
+            text, run = one_line(error), path.parent.name
+            console.say(f"error: {text}" if run in text else f"error: {run}: {text}")
+            codes.add(error.exit_code)
+    return codes.pop() if len(codes) == 1 else StepFailed.exit_code if codes else 0
 
 
 def cancel(submission_path: Path, tasks: list[str] | None = None) -> None:

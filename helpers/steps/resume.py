@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from helpers.common import console
-from helpers.common.errors import BadInput
 from helpers.config import tasks as task_rules
 from helpers.executors import registry, states, submissions
 from helpers.steps import status
@@ -12,13 +11,11 @@ from helpers.steps import status
 def resume(submission_path: Path, tasks: list[str]) -> None:
     """Run each task again (all, or those named) that ended without success; those with results or at work are left alone.
 
-    Raises BadInput for a task that the run does not have or an executor that cannot resume; Unreachable, StepFailed.
+    Raises BadInput for a task that the run does not have; Unreachable, StepFailed.
     """
     submission = submissions.read(str(submission_path))
     executor = registry.get(submission["executor"])
     chosen = {job["index"] for job in submissions.chosen(submission, tasks)}
-    if why := executor.resume_obstacle(submission):
-        raise BadInput(why)
     rows = status.ask(submission)["jobs"]
     again = [row["index"] for row in rows if row["index"] in chosen and states.has_failed(row)]
     run = submission_path.parent

@@ -4,10 +4,11 @@
 # In the registry: evalmake/toy:25.11 and :latest, evalmake/tiny:1 and :latest. In images/: toy.sqsh.
 # Kept in $XDG_CACHE_HOME/evalmake (~/.cache/evalmake), named by what they are made from: a change to image/ costs 15 s, one of the lock all.
 #   image.sh REGISTRY     up.sh calls it; with the images there it takes 0.1 s
+#   image.sh              only builds, and prints the folder that holds toy.oci and tiny.oci (tests/docker_daemon.py)
 set -euo pipefail
 # shellcheck source=tests/cluster/bed.sh
 . "$(dirname "${BASH_SOURCE[0]}")/bed.sh"
-registry=$1
+registry=${1:-}
 
 # The real home: tests give themselves another.
 home=$(getent passwd "$(id -u)" | cut -d: -f6)
@@ -25,7 +26,7 @@ files_of() { (cd "$HERE/image" && find . -name __pycache__ -prune -o -type f -pr
 hash=$({ echo "$base_hash"; files_of; } | hash_of)
 base=$cache/cluster-base-$base_hash
 image=$cache/cluster-image-$hash
-[ "$(cat "$BED/registry/.images" 2> /dev/null)" != "$hash" ] || exit 0
+[ -z "$registry" ] || [ "$(cat "$BED/registry/.images" 2> /dev/null)" != "$hash" ] || exit 0
 
 # Two beds may be built at once.
 exec 9>> "$cache/.cluster-image.lock"
@@ -102,6 +103,10 @@ build() {
 }
 
 [ -d "$image" ] || build
+if [ -z "$registry" ]; then
+  echo "$image"
+  exit 0
+fi
 for name in toy:25.11 tiny:1; do
   for tag in "${name#*:}" latest; do
     # -f v2s2: real enroot 3.x answers 404 to an OCI manifest.

@@ -1,29 +1,55 @@
-"""Runs an evaluation in Docker containers of this machine: the launcher's own local executor."""
+"""Runs an evaluation in Docker containers of this machine. The launcher writes the jobs, a supervisor runs them."""
 
+import contextlib
+import dataclasses
+import os
+import re
 import shlex
-import shutil
-import subprocess
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers.common.errors import StepFailed, Unreachable
+from helpers.common import processes
+from helpers.common.errors import BadInput, StepFailed
+from helpers.credentials.auto_export import WandbExport
 from helpers.executors import containers, job_folder
 from helpers.executors.base import Document, Handover, ImageUse, Submitted
+from helpers.executors.docker import daemon
 from helpers.executors.docker.description import DESCRIPTION
-from helpers.executors.local import LocalExecutor, refuse_other
-from helpers.executors.states import ENDED, FAILED
+from helpers.executors.local import refuse_other
+from helpers.executors.process import children, start
+from helpers.executors.process import jobs as process_jobs
+from helpers.executors.process.executor import Process
+from helpers.executors.slurm import job_values
 from helpers.launcher import api
 
-DAEMON_SECONDS = 20  # a daemon that works answers in well under one
-# The launcher's states (its executors/base.py: ExecutionState) and ours.
-STATES = {"pending": "PENDING", "running": "RUNNING", "success": "SUCCEEDED", "failed": "FAILED", "killed": "CANCELLED"}
+# Characters that the launcher's scripts cannot hold between double quotes, or that `docker run --volume` splits at.
+UNQUOTABLE = re.compile(r'["$`\\:\n]')
 
 
-class Docker(LocalExecutor):
-    """See helpers/executors/base.py; the launcher starts the containers, asks for them and stops them."""
+class Docker(Process):
+    """See helpers/executors/base.py: as processes of this machine, but each task has its own containers, also for its model server."""
 
     description = DESCRIPTION
+    picks_tasks = True
+    wandb_export = WandbExport.NEVER
+    things = "process or container", "processes and containers"
+
+    def complete(self, data: Document, run: Path | None) -> None:
+        """Give the jobs a folder of this run alone, label their containers, and have the harness report its progress.
+
+        Raises BadInput for a value that the launcher's scripts cannot hold.
+        """
+        super().complete(data, run)
+        execution = data["execution"]
+        if found := UNQUOTABLE.search(execution["output_dir"]):
+            raise BadInput(
+                f"{execution['output_dir']} contains {found[0]!r}, which a folder of Docker jobs cannot have in its path; move it"
+            )
+        job_values.refuse_unquoted({**data, "execution": {"mounts": execution.get("mounts")}})
+        execution["extra_docker_args"] = f"{execution.get('extra_docker_args') or ''} {daemon.LABELLED}".strip()
+        containers.count_requests(data)
 
     def images(self, config: Mapping[str, Any], _wandb_mode: str) -> Iterator[ImageUse]:
         return containers.uses(config)
@@ -37,8 +63,9 @@ class Docker(LocalExecutor):
         return "executor docker pulls its images itself"
 
     def submitted_before(self, data: Document) -> str | None:
-        folder = Path(data["execution"]["output_dir"])
-        found = api.invocation_in(folder) if folder.is_dir() else None
+        if not (self.folder_of(data) / process_jobs.PLAN).exists():
+            return None  # before there is a plan, nothing was started
+        found = api.invocation_in(self.folder_of(data))
         if found is None:
             return None
         invocation, config = found
@@ -47,55 +74,89 @@ class Docker(LocalExecutor):
 
     def check(self, data: Document) -> None:
         super().check(data)
-        fix = "start Docker, or use CONFIG=local without a PROFILE, which needs no container"
-        if shutil.which("docker") is None:
-            raise Unreachable(f"executor docker: there is no docker command on this machine; {fix}")
-        try:
-            answer = subprocess.run(["docker", "info"], capture_output=True, text=True, timeout=DAEMON_SECONDS, check=False)
-        except subprocess.TimeoutExpired:
-            raise Unreachable(f"executor docker: the Docker daemon did not answer within {DAEMON_SECONDS} s; {fix}") from None
-        if answer.returncode:
-            reason = (answer.stderr.strip().splitlines() or [f"docker info: exit code {answer.returncode}"])[-1]
-            raise Unreachable(f"executor docker: no Docker daemon answers ({reason}); {fix}")
+        daemon.check(with_gpus=data["deployment"]["type"] != "none")
 
     def submit(self, handover: Handover, before: str | None) -> Submitted:
-        invocation = before or api.run_eval(handover.data, handover.log)
-        return Submitted(invocation, *api.recorded_jobs(invocation, len(handover.data["evaluation"]["tasks"])))
+        """Have the launcher write the jobs, unless it has, and start their supervisor."""
+        invocation = before or api.run_eval(handover.data, handover.log, _only_written())
+        submitted = Submitted(invocation, *api.recorded_jobs(invocation, len(handover.data["evaluation"]["tasks"])))
+        jobs = Path(submitted.jobs[0]["job_dir"]).parent
+        if not before:
+            _write_plan(jobs, handover.data, submitted)
+        start.start_again(jobs, handover.owner)
+        return submitted
 
-    def rows(self, submission: Document) -> list[Document]:
-        known = {answer["job_id"]: answer for answer in api.status(submission["invocation_id"])}
-        return [self.row(job, _found(known.get(job["job_id"]), Path(job["job_dir"] or "."))) for job in submission["jobs"]]
+    def begin(self, submission: Document) -> None:
+        """Start a supervisor for the open tasks, which stops when this process ends. Raises Unreachable when no Docker daemon answers."""
+        if self.resumes_here(submission):
+            daemon.check(with_gpus=False)
+        super().begin(submission)
 
-    def cancel(self, submission: Document, _jobs: Sequence[Document]) -> list[str]:
-        stopped = api.kill(submission["invocation_id"])
-        if left := [row["task"] for row in self.rows(submission) if row["state"] not in ENDED]:
-            raise StepFailed(f"{', '.join(left)}: not stopped; `make status` shows which jobs are left")
-        return [f"{stopped} job{'s' if stopped > 1 else ''} stopped"] if stopped else []
+    def cancel(self, submission: Document, jobs: Sequence[Document]) -> list[str]:
+        """Stop these tasks with their containers; when no other is open, everything."""
+        still = [job for job in submission["jobs"] if process_jobs.is_open(Path(job["job_dir"]))]
+        if all(job in jobs for job in still):
+            return super().cancel(submission, jobs)
+        chosen = [job for job in still if job in jobs]
+        for job in chosen:
+            folder = Path(job["job_dir"])
+            process_jobs.mark_stopped([folder], process_jobs.CANCELLED_CODE)  # first, so that the supervisor goes on to the next task
+            children.end_all(job["job_id"], processes.JOB_MARK)
+            daemon.remove(folder)
+            if process_jobs.is_open(folder):
+                raise StepFailed(f"{folder.name} started while it was cancelled; give the same command again")
+        return [f"{Path(job['job_dir']).name}: stopped" for job in chosen]
 
-    def resume_obstacle(self, submission: Document) -> str:
-        return f"executor docker: `nemo-evaluator-launcher resume {submission['invocation_id']}` resumes its tasks"
+    def folder_of(self, data: Document) -> Path:
+        """The launcher makes a folder TIME-INVOCATION for each attempt; only one that was finished has a plan."""
+        output = super().folder_of(data)
+        return next(output.glob(f"*/{process_jobs.PLAN}"), output / process_jobs.PLAN).parent
 
-    def resume(self, submission: Document, _rows: Sequence[Document], _again: Sequence[int]) -> dict[int, str]:
-        raise StepFailed(self.resume_obstacle(submission))
+    def end(self, jobs: Path, code: int) -> int:
+        """The processes first, so that none starts another container. Before there is a plan, nothing was started."""
+        return super().end(jobs, code) + daemon.remove(jobs) if (jobs / process_jobs.PLAN).exists() else 0
 
 
-def _found(answer: Document | None, job_dir: Path) -> Document:
-    """Where a job stands, by the launcher's answer."""
-    row: Document = {"exit_code": None, "requests_done": None, "seconds": None, "log": None}
-    if answer is None:
-        return {**row, "state": "UNKNOWN", "reason": "the launcher's job database does not have it"}
-    state = STATES.get(str(answer.get("status")).lower(), "UNKNOWN")
-    progress = answer.get("progress")
-    done = progress.get("progress") if isinstance(progress, dict) else progress
-    log = job_dir / "logs" / "client_stdout.log"
-    return {
-        **row,
-        "state": state,
-        "reason": job_folder.last_error(job_dir) if state == FAILED else "",
-        "exit_code": job_folder.exit_code(job_dir),
-        "requests_done": done if isinstance(done, int) else None,
-        "log": str(log) if log.exists() else None,
+@contextlib.contextmanager
+def _only_written() -> Iterator[None]:
+    """With a launcher that writes and records its jobs, for their owner alone, and starts none of their scripts.
+
+    It writes `export NAME="value"` for secrets, in which a shell expands `$`, backticks and backslashes: here each value is quoted.
+    """
+    from nemo_evaluator_launcher.executors.local import executor as stock
+
+    from helpers.executors.slurm.job_scripts import quoted
+
+    def secrets(groups: dict[str, Any]) -> Any:
+        made = generate(groups)
+        return dataclasses.replace(made, secrets_content=quoted(made, groups))
+
+    umask, processes_of, generate = os.umask(0o077), stock.subprocess, stock.generate_secrets_env
+    stock.subprocess = types.SimpleNamespace(Popen=lambda *_, **__: types.SimpleNamespace(poll=lambda: 0))  # type: ignore[attr-defined]
+    stock.generate_secrets_env = secrets
+    try:
+        yield
+    finally:
+        stock.subprocess, stock.generate_secrets_env = processes_of, generate  # type: ignore[attr-defined]
+        os.umask(umask)
+
+
+def _write_plan(jobs: Path, data: Document, submitted: Submitted) -> None:
+    tasks = []
+    for job, entry in zip(submitted.jobs, data["evaluation"]["tasks"], strict=True):
+        folder = Path(job["job_dir"])
+        (folder / "logs").mkdir(exist_ok=True)
+        (folder / "artifacts").mkdir(exist_ok=True)
+        (folder / "artifacts").chmod(0o777)  # as the launcher does: a container may have a user of its own
+        job_folder.stage(folder, "pre-start")
+        tasks.append({"name": entry["name"], "job_id": job["job_id"], "dir": folder.name})
+    plan = {
+        "invocation_id": submitted.invocation_id,
+        "parallel": data["execution"].get("mode") == "parallel",
+        "served": data["deployment"]["type"] != "none",
+        "tasks": tasks,
     }
+    start.write_plan(jobs, plan, "helpers.executors.docker.supervisor")
 
 
 EXECUTOR = Docker()

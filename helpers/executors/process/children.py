@@ -38,9 +38,9 @@ def environment(names: dict[str, str], extra: dict[str, str]) -> dict[str, str]:
     return child
 
 
-def end_all(invocation: str) -> None:
-    """Kill what has the invocation's mark, except ourselves: what a killed supervisor left, or what is just being started."""
-    left = [process for process in processes.marked(process_jobs.MARK, invocation) if process.pid != os.getpid()]
+def end_all(value: str, mark: str = process_jobs.MARK) -> None:
+    """Kill what has the mark of an invocation, or of a job, except ourselves: what a killed supervisor left, or is just being started."""
+    left = [process for process in processes.marked(mark, value) if process.pid != os.getpid()]
     for process in left:
         with contextlib.suppress(psutil.Error):
             process.kill()

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from helpers.common import console, files, yaml_files
 from helpers.credentials.auto_export import WandbExport
@@ -23,9 +24,10 @@ class Process(LocalExecutor):
     description = DESCRIPTION
     jobs_outlive_us = False
     wandb_export = WandbExport.ALWAYS
+    things: ClassVar[tuple[str, str]] = "process", "processes"  # what `end` stops: one, and several
 
     def submitted_before(self, data: Document) -> str | None:
-        folder = _folder_of(data)
+        folder = self.folder_of(data)
         if (plan := job_folder.read(folder / process_jobs.PLAN)) is None:
             return None
         ran = yaml_files.load(files.read_text(folder / plan["tasks"][0]["dir"] / "run_config.yml"))
@@ -40,38 +42,38 @@ class Process(LocalExecutor):
 
     def abandon(self, handover: Handover) -> str:
         """Stop what was started; the tasks stay open."""
-        process_jobs.stop(_folder_of(handover.data), process_jobs.INTERRUPTED_CODE)
+        self.end(self.folder_of(handover.data), process_jobs.INTERRUPTED_CODE)
         return ""
 
     def rows(self, submission: Document) -> list[Document]:
-        supervised = process_jobs.is_supervised(_folder(submission))
+        supervised = process_jobs.is_supervised(jobs_of(submission))
         return [self.row(job, process_jobs.state(Path(job["job_dir"]), supervised)) for job in submission["jobs"]]
 
     def resumes_here(self, submission: Document) -> bool:
-        jobs = _folder(submission)
+        jobs = jobs_of(submission)
         return not process_jobs.is_supervised(jobs) and bool(process_jobs.open_tasks(jobs))
 
     def begin(self, submission: Document) -> None:
         """Start a supervisor for the open tasks, which stops when this process ends."""
-        if left := start.start_again(_folder(submission), os.getpid()):
+        if left := start.start_again(jobs_of(submission), os.getpid()):
             console.info(f"resuming what was interrupted: {', '.join(task['name'] for task in left)}")
 
     def finish(self, submission: Document) -> None:
         # After the last task the supervisor still stops the model server, and exports.
-        while process_jobs.is_supervised(_folder(submission)):
+        while process_jobs.is_supervised(jobs_of(submission)):
             time.sleep(0.05)
 
     def stop(self, submission: Document) -> None:
         """Stop everything; the tasks stay open."""
-        process_jobs.stop(_folder(submission), process_jobs.INTERRUPTED_CODE)
+        self.end(jobs_of(submission), process_jobs.INTERRUPTED_CODE)
 
     def cancel(self, submission: Document, _jobs: Sequence[Document]) -> list[str]:
         """Stop everything: the tasks share one model server and run one after another."""
-        return _cancel(_folder(submission))
+        return self._cancelled(jobs_of(submission))
 
     def cancel_unrecorded(self, handover: Handover) -> list[str] | None:
-        folder = _folder_of(handover.data)
-        return _cancel(folder) if (folder / process_jobs.PLAN).exists() else None
+        jobs = self.folder_of(handover.data)
+        return self._cancelled(jobs) if (jobs / process_jobs.PLAN).exists() else None
 
     def resume(self, submission: Document, _rows: Sequence[Document], again: Sequence[int]) -> dict[int, str]:
         """Open the tasks again; `make eval` runs them."""
@@ -79,6 +81,18 @@ class Process(LocalExecutor):
             if job["index"] in again:
                 process_jobs.reopen(Path(job["job_dir"]))
         return dict.fromkeys(again, "")
+
+    def folder_of(self, data: Document) -> Path:
+        """The jobs folder of a launcher config: where plan.json is or will be."""
+        return Path(data["execution"]["output_dir"])
+
+    def end(self, jobs: Path, code: int) -> int:
+        """Stop everything of a jobs folder, and give open tasks the exit `code`; returns how many things were stopped."""
+        return process_jobs.stop(jobs, code)
+
+    def _cancelled(self, jobs: Path) -> list[str]:
+        number = self.end(jobs, process_jobs.CANCELLED_CODE)
+        return [f"{number} {self.things[number > 1]} stopped; nothing is left running"] if number else []
 
 
 @contextlib.contextmanager
@@ -89,17 +103,9 @@ def _registered() -> Iterator[None]:
     yield
 
 
-def _folder(submission: Document) -> Path:
+def jobs_of(submission: Document) -> Path:
+    """The jobs folder of a submission."""
     return Path(submission["jobs"][0]["job_dir"]).parent
-
-
-def _folder_of(data: Document) -> Path:
-    return Path(data["execution"]["output_dir"])
-
-
-def _cancel(jobs: Path) -> list[str]:
-    number = process_jobs.stop(jobs, process_jobs.CANCELLED_CODE)
-    return [f"{number} process{'es' if number > 1 else ''} stopped; nothing is left running"] if number else []
 
 
 EXECUTOR = Process()

@@ -4,7 +4,6 @@ Its jobs are written to the launcher's job database as jobs of the launcher's ow
 stock `nemo-evaluator-launcher status|info|logs|export` read them. Imported where something is submitted: it imports the launcher (0.9 s).
 """
 
-import json
 import os
 import shlex
 import sys
@@ -21,15 +20,13 @@ from nemo_evaluator_launcher.executors.registry import register_executor
 from omegaconf import DictConfig, OmegaConf
 
 from helpers.common.errors import BadInput
-from helpers.common.files import ROOT, write_text
+from helpers.common.files import write_text
 from helpers.config import tasks
 from helpers.credentials import auto_export
 from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import start
-from helpers.launcher.api import TELEMETRY
 
-SHUTDOWN = "NEMO_EVALUATOR_SHUTDOWN_TIMEOUT_SECONDS"  # 30 by default, for which a person who pressed Ctrl-C would wait
 TRUST_PRE_CMD = "NEMO_EVALUATOR_TRUST_PRE_CMD"
 # With these the harness counts its requests in artifacts/progress, and a task that runs again asks only for the answers it lacks.
 # It also posts each count to a URL: the supervisor's, because without one nemo-evaluator 0.2.8 posts to port 8000, where a model may be.
@@ -171,17 +168,7 @@ def write_jobs(jobs: Path, plan: dict[str, Any]) -> None:
     if plan["export"]["destinations"]:
         write_text(jobs / "export.yml", yaml.safe_dump(plan["export"].pop("config"), sort_keys=False))
     plan["export"].pop("config", None)
-    lines = [
-        "#!/usr/bin/env bash",
-        "# Runs the tasks of this folder that have not ended. `nemo-evaluator-launcher resume` calls it too.",
-        'cd "$(dirname "$0")"',
-        f"export {process_jobs.MARK}={plan['invocation_id']}",
-        f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
-        f"export {TELEMETRY}=${{{TELEMETRY}:-0}} {SHUTDOWN}=${{{SHUTDOWN}:-3}}",
-        f"exec {shlex.quote(sys.executable)} -m helpers.executors.process.supervisor .",
-    ]
-    write_text(jobs / "run_all.sequential.sh", "\n".join(lines) + "\n", mode=0o755)
-    write_text(jobs / process_jobs.PLAN, json.dumps(plan, indent=2))
+    start.write_plan(jobs, plan, "helpers.executors.process.supervisor")
 
 
 def record_jobs(jobs: Path, plan: dict[str, Any], config: dict[str, Any]) -> None:

@@ -1,18 +1,37 @@
 """Starts the supervisor of a jobs folder: the first time, and again when it was interrupted or killed before its jobs had ended."""
 
+import json
+import shlex
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from helpers.common import processes
 from helpers.common.errors import StepFailed
-from helpers.common.files import shown
+from helpers.common.files import ROOT, shown, write_text
 from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from helpers.launcher import api
 
 START_SECONDS = 30.0  # it usually takes some tenths of a second
+SHUTDOWN = "NEMO_EVALUATOR_SHUTDOWN_TIMEOUT_SECONDS"  # 30 by default, for which a person who pressed Ctrl-C would wait
+
+
+def write_plan(jobs: Path, plan: dict[str, Any], supervisor: str) -> None:
+    """Write run_all.sequential.sh, which runs the module `supervisor` on a jobs folder, and last plan.json: then the jobs exist."""
+    lines = [
+        "#!/usr/bin/env bash",
+        "# Runs the tasks of this folder that have not ended. `nemo-evaluator-launcher resume` calls it too.",
+        'cd "$(dirname "$0")"',
+        f"export {process_jobs.MARK}={plan['invocation_id']}",
+        f"export PYTHONPATH={shlex.quote(str(ROOT))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        f"export {api.TELEMETRY}=${{{api.TELEMETRY}:-0}} {SHUTDOWN}=${{{SHUTDOWN}:-3}}",
+        f"exec {shlex.quote(sys.executable)} -m {supervisor} .",
+    ]
+    write_text(jobs / "run_all.sequential.sh", "\n".join(lines) + "\n", mode=0o755)
+    write_text(jobs / process_jobs.PLAN, json.dumps(plan, indent=2))
 
 
 def start(jobs: Path, owner: int | None = None) -> None:

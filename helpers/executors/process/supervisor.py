@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -38,26 +39,37 @@ LOCK_SECONDS = 2.0  # how long it tries to get the folder's lock: whoever tests 
 
 
 def main(arguments: list[str]) -> None:
-    """Run the plan in the jobs folder `arguments[0]`. A second supervisor of the same folder ends at once."""
-    jobs = Path(arguments[0]).resolve()
+    """Run the plan in the jobs folder `arguments[0]`."""
+
+    def work(jobs: Path, plan: dict[str, Any], is_owned: bool) -> None:
+        os.environ[process_jobs.PROGRESS_URL] = take_progress()
+        run(jobs, plan)
+        export(jobs, plan, is_owned)
+
+    supervise(Path(arguments[0]).resolve(), work, end_all)
+
+
+def supervise(jobs: Path, work: Callable[[Path, dict[str, Any], bool], None], end: Callable[[str], None]) -> None:
+    """Do the `work` of a jobs folder, given its plan and whether it has an owner. A second supervisor of the same folder does nothing.
+
+    `end` stops whatever the invocation has running: at the start what a killed supervisor left, and everything at the end.
+    """
     stopped_by_signals()
     # Never closed: the lock is released when the process ends, so a free lock means that there is no supervisor.
     if not take(os.open(jobs / process_jobs.LOCK, os.O_RDWR | os.O_CREAT, 0o644)):
         return
     write_text(jobs / process_jobs.SUPERVISOR, json.dumps({"pid": os.getpid(), "host": platform.node()}))
     plan = job_folder.read(jobs / process_jobs.PLAN) or {}
-    end_all(plan["invocation_id"])
+    end(plan["invocation_id"])
     try:
         owner = os.environ.pop(process_jobs.OWNER, None)
         end_with_owner(owner)
-        os.environ[process_jobs.PROGRESS_URL] = take_progress()
-        run(jobs, plan)
-        export(jobs, plan, bool(owner))
+        work(jobs, plan, bool(owner))
     except (Interrupted, KeyboardInterrupt):
         process_jobs.mark_stopped([jobs / task["dir"] for task in plan["tasks"]], process_jobs.INTERRUPTED_CODE)
     finally:
         ignore_signals()
-        end_all(plan["invocation_id"])
+        end(plan["invocation_id"])
 
 
 def take(lock: int) -> bool:
@@ -130,7 +142,7 @@ def run(jobs: Path, plan: dict[str, Any]) -> None:
     except EvalmakeError as error:
         for folder in pending:
             if job_folder.exit_code(folder) is None:
-                _fail(folder, str(error))
+                fail(folder, str(error))
     finally:
         if server:
             server.stop()
@@ -139,7 +151,7 @@ def run(jobs: Path, plan: dict[str, Any]) -> None:
 def run_task(folder: Path, task: dict[str, Any], server: Server | None) -> None:
     """Run one task and write down how it ended. When the server dies first, the harness is stopped: it would retry for minutes."""
     if server and (ended := server.end()):
-        _fail(folder, f"{ended} before the task started: {server.last_line()}")
+        fail(folder, f"{ended} before the task started: {server.last_line()}")
         return
     adapter = ports.reserve()
     try:
@@ -151,14 +163,14 @@ def run_task(folder: Path, task: dict[str, Any], server: Server | None) -> None:
         finally:
             processes.end_group(harness, task["job_id"])
     except (BadInput, StepFailed) as error:
-        _fail(folder, str(error))
+        fail(folder, str(error))
         return
     finally:
         adapter.release()
     if server and (ended := server.end()):
-        _fail(folder, f"{ended} while the task ran: {server.last_line()}")
+        fail(folder, f"{ended} while the task ran: {server.last_line()}")
     elif code == process_jobs.INTERRUPTED_CODE:
-        _fail(folder, "the harness was interrupted from outside")
+        fail(folder, "the harness was interrupted from outside")
     else:
         job_folder.stage(folder, "exit", code)
 
@@ -230,7 +242,7 @@ def export(jobs: Path, plan: dict[str, Any], is_owned: bool) -> None:
         processes.start(command, jobs / "export.log", jobs, environment(plan["export"]["env"], {})).wait()
 
 
-def _fail(folder: Path, reason: str) -> None:
+def fail(folder: Path, reason: str) -> None:
     """Write down that a task failed, and why. nemo-evaluator's marker goes: it is there because we stopped the harness, not the user."""
     (folder / "artifacts" / process_jobs.INTERRUPTED_MARKER).unlink(missing_ok=True)
     with (folder / "logs" / "client_stdout.log").open("a", encoding="utf-8") as log:

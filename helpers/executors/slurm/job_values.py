@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from helpers.common.errors import BadInput
+from helpers.executors import containers
 
 # The launcher's default, which says nothing: the run's id replaces it in the names of the jobs.
 STOCK_SUBPROJECT = "nemo-evaluator-launcher"
-# The harness counts its requests in artifacts/progress. nemo-evaluator 0.2.8 also posts each count to a URL, by default to port 8000 of the
-# node, where the model may be. Port 9 (discard) refuses at once. Only every tenth count: each refusal is a line in the client's log.
-ADAPTER = {"use_progress_tracking": True, "progress_tracking_url": "http://127.0.0.1:9", "progress_tracking_interval": 10}
 # The launcher writes these values into its job scripts unquoted: the shell or sbatch would split or expand them.
 UNQUOTED = re.compile(r"""[\s"'$`;&|<>()*?!\\{}\[\]]""")
 
@@ -25,16 +23,10 @@ def complete(data: dict[str, Any], run: Path | None) -> None:
     if run:
         own = execution.get("subproject")
         execution["subproject"] = run.name if own in (None, STOCK_SUBPROJECT) else f"{own}-{run.name}"
-    endpoint = data["evaluation"]
-    for key in ("nemo_evaluator_config", "target", "api_endpoint", "adapter_config"):
-        if endpoint.get(key) is None:
-            endpoint[key] = {}
-        endpoint = endpoint[key]
-    if not {"interceptors", "use_progress_tracking"} & endpoint.keys():
-        endpoint.update({key: value for key, value in ADAPTER.items() if key not in endpoint})
     if comment := execution.pop("sbatch_comment", None):
         # The launcher puts it between single quotes as it is, but quotes the values of flags.
         execution["sbatch_extra_flags"] = {"comment": comment, **(execution.get("sbatch_extra_flags") or {})}
+    containers.count_requests(data)
     refuse_unquoted(data)
 
 

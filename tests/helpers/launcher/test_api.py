@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from helpers.common.errors import BadInput, StepFailed
 from helpers.executors import job_folder
-from helpers.executors.process import jobs
+from helpers.executors.process import jobs, start
 from helpers.executors.process import launcher_executor as process_executor
 from helpers.launcher import api
 
@@ -99,7 +99,7 @@ def test_the_stock_status_reads_the_stage_files_that_we_write(tmp_path: Path, mo
 
 def test_the_interrupted_marker_has_nemo_evaluator_s_name() -> None:
     assert jobs.INTERRUPTED_MARKER == evaluate.INTERRUPTED_MARKER_FILENAME == local.INTERRUPTED_MARKER_FILENAME
-    assert process_executor.SHUTDOWN == evaluate.SHUTDOWN_TIMEOUT_ENV_VAR
+    assert start.SHUTDOWN == evaluate.SHUTDOWN_TIMEOUT_ENV_VAR
 
 
 def test_the_stock_resume_runs_the_script_that_we_write() -> None:

@@ -88,13 +88,6 @@ def test_stopped_half_way_it_leaves_no_results_that_were_made_before(run: Path, 
     assert not (run / "results.json").exists()
 
 
-def test_an_executor_of_the_launcher_s_own_is_resumed_by_the_launcher(run: Path) -> None:
-    document = {**files.read_json(run / "submission.json", "submission"), "executor": "local"}
-    files.write_json(run / "submission.json", document, "submission")
-    with pytest.raises(BadInput, match=f"executor docker: `nemo-evaluator-launcher resume {document['invocation_id']}` resumes its tasks"):
-        resume.resume(run / "submission.json", [])
-
-
 def test_a_run_that_was_not_submitted_has_nothing_to_resume(run: Path) -> None:
     (run / "submission.json").unlink()
     with pytest.raises(BadInput, match=f"{RUN} was not submitted; `make eval RUN={RUN}` submits it"):

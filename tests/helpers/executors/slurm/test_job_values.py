@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from helpers.common.errors import BadInput
+from helpers.executors.containers import ADAPTER
 from helpers.executors.slurm import job_scripts, job_values
-from helpers.executors.slurm.job_values import ADAPTER, complete, refuse_unquoted, samples
+from helpers.executors.slurm.job_values import complete, refuse_unquoted, samples
 
 RUN = Path("/runs/20261122T013512Z-mine-7f3a")
 
