@@ -14,7 +14,7 @@ from helpers.steps import status
 def cancel_each(submission_paths: list[Path], tasks: list[str]) -> int:
     """Stop the jobs of each submission, or those of `tasks`; one that cannot be stopped does not keep the others running.
 
-    Returns the exit code, 1 when several errors have different ones. The error of a single submission is raised, those of several are shown.
+    Returns the exit code, 1 when several errors have different ones. The error of a single submission is raised; others are shown.
     """
     codes = set()
     for path in submission_paths:

@@ -30,7 +30,7 @@ def runs(tmp_path: Path, clean_env: dict[str, str]) -> Iterator[Path]:
         }  # fmt: skip
         files.write_json(tmp_path / name / "submission.json", document, "submission")
     yield tmp_path
-    process_jobs.cancel(tmp_path / RUNNING / "jobs")
+    process_jobs.stop(tmp_path / RUNNING / "jobs", process_jobs.CANCELLED_CODE)
 
 
 @pytest.mark.slow
