@@ -240,5 +240,4 @@ def test_the_default_config_works_as_it_stands(make: Make, project: Path, server
     done = make("eval", "PROFILE=CLUSTER", "TASKS=adlr_mmlu hellaswag", env=login(server))
     assert UNREACHABLE in done.stderr, done.stderr
     assert "no-such-host.invalid" in errors_in(done.stderr)[-1]
-    model = read(run_folder(project), "model.json")["models"]["model"]
-    assert (model["version"], model["path"]) == ("v1", "/lustre/rl/1")
+    assert not (run_folder(project) / "model.json").exists(), "nobody has looked at the checkpoint yet"

@@ -10,8 +10,8 @@ main() {
     frame missing - "$CHECKPOINT"
     finish
   fi
-  for folder in "${FOLDERS[@]}"; do
-    for name in "${NAMES[@]}"; do
+  for folder in ${FOLDERS[@]+"${FOLDERS[@]}"}; do
+    for name in ${NAMES[@]+"${NAMES[@]}"}; do
       if [ -r "$CHECKPOINT/$folder/$name" ]; then
         frame tokenizer - "$folder"
         break 2

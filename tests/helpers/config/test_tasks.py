@@ -165,6 +165,7 @@ def test_a_task_that_the_launcher_does_not_know_needs_consent_before_anything_is
     monkeypatch.delenv(tasks.TRUST, raising=False)
     with pytest.raises(BadInput, match=rf"mine\.yaml:8: task my\.task: the catalogue has no such task.*from i:1.*`export {tasks.TRUST}=1`"):
         compile_text(tmp_path, text)
+    assert compile_text(tmp_path, text.replace("i:1", "/images/own.sqsh")).definitions, "somebody put the file there"
     monkeypatch.setenv(tasks.TRUST, "1")
     assert compile_text(tmp_path, text).definitions
 
