@@ -9,21 +9,13 @@ So the stock `nemo-evaluator-launcher status|info|logs|export` read it. Nothing 
 
 import json
 import os
-import re
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from helpers.common import yaml_files
-
-# Which line of a log says best why a job failed, best first: our own error, the last line of a traceback, a line about trouble.
-TELLING = [
-    re.compile(r"^error: "),
-    re.compile(r"^[\w.]*(Error|Exception|Exit)\b.*: "),
-    re.compile(r"error|exception|refused|denied|not found|no such|failed|killed", re.IGNORECASE),
-]
+from helpers.common import causes, yaml_files
 
 
 def stage(job_dir: Path, name: str, code: int | None = None) -> None:
@@ -74,17 +66,14 @@ def samples_asked(job_dir: Path) -> int | None:
 
 
 def last_error(job_dir: Path) -> str:
-    """The line of the job's logs that says best why it failed (the last one of its kind, see TELLING), else the last line."""
+    """The line of the job's logs that says best why it failed (see causes.telling), else the last line."""
     for name in ("client_stdout.log", "server_stdout.log"):
         try:
             lines = tail(job_dir / "logs" / name)
         except OSError:
             continue
-        for telling in TELLING:
-            if found := [line for line in lines if telling.search(line)]:
-                return found[-1].removeprefix("error: ")[:300]
-        if lines:
-            return lines[-1][:300]
+        if found := causes.telling(lines):
+            return found[-1].removeprefix("error: ")
     return "its logs are empty"
 
 
