@@ -9,6 +9,7 @@ So the stock `nemo-evaluator-launcher status|info|logs|export` read it. Nothing 
 
 import json
 import os
+import re
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,20 @@ def last_error(job_dir: Path) -> str:
         if found := causes.telling(lines):
             return found[-1].removeprefix("error: ")
     return "its logs are empty"
+
+
+def logs(job_dir: Path) -> dict[str, Path]:
+    """The newest log here of each kind (slurm, server, client) of a job, whichever executor wrote it.
+
+    After a failed job on Slurm its successor starts, sees that, and says so in a log of its own, which tells nothing.
+    """
+    found: dict[str, Path] = {}
+    for kind in causes.NODE.split():
+        paths = [path for path in (job_dir / "logs").glob(f"{kind}[-_]*.log") if path.exists()]
+        for path in sorted(paths, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)]):
+            if not any(line.endswith("state. EXIT!") for line in tail(path)):
+                found[kind] = path
+    return found
 
 
 def tail(path: Path, size: int = 20_000) -> list[str]:
