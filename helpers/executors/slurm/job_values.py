@@ -12,12 +12,15 @@ STOCK_SUBPROJECT = "nemo-evaluator-launcher"
 # The harness counts its requests in artifacts/progress. nemo-evaluator 0.2.8 also posts each count to a URL, by default to port 8000 of the
 # node, where the model may be. Port 9 (discard) refuses at once. Only every tenth count: each refusal is a line in the client's log.
 ADAPTER = {"use_progress_tracking": True, "progress_tracking_url": "http://127.0.0.1:9", "progress_tracking_interval": 10}
+# enroot mounts containers read-only unless its configuration says otherwise, and the launcher's jobs write scripts into theirs. Pyxis
+# reads this in the environment of each srun: from the config's own env_vars it gets into that of the servers, the tasks and the export.
+WRITABLE = {"PYXIS_CONTAINER_WRITABLE": "lit:1"}
 # The launcher writes these values into its job scripts unquoted: the shell or sbatch would split or expand them.
 UNQUOTED = re.compile(r"""[\s"'$`;&|<>()*?!\\{}\[\]]""")
 
 
 def complete(data: dict[str, Any], run: Path | None) -> None:
-    """Put the run's id into the job names of a launcher config, and have the harness report its progress.
+    """Put the run's id into the job names of a launcher config, make its containers writable, have the harness report its progress.
 
     Raises BadInput for a value that the launcher's job scripts cannot hold.
     """
@@ -32,6 +35,7 @@ def complete(data: dict[str, Any], run: Path | None) -> None:
         endpoint = endpoint[key]
     if not {"interceptors", "use_progress_tracking"} & endpoint.keys():
         endpoint.update({key: value for key, value in ADAPTER.items() if key not in endpoint})
+    data["env_vars"] = {**WRITABLE, **(data.get("env_vars") or {})}
     refuse_unquoted(data)
 
 
