@@ -193,9 +193,10 @@ def replaced() -> Iterator[None]:
 def definition(found: Callable[..., Any], *, task_query: str, container: str | None = None, **others: Any) -> Any:
     """The launcher's get_task_definition_for_job (common/mapping.py), which knows a task of the catalogue in a container of its own too.
 
-    The stock one would read that container's catalogue from its registry, and cannot read one in a .sqsh file.
+    The stock one would read that container's catalogue from its registry, and cannot read one in a .sqsh file, nor HOST#NAME.
     """
-    return found(task_query=task_query, container=None if catalogue.is_known(task_query) else container, **others)
+    place = None if catalogue.is_known(task_query) else container and container.replace("#", "/", 1)
+    return found(task_query=task_query, container=place, **others)
 
 
 def export_section(made: Callable[..., str], *, cfg: Any, job_id: str, remote_task_subdir: Path, **others: Any) -> str:
