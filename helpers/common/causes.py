@@ -17,6 +17,7 @@ MOST_LINES, MOST_CHARACTERS = 3, 300
 REQUEST_TIMEOUT = 'SET="evaluation.nemo_evaluator_config.config.params.request_timeout=7200"'
 _READ_SERVER = "read its log: `make logs WHICH=server`"
 _OTHER_NODES = "choose a partition whose nodes have it, or ask the cluster's administrators"
+_PROLOG = "a script that the cluster runs before each job (its prolog) failed on the node"
 _MORE_MEMORY = "give the profile more mem, or another build_partition"
 
 # Lines that look like errors and are none: our own progress URL refuses each count, a setting's name contains "failed", and the server is
@@ -49,7 +50,8 @@ class Cause:
     `logs`: the kinds of logs that can show it, parted by spaces: slurm, server, client; import; pyxis (enroot's lines in one of the
     first three); daemon (an import from Docker or Podman); known (an import of an image that the registry has). `words`: a regular
     expression, in any case, for a line; one with \Z or \n is for the whole log, without summaries. `what` and `fix` may have {names}, see
-    UNNAMED. `read`: the kind of log to read, if another. `state`: that of the task, instead of FAILED.
+    UNNAMED. `read`: the kind of log to read, if another. `state`: that of the task, instead of
+    what Slurm says.
     """
 
     logs: str
@@ -69,9 +71,9 @@ class Cause:
 CAUSES = [
     # A step that its node cannot start.
     Cause(NODE, r"Error running slurm prolog|(srun|slurmstepd|slurmd): .*prolog.* failed",
-          "a script that the cluster runs before each job (its prolog) failed on the node",
-          "`make resume` takes another node; tell the cluster's administrators, or name the node in exclude in env.toml",
+          _PROLOG, "`make resume` takes another node; tell the cluster's administrators, or name the node in exclude in env.toml",
           state="FAILED"),  # Slurm calls such a job cancelled
+    Cause("import", r"slurm prolog", _PROLOG, "run the same command again", state="FAILED"),
     Cause(NODE, r"unrecognized option .--(no-)?container-|SPANK plugin .pyxis. option .* not found",
           "the node has no Pyxis, which runs containers", _OTHER_NODES),
     # enroot: importing an image, and starting a container of it.

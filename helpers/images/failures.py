@@ -61,15 +61,20 @@ def why(failed: FailedImport, image: Image, folder: str, platform: str, digest: 
     }
     if word in own:
         return own[word]
+    names |= {"version": failed.version or "there", "credentials": _credentials(image)}
+    # Where enroot did not end by itself, the last line of its log is no last word.
+    log = failed.log if word == "failed" else [*failed.log, "[evalmake] enroot was ended"]
+    logs = {"known": log} if digest else {}
+    if image.kind in DAEMONS:
+        logs["daemon"] = log
+        names |= {"engine": image.kind.removesuffix("d"), "name": image.canonical.partition(":")[2]}
+    found = causes.find({**logs, "import": log}, names)
+    if found and found.cause.state:
+        return f"{found.what}: {found.fix}"
     # OUT_OF_MEMORY may be the state of a step, while the job itself FAILED.
     if state := next((state for state in failed.states if state in STATES), ""):
         return STATES[state]
-    names |= {"version": failed.version or "there", "credentials": _credentials(image)}
-    logs = {"known": failed.log} if digest else {}
-    if image.kind in DAEMONS:
-        logs["daemon"] = failed.log
-        names |= {"engine": image.kind.removesuffix("d"), "name": image.canonical.partition(":")[2]}
-    if found := causes.find({**logs, "import": failed.log}, names):
+    if found:
         return f"{found.what}: {found.fix}"
     if word == "failed":
         said = causes.telling([line for line in failed.log if not line.startswith(("srun:", "slurmstepd:"))])

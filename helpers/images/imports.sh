@@ -66,7 +66,7 @@ failed() {
   fi
   frame failed "$1" "$2"$'\n'"$id"$'\n'"$states"$'\n'"$verdict"$'\n'"$(cat "$dir/enroot" 2> /dev/null)"$'\n'"$(
     tail -c 6000 -- "$dir/log" 2> /dev/null | tr '\r' '\n' | tr -d '\0'
-    tail -qc 2000 -- "$dir"/slurm.out 2> /dev/null | grep -E 'error|slurmstepd' | tr -d '\0'
+    tail -qc 2000 -- "$dir"/slurm.out 2> /dev/null | grep -E 'error|slurmstepd|slurm prolog' | tr -d '\0'
   )"
 }
 

@@ -53,6 +53,7 @@ SAID = [
 # What the tests of images and of Slurm's tasks go into.
 MORE = [
     ("slurm", "Error running slurm prolog: 3"),
+    ("import", "Error running slurm prolog: 3"),
     ("slurm", "srun: unrecognized option '--container-image'"),
     ("daemon", "Error: a/b:1: image not known"),
     ("known", "[ERROR] URL https://r.example/v2/a/b/manifests/1 returned error code: 404 Not Found"),

@@ -183,6 +183,11 @@ def test_a_step_that_was_killed_for_memory_counts_behind_the_job_s_own_failed() 
     assert why(LAYERS, "stopped", "CANCELLED+ CANCELLED by 0") == STATES["CANCELLED"]
 
 
+def test_a_job_that_was_ended_while_it_logged_in_was_not_refused() -> None:
+    assert "refuses the credentials" in why(QUERY)
+    assert "its job ended (FAILED) before it was done" in why(QUERY, "stopped")
+
+
 def test_a_job_that_left_no_word_is_reported_by_its_states() -> None:
     assert why("", "", "") == "its job ended (unknown) before it was done: see the log, and run the same command again"
     assert "its job ended (COMPLETED) before" in why("", "", "COMPLETED COMPLETED")

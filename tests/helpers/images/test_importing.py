@@ -149,6 +149,12 @@ def test_a_dead_import_of_another_s_is_taken_over(
     assert not [name for name in left_over(job_dir) if name.endswith(".lock")]
 
 
+def test_an_import_whose_node_is_broken_says_so_and_not_that_it_was_cancelled(job_dir: Path, node: ComputeNode) -> None:
+    node.ends = ["CANCELLED Error running slurm prolog: 3\n"]
+    with pytest.raises(StepFailed, match=r"\(its prolog\) failed on the node: run the same command again"):
+        bring(job_dir)
+
+
 # ---- By force ----------------------------------------------------------------------------------------------------------------------------
 
 
