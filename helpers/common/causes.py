@@ -28,8 +28,9 @@ HARMLESS = re.compile(
 )
 # Lines that say only that something failed. Those that say why come before them, or, in a log of enroot, between them.
 SUMMARY = re.compile(
-    r"\bspank: |pyxis: (child \d+ failed|container start failed|failed to|could(n't| not) (start|create|import)|printing|import)"
-    r"|^srun: (error: \S+ tasks? |launch/|Terminating)|^slurmstepd: error: \*\*\*|^parallel: This job failed|Exiting with failure status"
+    r"\bspank: |spank_\w+ failed|pyxis: (child \d+ failed|container start failed|failed to|could(n't| not) (start|create|import))"
+    r"|pyxis: (printing|import)"
+    r"|^srun: (error: \S+ tasks? |launch/|Terminating)|^slurmstepd\S*: error: \*\*\*|^parallel: This job failed|Exiting with failure status"
 )
 # The names of enroot's steps contain words such as whiteouts.
 PROGRESS = re.compile(r"^\[INFO\]")
@@ -70,7 +71,7 @@ class Cause:
 # Of causes that are both in a log, the first one here counts: what happens first in a job, and what says more.
 CAUSES = [
     # A step that its node cannot start.
-    Cause(NODE, r"Error running slurm prolog|(srun|slurmstepd|slurmd): .*prolog.* failed",
+    Cause(NODE, r"Error running slurm prolog|(srun|slurmstepd|slurmd)\S*: .*prolog.* failed",
           _PROLOG, "`make resume` takes another node; tell the cluster's administrators, or name the node in exclude in env.toml",
           state="FAILED"),  # Slurm calls such a job cancelled
     Cause("import", r"slurm prolog", _PROLOG, "run the same command again", state="FAILED"),

@@ -77,7 +77,7 @@ def why(failed: FailedImport, image: Image, folder: str, platform: str, digest: 
     if found:
         return f"{found.what}: {found.fix}"
     if word == "failed":
-        said = causes.telling([line for line in failed.log if not line.startswith(("srun:", "slurmstepd:"))])
+        said = causes.telling([line for line in failed.log if not line.startswith(("srun:", "slurmstepd"))])
         return f"enroot failed with code {rest}: {one_line(said[-1]) if said else 'it printed nothing'}"
     states = ", ".join(dict.fromkeys(failed.states)) or "unknown"
     return f"its job ended ({states}) before it was done: see the log, and run the same command again"

@@ -214,10 +214,10 @@ int slurm_spank_task_init_privileged(spank_t sp, int ac, char **av)
 }
 
 /* the last words of a container that did not start, after those of spank */
-int slurm_spank_exit(spank_t sp, int ac, char **av)
+int slurm_spank_task_exit(spank_t sp, int ac, char **av)
 {
 	(void)sp; (void)ac; (void)av;
-	if (spank_context() == S_CTX_REMOTE && failed && *failed) slurm_error("pyxis: child %d failed with error code: 1", (int)getpid());
+	if (failed && *failed) slurm_error("pyxis: child %d failed with error code: 1", (int)getpid());
 	return 0;
 }
 

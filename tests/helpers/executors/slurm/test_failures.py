@@ -106,7 +106,7 @@ def started(*said: str) -> str:
         "slurmstepd: error: pyxis: child 4711 failed with error code: 1\nslurmstepd: error: pyxis: failed to create container filesystem\n"
         f"slurmstepd: error: pyxis: printing enroot log file:\n{quoted}slurmstepd: error: pyxis: couldn't start container\n"
         "slurmstepd: error: spank: required plugin spank_pyxis.so: task_init() failed with rc=-1\n"
-        "slurmstepd: error: Failed to invoke spank plugin stack\nslurmstepd: error: pyxis: child 4712 failed with error code: 1\n"
+        "slurmstepd: error: spank_task_init_privileged failed\nslurmstepd: error: pyxis: child 4712 failed with error code: 1\n"
         "srun: error: n1: task 0: Exited with exit code 1\n"
     )
 

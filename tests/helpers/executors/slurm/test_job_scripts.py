@@ -66,6 +66,15 @@ def test_each_replacement_takes_what_the_name_was_given() -> None:
         inspect.signature(now).bind(**dict.fromkeys(inspect.signature(was).parameters))
 
 
+def test_a_task_of_no_catalogue_is_looked_up_in_its_container_s_registry_however_pyxis_writes_that() -> None:
+    """The launcher reads HOST/NAME, and not HOST#NAME."""
+    asked: list[object] = []
+    for container in ("nvcr.io#a/b:1", "nvcr.io/a/b:1", None):
+        job_scripts.definition(lambda **given: asked.append(given["container"]), task_query="toy.unlisted", container=container)
+    job_scripts.definition(lambda **given: asked.append(given["container"]), task_query="lm-evaluation-harness.ifeval", container="a#b")
+    assert asked == ["nvcr.io/a/b:1", "nvcr.io/a/b:1", None, None]
+
+
 def test_names_are_as_they_were_after_an_error_too() -> None:
     before = stock.load_tasks_mapping
     with pytest.raises(ValueError, match="in between"), job_scripts.replaced():
