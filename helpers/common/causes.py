@@ -86,10 +86,10 @@ CAUSES = [
     Cause(ENROOT, r"failed to create user namespace: ",
           "the node gives no user namespace to enroot: its limit (user.max_user_namespaces) is used up or 0; no disk is full",
           "choose a partition whose nodes allow them, or ask the cluster's administrators to raise the limit"),
-    Cause("import", r"no space left on device|disk quota exceeded|write failed because|write failed.*no space|wrote only \d+ of \d+ bytes",
+    Cause("import", r"no space left on device|disk quota exceeded|write failed|wrote only \d+ of|output filesystem",
           "no space is left in {folder}, where the import works",
           "free some (`make clean-images`), or choose another remote_job_dir"),
-    Cause("pyxis", r"no space left on device|disk quota exceeded|write failed.*no space|wrote only \d+ of \d+ bytes",
+    Cause("pyxis", r"no space left on device|disk quota exceeded|write failed|wrote only \d+ of|output filesystem",
           "no space is left where enroot unpacks the container on the node",
           "choose another partition, or ask the cluster's administrators (ENROOT_DATA_PATH and ENROOT_TEMP_PATH in enroot.conf)"),
     Cause("import", r"oom-kill|out of memory|\bOOM\b|killed\b|error code 137", "it ran out of memory", _MORE_MEMORY),
@@ -173,7 +173,7 @@ CAUSES = [
 ]  # fmt: skip
 # The names in the table, for those who do not know better.
 UNNAMED = {
-    "registry": "the registry", "name": "such image", "folder": "the folder", "platform": "the platform", "version": "there",
+    "registry": "the registry", "name": "such image", "folder": "the folder of images", "platform": "the platform", "version": "there",
     "engine": "the daemon", "credentials": "~/.config/enroot/.credentials there must have a line for it",
 }  # fmt: skip
 
