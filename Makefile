@@ -35,6 +35,7 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 #: WATCH         1: status refreshes until all tasks have ended
 #: FOLLOW        1: logs keeps printing until all tasks have ended
 #: WHICH         which logs: client, server or, on Slurm, slurm (client)
+#: LOG           log that why explains, of any kind (those of the failed tasks of RUN)
 #: MATCH         text to search for (tasks, runs, models)
 #: DEST          where export sends results (wandb)
 #: KEY           config key to explain (execution.walltime)
@@ -43,7 +44,7 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 # The variables typed on the command line, before anything below is defined (those of the environment have the origin "environment").
 # Our own names are defined with `override`, so that neither a typed variable nor, with `make -e`, one of the environment replaces them.
 override typed := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
-override VARIABLES := CONFIG PROFILE TASKS SET MODEL MODELS JOBS QUICK RUN FORCE_SQUASH IMPORTS REMOTE YES KEEP_PARTIAL VERBOSE WATCH FOLLOW WHICH MATCH DEST KEY PYTHON
+override VARIABLES := CONFIG PROFILE TASKS SET MODEL MODELS JOBS QUICK RUN FORCE_SQUASH IMPORTS REMOTE YES KEEP_PARTIAL VERBOSE WATCH FOLLOW WHICH LOG MATCH DEST KEY PYTHON
 # Typed, or set as EVALMAKE_NAME. An empty value counts as given, so that `TASKS=` can be refused instead of meaning "all".
 override given := $(strip $(foreach v,$(VARIABLES),$(if $(filter $v,$(typed))$(filter environment%,$(origin EVALMAKE_$v)),$v)))
 
@@ -185,6 +186,9 @@ logs: | $(installed)/pipeline ## show the logs of the tasks (TASKS= for some, FO
 	@$(PY) scripts/show_logs.py --submission=$(R)/submission.json $(call option,TASKS,--tasks) $(call option,FOLLOW,--follow) \
 	  $(call option,WHICH,--which)
 
+why: | $(installed)/pipeline ## say why tasks failed, and the fix, from their logs here (LOG=FILE for any log)
+	@$(PY) scripts/explain_failure.py $(if $(filter LOG,$(given)),-- "$$EVALMAKE_LOG",--submission=$(R)/submission.json)
+
 cancel: | $(installed)/pipeline ## stop runs and everything they started (TASKS= for some tasks, on Slurm and Docker)
 	@$(PY) scripts/cancel_run.py $(SUBMISSIONS) $(call option,TASKS,--tasks)
 
@@ -282,4 +286,4 @@ clean: ## remove .venv and caches; runs are kept
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 FORCE:
-.PHONY: FORCE setup eval batch dry-run compile sweep status logs cancel resume queue clean-images results export explain runs tasks models profiles new help check test test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean
+.PHONY: FORCE setup eval batch dry-run compile sweep status logs why cancel resume queue clean-images results export explain runs tasks models profiles new help check test test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean

@@ -10,7 +10,7 @@ packages=(
   slurm-wlm slurmdbd munge mariadb-server-core mariadb-client-core   # the cluster, and its accounting
   libpmix2 libpmix-dev                                               # libpmix-dev only for the libpmix.so link that mpi/pmix opens
   openssh-server openssh-client rsync curl jq procps util-linux iproute2
-  squashfs-tools skopeo umoci docker-registry                        # the registry, and the stand-in for enroot
+  squashfs-tools skopeo umoci docker-registry zstd                   # the registry, and the stand-in for enroot
   mmdebstrap busybox-static                                          # the images
   gcc libc6-dev libslurm-dev                                         # the stand-in for the container plugin is compiled
   docker.io                                                          # the daemon that the tests of Docker start

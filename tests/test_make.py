@@ -274,6 +274,15 @@ def test_python_is_taken_literally_too(desk: Desk, tmp_path: Path) -> None:
     assert not list(bare.rglob("PLANTED*"))
 
 
+@pytest.mark.slow
+def test_a_log_with_odd_characters_in_its_name_is_explained(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "it's $HOME; a#b%.log"
+    path.write_text("torch.OutOfMemoryError: CUDA out of memory\n")
+    done = desk.make("why", f"LOG={path}")
+    assert done.returncode == 0, done.stderr
+    assert "ran out of GPU memory" in done.stdout
+
+
 def test_a_config_path_with_odd_characters_is_read(desk: Desk, tmp_path: Path) -> None:
     path = tmp_path / "it's $HOME; a#b%.yaml"
     path.write_text((ROOT / "configs" / "local.yaml").read_text())

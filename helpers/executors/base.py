@@ -71,6 +71,7 @@ class Executor(ABC):
     streams_logs: ClassVar[bool] = False  # `make eval` shows the tasks' logs unless VERBOSE=0
     has_queue: ClassVar[bool] = False  # jobs wait in a queue, so a sweep runs its models side by side
     jobs_outlive_us: ClassVar[bool] = True  # Ctrl-C detaches; otherwise it stops the jobs
+    has_pyxis: ClassVar[bool] = False  # Pyxis starts the containers, and pulls images that are no files
     picks_tasks: ClassVar[bool] = False  # single tasks can be cancelled
     reads_local_files: ClassVar[bool] = True  # a job can read a file of this machine
     wandb_export: ClassVar[WandbExport] = WandbExport.NEVER

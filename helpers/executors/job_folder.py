@@ -18,16 +18,10 @@ from typing import Any
 
 import yaml
 
-from helpers.common import yaml_files
+from helpers.common import causes, yaml_files
 from helpers.executors import answers
 
 ANSWERS = "answers.json"
-# Which line of a log says best why a job failed, best first: our own error, the last line of a traceback, a line about trouble.
-TELLING = [
-    re.compile(r"^error: "),
-    re.compile(r"^[\w.]*(Error|Exception|Exit)\b.*: "),
-    re.compile(r"error|exception|refused|denied|not found|no such|failed|killed", re.IGNORECASE),
-]
 
 
 def stage(job_dir: Path, name: str, code: int | None = None) -> None:
@@ -94,18 +88,29 @@ def answers_of(job_dir: Path) -> dict[str, Any] | None:
 
 
 def last_error(job_dir: Path) -> str:
-    """The line of the job's logs that says best why it failed (the last one of its kind, see TELLING), else the last line."""
+    """The line of the job's logs that says best why it failed (see causes.telling), else the last line."""
     for name in ("client_stdout.log", "server_stdout.log"):
         try:
             lines = tail(job_dir / "logs" / name)
         except OSError:
             continue
-        for telling in TELLING:
-            if found := [line for line in lines if telling.search(line)]:
-                return found[-1].removeprefix("error: ")[:300]
-        if lines:
-            return lines[-1][:300]
+        if found := causes.telling(lines):
+            return found[-1].removeprefix("error: ")
     return "its logs are empty"
+
+
+def logs(job_dir: Path) -> dict[str, Path]:
+    """The newest log here of each kind (slurm, server, client) of a job, whichever executor wrote it.
+
+    After a failed job on Slurm its successor starts, sees that, and says so in a log of its own, which tells nothing.
+    """
+    found: dict[str, Path] = {}
+    for kind in causes.NODE.split():
+        paths = [path for path in (job_dir / "logs").glob(f"{kind}[-_]*.log") if path.exists()]
+        for path in sorted(paths, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)]):
+            if not any(line.endswith("state. EXIT!") for line in tail(path)):
+                found[kind] = path
+    return found
 
 
 def tail(path: Path, size: int = 20_000) -> list[str]:

@@ -86,8 +86,23 @@ run_enroot() { # run_enroot WORD…: runs it in the background, so that we react
   return "$code"
 }
 
+# drop_damaged_layers: removes the layers of enroot's cache that are damaged; fails if there are none. enroot does not check them, so one
+# would make every import fail that has it. They are zstd files, each named by the digest of what was downloaded.
+drop_damaged_layers() {
+  local file found=1
+  command -v zstd > /dev/null || return 1
+  for file in "$layers"/*; do
+    if [[ ${file##*/} =~ ^[0-9a-f]{64}$ ]] && ! zstd -tq -- "$file" 2> /dev/null; then
+      rm -f -- "$file"
+      echo "[evalmake] layer ${file##*/} was damaged in the cache: fetching it again" >> "$log"
+      found=0
+    fi
+  done
+  return "$found"
+}
+
 import_with_enroot() {
-  local form=$1 options=() place tries=0
+  local form=$1 options=() place tries=0 checked=0
   [ "$MACHINE" = "$(uname -m)" ] || options=(--arch "$MACHINE")
   while read -r place; do
     private "$place" "$place/tmp" "$place/data" "$place/run" || continue
@@ -101,6 +116,10 @@ import_with_enroot() {
         rm -rf -- "$layers"/.tokens.*
         echo "[evalmake] 401 with a cached token: trying again without it" >> "$log"
         continue
+      fi
+      if ((!checked)) && tail -n 30 "$log" | grep -v '^\[INFO\]' | grep -qiE 'zstd|tar: |premature end|unexpected e(of|nd)|corrupt'; then
+        checked=1
+        ! drop_damaged_layers || continue
       fi
       break
     done
@@ -128,6 +147,8 @@ import_archive() {
   run_enroot skopeo copy --quiet "$kind:$PLACE" "oci:$work/tmp/oci:image" || return 1
   run_enroot umoci raw unpack ${rootless[@]+"${rootless[@]}"} --image "$work/tmp/oci:image" "$work/tmp/rootfs" || return 1
   configure "$work/tmp/rootfs" <(skopeo inspect --config "oci:$work/tmp/oci:image") || return 1
+  # Only root may create device files: with any, the image would not start for others. enroot leaves them out too.
+  find "$work/tmp/rootfs" \( -type b -o -type c \) -delete 2>> "$log"
   run_enroot mksquashfs "$work/tmp/rootfs" "$work/image.sqsh" -all-root -noD -noappend -quiet -no-progress
 }
 # configure ROOTFS CONFIG: writes what enroot import writes into an image: its environment, and the script that starts its command

@@ -52,6 +52,17 @@ class Image:
         text = "-".join(part for part in (last, self.tag or (self.digest or "")[7:19]) if part)
         return re.sub(r"[^A-Za-z0-9._-]+", "_", text)[:60].strip("._-") or "image"
 
+    @property
+    def for_pyxis(self) -> str:
+        """The form that enroot 3 and 4 both read through Pyxis: [USER@]HOST#NAME:TAG; for Docker Hub as it was written, if without a host.
+
+        A digest, if there is one, stands for the tag; only enroot 4 reads it.
+        """
+        if self.kind != "registry" or (self.host == HUB and "docker.io" not in self.reference):
+            return self.reference
+        by_tag, by_digest = self.forms(self.digest)
+        return (by_digest or by_tag).removeprefix("docker://")
+
     def forms(self, digest: str | None) -> tuple[str, str]:
         """The reference for enroot 3 and for enroot 4 (which accepts the `digest` of the platform). Empty: that one cannot import it."""
         if self.kind in DAEMONS:

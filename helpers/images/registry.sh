@@ -5,14 +5,30 @@
 
 accept='application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.index.v1+json'
 accept+=', application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json'
-credentials=${ENROOT_CONFIG_PATH:-${XDG_CONFIG_HOME:-$HOME/.config}/enroot}/.credentials
+
+# setting NAME: sets $value to a setting of enroot, as enroot reads it: from the environment, else from the first line `NAME VALUE` or
+# `NAME=VALUE` of its configuration, in which the shell expands variables. Fails if it is not set.
+setting() {
+  local file name text
+  value=${!1-}
+  [ -z "$value" ] || return 0
+  for file in "${ENROOT_SYSCONF_PATH:-/etc/enroot}"/{enroot.conf,enroot.conf.d/*.conf}; do
+    [ -r "$file" ] || continue
+    while IFS=$' \t=' read -r name text; do
+      [ "$name" = "$1" ] && value=$(eval "echo $text" 2> /dev/null) && [ -n "$value" ] || continue
+      return 0
+    done < "$file"
+  done
+  return 1
+}
+setting ENROOT_CONFIG_PATH || value=${XDG_CONFIG_HOME:-$HOME/.config}/enroot
+credentials=$value/.credentials
 
 # With ENROOT_ALLOW_HTTP, enroot uses http, and https only if it is redirected to it.
 scheme=https
 allow_http() {
-  local allowed=${ENROOT_ALLOW_HTTP-} folder=${ENROOT_SYSCONF_PATH:-/etc/enroot} setting='^\s*ENROOT_ALLOW_HTTP\s+(\S+).*'
-  [ -n "$allowed" ] || allowed=$(sed -nE "s/$setting/\1/p" "$folder"/enroot.conf "$folder"/enroot.conf.d/*.conf 2> /dev/null | tail -n 1)
-  case $allowed in '' | no | n | false | 0) ;; *) scheme=http ;; esac
+  setting ENROOT_ALLOW_HTTP || return 0
+  case ${value,,} in yes | y | true | 1 | on) scheme=http ;; esac
 }
 
 # fetch OUT WORD…: runs curl; sets $status (000: no answer), and writes OUT.head, OUT.body and curl's messages in OUT.said

@@ -40,15 +40,15 @@ def complete_export(data: dict[str, Any], destinations: list[str], wandb: Mappin
         export["env_vars"] = {**{name: f"host:{name}" for name in variables}, **(export.get("env_vars") or {})}
 
 
-def put_paths(data: dict[str, Any], paths: Mapping[tuple[str | int, ...], str]) -> None:
-    """Put the path of a squashed image at each of these config keys."""
-    for key, path in paths.items():
+def put_images(data: dict[str, Any], images: Mapping[tuple[str | int, ...], str]) -> None:
+    """Put an image, the path of a squashed one or another form of a reference, at each of these config keys."""
+    for key, image in images.items():
         node: Any = data
         for part in key[:-1]:
             if isinstance(node, dict) and node.get(part) is None:
                 node[part] = {}  # the launcher's own image, which the config does not name
             node = node[part]
-        node[key[-1]] = path
+        node[key[-1]] = image
 
 
 def install_command(destinations: list[str]) -> str:

@@ -57,7 +57,7 @@ def restored(config: Mapping[str, Any], launcher_path: Path, wandb_mode: str) ->
     users, rows, why = users_of(config, wandb_mode), {}, obstacle(config)
     for use in executor.images(config, wandb_mode):
         row = left(users[use.reference], references.parse(use.reference), why)
-        if used.get(use.key, use.reference) != use.reference:
+        if used.get(use.key, "").startswith("/") and used[use.key] != use.reference:
             row |= {"path": used[use.key], "state": "hit", "why": "images.json was lost: the path is from launcher.yaml"}
         rows[use.reference] = row
     return {"cluster": None, "folder": None, "images": list(rows.values())}

@@ -16,6 +16,7 @@ from helpers.credentials import auto_export, gathering, wandb_server
 from helpers.credentials.auto_export import WandbExport
 from helpers.executors import registry
 from helpers.executors.base import Handover
+from helpers.images import references
 from helpers.launcher import launcher_yaml
 from helpers.steps import lineage, request, squash_images
 
@@ -73,7 +74,10 @@ def launcher_config(
         executor.let_evaluation_read(data, checkpoint if inside else folder)
     exported = auto_export.by_launcher(config, mode, executor.wandb_export)
     launcher_yaml.complete_export(data, exported, wandb, in_jobs=executor.wandb_export is WandbExport.ONE_JOB_A_TASK)
-    launcher_yaml.put_paths(data, {use.key: paths[use.reference] for use in executor.images(config, mode) if use.reference in paths})
+    uses = list(executor.images(config, mode))
+    pulled = {use.reference: references.parse(use.reference).for_pyxis for use in uses} if executor.has_pyxis else {}
+    images = {use.key: {**pulled, **paths}.get(use.reference, use.reference) for use in uses}
+    launcher_yaml.put_images(data, {use.key: images[use.key] for use in uses if images[use.key] != use.reference})
     executor.complete(data, run)
     return data
 

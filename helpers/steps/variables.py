@@ -21,7 +21,7 @@ OTHER_ENVIRONMENT = {"CONFIG_PATH", "ENV_FILE", "DEBUG", "TEST_WEIGHTS", "STOP_A
 # Targets that make a new run, or continue the one in RUN.
 MAKING = {"eval", "batch", "dry-run"}
 # Targets for an existing run: the newest one, unless RUN names another.
-LOOKING = {"status", "logs", "cancel", "resume", "results", "export", "explain"}
+LOOKING = {"status", "logs", "why", "cancel", "resume", "results", "export", "explain"}
 # Those of them that take several runs at once.
 SEVERAL = {"status", "cancel"}
 # The deployment group that runs helpers/executors/process/local_model.py, and what names either in a config.

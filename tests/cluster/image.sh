@@ -86,6 +86,8 @@ build() {
   chmod 755 "$work/toy/usr/local/bin/nemo-evaluator"
   path=PATH=/usr/local/bin:/usr/bin:/bin
   python=PYTHONPATH=/opt/toy:/opt/evaluator
+  # Only root may create device files, and so start a container with some.
+  find "$work/toy" \( -type b -o -type c \) -delete
   oci "$work/image/toy.oci" "$work/toy" "$path" "$python" PYTHONUNBUFFERED=1
   # What enroot import writes beside the files.
   printf '%s\n' "$path" "$python" PYTHONUNBUFFERED=1 > "$work/toy/etc/environment"

@@ -1,6 +1,7 @@
 /* spank_box: a small stand-in for pyxis, written from its documented options only.
  * srun --container-image=/x.sqsh ... : the task gets a mount namespace of its own whose root is the squashfs
- * (loop mount + tmpfs overlay) with /proc /sys /dev, /tmp of its own, and the asked bind mounts.
+ * (loop mount + tmpfs overlay) with /proc /sys /dev, /tmp of its own, and the asked bind mounts. The root is read-only, as enroot's is by
+ * default, unless --container-writable or PYXIS_CONTAINER_WRITABLE in srun's environment asks for a writable one.
  * Registry references (host:port#name:tag, docker://...) are first imported by "importer=<path of enroot>".
  * plugstack: required spank_box.so workdir=/run/box importer=/usr/local/bin/enroot
  */
@@ -12,6 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -21,7 +24,8 @@
 SPANK_PLUGIN(box, 1)
 
 enum { IMAGE = 1, MOUNTS, WORKDIR, NAME, ENVS, HOME_ON, HOME_OFF, WRITABLE, READONLY, REMAP, NOREMAP, EP, NOEP };
-static char *image, *mounts, *workdir, *envs; static const char *inside_wd = "/"; static int home, writable = 1;
+static char *image, *mounts, *workdir, *envs; static const char *inside_wd = "/"; static int home, writable = -1;
+static int *failed; /* shared with the task's process, which is a child */
 static const char *base = "/run/box", *importer = "enroot";
 
 static int on_opt(int v, const char *a, int remote)
@@ -48,8 +52,8 @@ static struct spank_option opts[] = {
 	O("container-env", "NAME,...", "host variables that win over the image's", 1, ENVS),
 	O("container-mount-home", NULL, "bind the home directory", 0, HOME_ON),
 	O("no-container-mount-home", NULL, "do not bind the home directory", 0, HOME_OFF),
-	O("container-writable", NULL, "writable root (default)", 0, WRITABLE),
-	O("container-readonly", NULL, "read-only root", 0, READONLY),
+	O("container-writable", NULL, "writable root", 0, WRITABLE),
+	O("container-readonly", NULL, "read-only root (default)", 0, READONLY),
 	O("container-remap-root", NULL, "accepted, not used", 0, REMAP),
 	O("no-container-remap-root", NULL, "accepted, not used", 0, NOREMAP),
 	O("container-entrypoint", NULL, "accepted, not used", 0, EP),
@@ -63,6 +67,7 @@ int slurm_spank_init(spank_t sp, int ac, char **av)
 		if (!strncmp(av[i], "workdir=", 8)) base = av[i] + 8;
 		else if (!strncmp(av[i], "importer=", 9)) importer = av[i] + 9;
 	}
+	if (spank_context() == S_CTX_REMOTE) failed = mmap(NULL, sizeof *failed, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	/* like pyxis: srun, salloc and sbatch know the options */
 	if (spank_context() == S_CTX_SLURMD || spank_context() == S_CTX_JOB_SCRIPT) return 0;
 	for (struct spank_option *o = opts; o->name; o++)
@@ -100,9 +105,23 @@ static int in_list(const char *list, const char *name, size_t n)
 	return 0;
 }
 
-int slurm_spank_task_init_privileged(spank_t sp, int ac, char **av)
+/* as pyxis reads a variable */
+static int is_yes(const char *text)
 {
-	(void)ac; (void)av;
+	return !strcasecmp(text, "1") || !strcasecmp(text, "y") || !strcasecmp(text, "yes") || !strcasecmp(text, "true");
+}
+
+/* enroot unpacks an image as the user, who may not create device files */
+static int has_devices(const char *img)
+{
+	char command[4300];
+	snprintf(command, sizeof command, "PATH=/usr/sbin:/usr/bin:/sbin:/bin unsquashfs -lls '%s' 2>/dev/null | grep -q '^[bc]'", img);
+	const char *a[] = { "sh", "-c", command, NULL };
+	return run(a, NULL) == 0;
+}
+
+static int start(spank_t sp)
+{
 	char root[512], low[600], top[600], img[4096], opt[2048], buf[4096]; const char *wd = workdir; uid_t uid; uint32_t job, step; int task;
 	if (!image) return 0;
 	spank_get_item(sp, S_JOB_UID, &uid); spank_get_item(sp, S_JOB_ID, &job); spank_get_item(sp, S_JOB_STEPID, &step); spank_get_item(sp, S_TASK_ID, &task);
@@ -134,6 +153,13 @@ int slurm_spank_task_init_privileged(spank_t sp, int ac, char **av)
 		slurm_error("pyxis: failed to create container filesystem");
 		slurm_error("pyxis: printing enroot log file:");
 		slurm_error("pyxis:     [ERROR] %s: %s", strerror(errno), img);
+		return -1;
+	}
+	if (uid != 0 && has_devices(img)) {
+		slurm_error("pyxis: failed to create container filesystem");
+		slurm_error("pyxis: printing enroot log file:");
+		slurm_error("pyxis:     [INFO] Extracting squashfs filesystem...");
+		slurm_error("pyxis:     create_inode: could not create character device /dev/null, because you're not superuser!");
 		return -1;
 	}
 	if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL)) { slurm_error("pyxis: mount namespace: %s", strerror(errno)); return -1; }
@@ -170,11 +196,28 @@ int slurm_spank_task_init_privileged(spank_t sp, int ac, char **av)
 		char *s2 = NULL, *src = strtok_r(m, ":", &s2), *dst = strtok_r(NULL, ":", &s2), *fl = strtok_r(NULL, ":", &s2);
 		if (bind_one(top, src, dst ? dst : src, fl)) return -1;
 	}
-	if (!writable && mount(NULL, top, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL)) return -1;
 	/* slurmstepd goes to the job's directory next: let it exist, task_init below leaves it again */
 	char pwd[2048]; if (spank_getenv(sp, "PWD", pwd, sizeof pwd) == ESPANK_SUCCESS && pwd[0] == '/') { snprintf(buf, sizeof buf, "%s%s/x", top, pwd); mkparents(buf); }
+	if (wd) { inside_wd = wd; snprintf(buf, sizeof buf, "%s%s/x", top, wd); mkparents(buf); }
+	if (writable == -1 && spank_getenv(sp, "PYXIS_CONTAINER_WRITABLE", pwd, sizeof pwd) == ESPANK_SUCCESS) writable = is_yes(pwd);
+	if (writable != 1 && mount(NULL, top, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL)) { slurm_error("pyxis: remount: %s", strerror(errno)); return -1; }
 	if (chdir(top) || chroot(".")) { slurm_error("pyxis: chroot: %s", strerror(errno)); return -1; }
-	if (wd) { inside_wd = wd; snprintf(buf, sizeof buf, "%s/x", wd); mkparents(buf); }
+	return 0;
+}
+
+int slurm_spank_task_init_privileged(spank_t sp, int ac, char **av)
+{
+	(void)ac; (void)av;
+	int rc = start(sp);
+	if (rc && failed) *failed = 1;
+	return rc;
+}
+
+/* the last words of a container that did not start, after those of spank */
+int slurm_spank_task_exit(spank_t sp, int ac, char **av)
+{
+	(void)sp; (void)ac; (void)av;
+	if (failed && *failed) slurm_error("pyxis: child %d failed with error code: 1", (int)getpid());
 	return 0;
 }
 

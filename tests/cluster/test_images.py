@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -362,6 +363,57 @@ def test_a_private_registry_is_asked_with_the_users_own_credentials(
     assert not any(PASSWORD.encode() in content for content in everything)
     missing = reference.replace(":1", ":none") if reference.endswith(":1") else reference
     assert "404" in store.squash(missing, code=1)[1]
+
+
+def test_credentials_that_are_refused_on_the_node_are_named_though_enroot_says_nothing(
+    store: Images, cluster: Bed, private: str, credentials: Path, tmp_path: Path
+) -> None:
+    reference = push(cluster, tmp_path, "team/model:1", secrets.token_hex(4), to=private, login=f"{USER}:{PASSWORD}")
+    host = private.partition(":")[0]
+    credentials.write_text(f"machine {host} login {USER} password {PASSWORD}\n")
+    with faults.enroot_is(cluster, "download", "60") as go_on, store.at_work(reference) as command:
+        store.under_way("Querying")
+        credentials.write_text(f"machine {host} login {USER} password wrong\n")
+        go_on()
+        _, said = command.communicate(timeout=60)
+    assert command.returncode == 1
+    assert f"{private} refuses the credentials" in said
+    assert f"machine {host} login" in said
+
+
+def test_a_layer_that_was_damaged_in_the_cache_is_fetched_again(store: Images, tiny: str) -> None:
+    """enroot does not check it."""
+    store.squash(tiny)
+    (layer,) = (path for path in (store.cache / ".layers-root").iterdir() if not path.name.startswith("."))
+    layer.write_bytes(layer.read_bytes()[: layer.stat().st_size // 2])
+    row, _ = store.squash(tiny, "--force=1")
+    assert row["state"] == "imported"
+    run("zstd", "-tq", str(layer))
+
+
+def test_a_container_is_read_only_unless_somebody_asks_for_a_writable_one(cluster: Bed, store: Images, tiny: str) -> None:
+    """As enroot's are: a stand-in that were more lenient would hide what fails on a real cluster."""
+    row, _ = store.squash(tiny)
+    step = f"srun --account=research --no-container-mount-home --container-image={row['path']}"
+    touch = "sh -c 'touch /x 2>&1; true'"
+    assert "Read-only file system" in cluster.login(f"{step} {touch}")
+    assert cluster.login(f"{step} --container-writable {touch}") == ""
+    assert cluster.login(f"PYXIS_CONTAINER_WRITABLE=1 {step} {touch}") == ""
+
+
+def test_an_archive_that_root_imports_starts_for_others(store: Images, cluster: Bed, tiny: str, tmp_path: Path) -> None:
+    """Only root may create the device files that are in it; enroot leaves them out itself."""
+    device = tmp_path / "null"
+    os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    run("skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{tiny}", f"oci:{tmp_path}/oci:x")
+    run("umoci", "insert", "--image", f"{tmp_path}/oci:x", str(device), "/dev/null")
+    archive = Path(store.job_dir) / "devices.tar"
+    run("skopeo", "copy", "-q", f"oci:{tmp_path}/oci:x", f"oci-archive:{archive}:x")
+    row, _ = store.squash(f"oci-archive:{archive}")
+    assert not re.search(r"^[bc]", run("unsquashfs", "-lls", row["path"]), re.MULTILINE)
+    Path(store.job_dir).chmod(0o755)
+    step = f"srun --account=research --chdir=/ --no-container-mount-home --container-image={row['path']} id -u"
+    assert cluster.login(f"setpriv --reuid=nobody --regid=nogroup --clear-groups {step}") == "65534\n"
 
 
 @pytest.mark.parametrize("reference", ["a:1;touch PLANTED", "a:$(touch PLANTED)", "a:`touch PLANTED`", "a b", "-o/x"])

@@ -106,6 +106,43 @@ def test_a_run_by_reference_imports_over_one_connection_and_the_next_starts_at_o
     assert not log.exists()
 
 
+def test_images_that_cannot_be_squashed_are_pulled_by_each_job_in_a_form_that_enroot_3_reads_too(
+    pipeline: Pipeline, cache: Cache, cluster: Bed
+) -> None:
+    config = use(pipeline, f"{registry(cluster)}/evalmake/toy:25.11")
+    enroot = cluster.folder / "bin/enroot"
+    away = enroot.rename(enroot.with_name("enroot.away"))
+    try:
+        done = pipeline.make("batch", f"CONFIG={config}", "TASKS=toy.sums", f"SET={HELD}")
+    finally:
+        away.rename(enroot)
+    assert done.returncode == 0, said(done)
+    run = pipeline.run
+    assert named(pipeline, run)["deployment"]["image"] == f"{registry(cluster)}#evalmake/toy:25.11"
+    pipeline.release(run)
+    done = pipeline.make("eval", f"RUN={run.name}")
+    assert done.returncode == 0, said(done)
+    assert [row["value"] for row in pipeline.document(run, "results")["rows"]] == [1.0]
+
+
+def test_a_container_that_does_not_start_is_explained_by_the_line_that_says_why(
+    pipeline: Pipeline, cache: Cache, cluster: Bed, tmp_path: Path
+) -> None:
+    """After it come lines of spank, and the last one only says that a child failed."""
+    broken = cluster.name / "jobs" / f"broken-{secrets.token_hex(4)}.sqsh"
+    broken.write_bytes(b"hsqs, but nothing more")
+    done = pipeline.make("eval", f"CONFIG={use(pipeline, str(broken))}", "TASKS=toy.sums")
+    assert exit_code(done) == 4
+    (row,) = pipeline.document(pipeline.run, "status")["jobs"]
+    assert row["state"] == "FAILED"
+    assert "the container image was not found or cannot be read" in row["reason"]
+    assert any(f"[ERROR] Invalid image format: {broken}" in line for line in row["errors"])
+    done = pipeline.make("why", f"RUN={pipeline.run.name}")
+    assert done.returncode == 0, said(done)
+    assert f"[ERROR] Invalid image format: {broken}" in done.stdout
+    assert "check deployment.image" in done.stdout
+
+
 def test_every_image_that_a_run_can_use_is_squashed(pipeline: Pipeline, cache: Cache, cluster: Bed, tmp_path: Path) -> None:
     images = {name: push(cluster, tmp_path, f"evalmake/{name}:1", secrets.token_hex(4)) for name in ("model", "judge", "proxy", "exporter")}
     judge = {"type": "generic", "image": images["judge"], "port": 8001, "served_model_name": "judge", "command": "sleep 1", "num_nodes": 1}

@@ -289,6 +289,7 @@ export HOME=$B/home
 export USER=$SUBMIT_USER
 export EVALMAKE_ENV_FILE=$B/env.toml
 export NEMO_EVALUATOR_TELEMETRY_LEVEL=0
+export NEMO_EVALUATOR_TRUST_UNLISTED_TASKS=1
 CONF
 cat > "$BED/login-env.sh" << CONF
 # The login node's side, for tunnel = "local": Slurm's clients find the cluster, and sbatch can be made to fail as it can over ssh.

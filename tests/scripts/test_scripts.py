@@ -29,6 +29,7 @@ MISSING = {
     "collect_results.py": ("--submission", "{}/submission.json", "--out", "-"),
     "export_results.py": ("--submission", "{}/submission.json", "--out", "{}/exports.json"),
     "show_logs.py": ("--submission", "{}/submission.json"),
+    "explain_failure.py": ("{}/a.log",),
     "cancel_run.py": ("--submission", "{}/submission.json"),
     "explain_value.py": ("--origins", "{}/origins.json"),
     "list_profiles.py": ("--env-file", "{}/env.toml"),

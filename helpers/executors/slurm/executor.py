@@ -35,6 +35,7 @@ class Slurm(Executor):
     log_kinds = ("client", "server", "slurm")
     streams_logs = True
     has_queue = True
+    has_pyxis = True
     picks_tasks = True
     reads_local_files = False
     wandb_export = WandbExport.ONE_JOB_A_TASK

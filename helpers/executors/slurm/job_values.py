@@ -10,12 +10,15 @@ from helpers.executors import containers
 
 # The launcher's default, which says nothing: the run's id replaces it in the names of the jobs.
 STOCK_SUBPROJECT = "nemo-evaluator-launcher"
+# enroot mounts containers read-only unless its configuration says otherwise, and the launcher's jobs write scripts into theirs. Pyxis
+# reads this in the environment of each srun: from the config's own env_vars it gets into that of the servers, the tasks and the export.
+WRITABLE = {"PYXIS_CONTAINER_WRITABLE": "lit:1"}
 # The launcher writes these values into its job scripts unquoted: the shell or sbatch would split or expand them.
 UNQUOTED = re.compile(r"""[\s"'$`;&|<>()*?!\\{}\[\]]""")
 
 
 def complete(data: dict[str, Any], run: Path | None) -> None:
-    """Put the run's id into the job names of a launcher config, and have the harness report its progress.
+    """Put the run's id into the job names of a launcher config, make its containers writable, have the harness report its progress.
 
     Raises BadInput for a value that the launcher's job scripts cannot hold.
     """
@@ -27,6 +30,7 @@ def complete(data: dict[str, Any], run: Path | None) -> None:
         # The launcher puts it between single quotes as it is, but quotes the values of flags.
         execution["sbatch_extra_flags"] = {"comment": comment, **(execution.get("sbatch_extra_flags") or {})}
     containers.count_requests(data)
+    data["env_vars"] = {**WRITABLE, **(data.get("env_vars") or {})}
     refuse_unquoted(data)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from helpers.images import failures, references
-from helpers.images.failures import STATES, WORDS, FailedImport
+from helpers.images.failures import STATES, FailedImport
 
 NEMO = references.parse("nvcr.io/nvidia/nemo:25.11")
 CACHE = "/lustre/me/containers"
@@ -41,7 +41,7 @@ def why(log: str, verdict: str = "failed 1", states: str = "FAILED", image: refe
         (FETCH + f"[ERROR] URL {URL} returned error code: 429", "its rate limit"),
         (
             FETCH + f"[ERROR] URL {URL} returned error code: 503 Service Unavailable",
-            "enroot failed with code 1: [ERROR] URL https://nvcr.io",
+            "nvcr.io has trouble of its own (an answer of 500 or more): try again later",
         ),
         (QUERY + "curl: (6) Could not resolve host: nvcr.io", "cannot reach nvcr.io: choose a build_partition"),
         (QUERY + "curl: (7) Failed to connect to nvcr.io port 443 after 1 ms: Couldn't connect to server", "cannot reach nvcr.io"),
@@ -52,6 +52,33 @@ def why(log: str, verdict: str = "failed 1", states: str = "FAILED", image: refe
             "does not trust the certificate of nvcr.io",
         ),
         (LAYERS + "Checksum mismatch: 3c2cba919283", "a layer is damaged"),
+        (EXTRACT + "/*stdin*\\ : Read error (39) : premature end\ntar: Unexpected EOF in archive", "a layer is damaged"),
+        (
+            LAYERS + "curl: (22) The requested URL returned error: 404\nparallel: This job failed:\ndocker::_download_extract",
+            "nvcr.io has the image's manifest, but lacks one of its layers (404): push the image again",
+        ),
+        (LAYERS + "curl: (22) The requested URL returned error: 502", "nvcr.io has trouble of its own"),
+        *(
+            (
+                LAYERS + said + "\nChecksum mismatch: 3c2cba919283",
+                "the connection to nvcr.io broke while a layer was downloaded: run the same",
+            )
+            for said in (
+                "curl: (18) transfer closed with 1048576 bytes remaining to read",
+                "pigz: skipping: <stdin>: corrupted -- incomplete deflate data",
+                "gzip: stdin: unexpected end of file",
+                "curl: (56) Recv failure: Connection reset by peer",
+            )
+        ),
+        (QUERY + "[ERROR] Could not process JSON input", "what answered was not nvcr.io, but perhaps a proxy"),
+        (QUERY, "nvcr.io refuses the credentials, whereupon enroot ends without a word (401): ~/.config/enroot/.credentials there must"),
+        (QUERY + "[INFO] Using credentials from file: /home/me/.config/enroot/.credentials", "nvcr.io refuses the credentials"),
+        (QUERY + "srun: error: n1: task 0: Exited with exit code 1", "nvcr.io refuses the credentials"),
+        (EXTRACT + "tar: ./opt/blob: Wrote only 5632 of 10240 bytes\ntar: Exiting with failure status", f"no space is left in {CACHE}"),
+        *(
+            (SQUASH + f"enroot-nsenter: failed to create user namespace: {said}", "no user namespace to enroot: its limit (user.max_user")
+            for said in ("No space left on device", "Permission denied")
+        ),
         (LAYERS + 'time="…" level=fatal msg="writing blob: Digest did not match, expected sha256:1"', "a layer is damaged"),
         (EXTRACT + "tar: usr/lib/libcudnn.so.8.9.7: Cannot write: No space left on device", f"no space is left in {CACHE}"),
         (
@@ -64,7 +91,7 @@ def why(log: str, verdict: str = "failed 1", states: str = "FAILED", image: refe
             f"the filesystem of {CACHE} cannot hold layers",
         ),
         (WHITEOUTS + "enroot-aufs2ovlfs: failed to set capabilities: Operation not permitted", "have its package enroot+caps installed"),
-        (SQUASH + 'enroot-mksquashovlfs: Compressor "lzo" is not supported!', "Compressor"),
+        (SQUASH + 'enroot-mksquashovlfs: Compressor "lzo" is not supported!', "ENROOT_SQUASH_OPTIONS in enroot.conf"),
         (SQUASH + "mksquashfs: something new", "enroot failed with code 1: mksquashfs: something new"),
         ("[ERROR] Command not found: jq", "enroot lacks a program on the node"),
         ("/usr/bin/enroot: line 12: parallel: command not found", "enroot lacks a program on the node"),
@@ -156,6 +183,11 @@ def test_a_step_that_was_killed_for_memory_counts_behind_the_job_s_own_failed() 
     assert why(LAYERS, "stopped", "CANCELLED+ CANCELLED by 0") == STATES["CANCELLED"]
 
 
+def test_a_job_that_was_ended_while_it_logged_in_was_not_refused() -> None:
+    assert "refuses the credentials" in why(QUERY)
+    assert "its job ended (FAILED) before it was done" in why(QUERY, "stopped")
+
+
 def test_a_job_that_left_no_word_is_reported_by_its_states() -> None:
     assert why("", "", "") == "its job ended (unknown) before it was done: see the log, and run the same command again"
     assert "its job ended (COMPLETED) before" in why("", "", "COMPLETED COMPLETED")
@@ -165,9 +197,3 @@ def test_a_frame_may_break_off_anywhere() -> None:
     assert failures.read("") == FailedImport("", "", [], "", "", [])
     assert failures.read("t\n5\nFAILED").states == ["FAILED"]
     assert failures.read("t\n5\nFAILED\nno-enroot n1").is_without_enroot
-
-
-def test_each_fix_can_be_filled_in() -> None:
-    names = dict.fromkeys(("folder", "name", "registry", "platform", "version", "credentials"), "X")
-    for fix in WORDS.values():
-        assert "{" not in fix.format(**names)

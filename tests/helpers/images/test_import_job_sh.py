@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import pwd
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -125,7 +126,7 @@ def test_a_failure_leaves_nothing_that_counts_and_the_same_command_continues(
     with pytest.raises(StepFailed) as caught:
         bring(job_dir)
     said = str(caught.value)
-    assert f"{MODEL} was not imported (job 101): enroot failed with code 1: [ERROR] URL" in said
+    assert f"{MODEL} was not imported (job 101): registry.example has trouble of its own" in said
     log = Path(said.rpartition("its log: ")[2])
     assert "503" in log.read_text()
     assert "> [ERROR] URL" in capfd.readouterr().err
@@ -160,6 +161,49 @@ def test_a_stale_token_that_enroot_kept_is_thrown_away_once(job_dir: Path, node:
     with pytest.raises(StepFailed, match="refuses it \\(401\\)"):
         bring(job_dir, force=True)
     assert len(node.lines("asked")) == 4
+
+
+DAMAGED = "[INFO] Extracting image layers...\n/*stdin*\\ : Read error (39) : premature end\ntar: Unexpected EOF in archive\n"
+
+
+def layer(folder: Path, name: str, cut: bool) -> Path:
+    """A layer as enroot keeps it: a zstd file, named by 64 hex digits; `cut`: without its end."""
+    packed = subprocess.run(["zstd", "-q", "-c"], input=name.encode() * 9000, capture_output=True, check=True).stdout
+    path = folder / (name * 64)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(packed[: len(packed) // 2] if cut else packed)
+    return path
+
+
+@pytest.mark.slow
+def test_a_damaged_layer_that_enroot_kept_is_thrown_away_and_fetched_again_once(job_dir: Path, node: ComputeNode) -> None:
+    """enroot does not check the layers in its cache: until it is gone, such a layer beats every retry."""
+    cache = job_dir / "containers" / f".layers-{ME}"
+    damaged, good = layer(cache, "a", cut=True), layer(cache, "b", cut=False)
+    node.fails(DAMAGED, 1)
+    assert bring(job_dir)[0]["state"] == "imported"
+    assert (damaged.exists(), good.exists()) == (False, True)
+    assert len(node.lines("asked")) == 2
+    layer(cache, "a", cut=True)
+    node.fails(DAMAGED)
+    with pytest.raises(StepFailed, match="a layer is damaged"):
+        bring(job_dir, force=True)
+    assert len(node.lines("asked")) == 4
+
+
+def test_layers_that_are_whole_are_not_fetched_again(job_dir: Path, node: ComputeNode) -> None:
+    good = layer(job_dir / "containers" / f".layers-{ME}", "b", cut=False)
+    node.fails(DAMAGED)
+    with pytest.raises(StepFailed, match="a layer is damaged"):
+        bring(job_dir)
+    assert good.exists()
+    assert len(node.lines("asked")) == 1
+
+
+def test_credentials_that_are_refused_without_a_word_are_named(job_dir: Path, node: ComputeNode) -> None:
+    node.fails("[INFO] Querying registry for permission grant\n[INFO] Authenticating with user: me\n")
+    with pytest.raises(StepFailed, match=r"refuses the credentials.*machine registry\.example login"):
+        bring(job_dir)
 
 
 def test_without_a_token_a_refusal_is_final(job_dir: Path, node: ComputeNode) -> None:

@@ -82,6 +82,26 @@ def test_a_reference_that_is_none_is_refused_by_name(reference: str, said: str) 
         references.parse(reference)
 
 
+@pytest.mark.parametrize(
+    ("reference", "form"),
+    [
+        ("10.0.0.1:5000/a/b:1", "10.0.0.1:5000#a/b:1"),
+        ("docker://10.0.0.1:5000/a/b:1", "10.0.0.1:5000#a/b:1"),
+        ("docker://nvcr.io#nvidia/nemo:25.11", "nvcr.io#nvidia/nemo:25.11"),
+        ("nvcr.io/nvidia/nemo", "nvcr.io#nvidia/nemo:latest"),
+        ("docker://me@nvcr.io/nvidia/nemo:1", "me@nvcr.io#nvidia/nemo:1"),
+        (f"nvcr.io/a/b:1@sha256:{HEX}", f"nvcr.io#a/b@sha256:{HEX}"),
+        ("docker.io/python:3.12", "registry-1.docker.io#library/python:3.12"),
+        ("python:3.12.7-slim", "python:3.12.7-slim"),
+        ("dockerd://a/b:1", "dockerd://a/b:1"),
+        ("/lustre/a.sqsh", "/lustre/a.sqsh"),
+    ],
+)
+def test_for_pyxis_a_reference_is_written_so_that_both_versions_of_enroot_read_it(reference: str, form: str) -> None:
+    """enroot 3 refuses a `/` after HOST:PORT, and looks for HOST/NAME on Docker Hub."""
+    assert references.parse(reference).for_pyxis == form
+
+
 def test_no_two_references_share_a_file() -> None:
     pairs = [("x/a.b:1", "x/a-b:1"), ("x/nemo:25.11", "x/nemo:25-11"), ("x/a:1", "y/a:1"), ("docker-archive:/a", "oci-archive:/a")]
     for one, other in pairs:

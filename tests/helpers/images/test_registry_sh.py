@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from checkout import ROOT
 from image_cache import HOST, MODEL, PASSWORD, USER, ask, ask_all, credentials, log_in_here
 from registry_double import INDEX, RegistryDouble, digest_of, index_of
 from slurm_double import SlurmDouble
@@ -235,3 +237,54 @@ def test_without_any_network_it_is_reported_and_nothing_is_final(registry: Regis
     assert "neither the cluster nor this machine could reach localhost:9 (" in one.trouble
     assert "onnect" in one.trouble
     assert (one.fatal, one.digest) == ("", None)
+
+
+# ---- enroot's own settings ---------------------------------------------------------------------------------------------------------------
+
+
+def settings(tmp_path: Path, *files: str, **environment: str) -> tuple[str, str]:
+    """The scheme and the credentials file for these contents of enroot.conf and of files in enroot.conf.d."""
+    for number, text in enumerate(files):
+        path = tmp_path / "enroot" / (f"enroot.conf.d/{number}.conf" if number else "enroot.conf")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    script = f'set -u; . {ROOT}/helpers/images/registry.sh; allow_http; printf \'%s %s\' "$scheme" "$credentials"'
+    env = {"PATH": os.environ["PATH"], "HOME": "/home/me", "ENROOT_SYSCONF_PATH": str(tmp_path / "enroot"), **environment}
+    scheme, _, path = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=True).stdout.partition(" ")
+    return scheme, path
+
+
+@pytest.mark.parametrize("form", ["ENROOT_ALLOW_HTTP {}", "ENROOT_ALLOW_HTTP={}", "  ENROOT_ALLOW_HTTP\t=  '{}'  # why"])
+@pytest.mark.parametrize(
+    ("value", "scheme"),
+    [
+        *((value, "http") for value in ("yes", "y", "true", "1", "on", "YES", "On", "True")),
+        *((value, "https") for value in ("no", "No", "n", "false", "False", "FALSE", "0", "off", "maybe", "''")),
+    ],
+)
+def test_plain_http_is_used_if_enroot_would_use_it(tmp_path: Path, form: str, value: str, scheme: str) -> None:
+    """Otherwise credentials would go out in clear text."""
+    assert settings(tmp_path, f"# ENROOT_ALLOW_HTTP yes and no\n{form.format(value)}\nOTHER x\n")[0] == scheme
+
+
+def test_the_environment_comes_before_the_configuration_and_its_first_line_before_others(tmp_path: Path) -> None:
+    assert settings(tmp_path, "ENROOT_ALLOW_HTTP yes\n", ENROOT_ALLOW_HTTP="no")[0] == "https"
+    assert settings(tmp_path, "ENROOT_ALLOW_HTTP no\nENROOT_ALLOW_HTTP yes\n")[0] == "https"
+    assert settings(tmp_path, "", "ENROOT_ALLOW_HTTP=yes\n")[0] == "http"
+    assert settings(tmp_path, "", "")[0] == "https"
+
+
+@pytest.mark.parametrize(
+    ("line", "environment", "folder"),
+    [
+        ("", {}, "/home/me/.config/enroot"),
+        ("", {"XDG_CONFIG_HOME": "/x"}, "/x/enroot"),
+        ("ENROOT_CONFIG_PATH /etc/shared/enroot", {}, "/etc/shared/enroot"),
+        ('ENROOT_CONFIG_PATH="${HOME}/.enroot of mine"', {}, "/home/me/.enroot of mine"),
+        ("ENROOT_CONFIG_PATH /raid/$(echo me)/enroot", {}, "/raid/me/enroot"),
+        ("ENROOT_CONFIG_PATH /etc/shared/enroot", {"ENROOT_CONFIG_PATH": "/y"}, "/y"),
+        ("ENROOT_CONFIG_PATH $NOT_SET_AT_ALL/x", {}, "/home/me/.config/enroot"),
+    ],
+)
+def test_credentials_are_where_enroot_looks_for_them(tmp_path: Path, line: str, environment: dict[str, str], folder: str) -> None:
+    assert settings(tmp_path, f"{line}\n", **environment)[1] == f"{folder}/.credentials"

@@ -13,7 +13,7 @@ from compiled import SLURM, compile_text
 from compute_node import ComputeNode
 from helpers.common import files
 from helpers.common.errors import BadInput
-from helpers.images import importing
+from helpers.images import importing, references
 from helpers.launcher import launcher_yaml
 from helpers.steps import squash_images
 from registry_double import RegistryDouble
@@ -198,7 +198,7 @@ def test_a_submitted_run_whose_images_json_is_gone_tells_it_from_launcher_yaml_a
     data = config("/lustre/me", "/lustre/model.sqsh")
     run = run_folder(tmp_path, data)
     launcher = {key: value for key, value in config("", "/lustre/model.sqsh").items() if key != "run"}
-    launcher_yaml.put_paths(launcher, {("evaluation", "tasks", 0, "container"): "/lustre/me/containers/tasks-1-0123456789ab.sqsh"})
+    launcher_yaml.put_images(launcher, {("evaluation", "tasks", 0, "container"): "/lustre/me/containers/tasks-1-0123456789ab.sqsh"})
     files.write_yaml(run / "launcher.yaml", launcher, "launcher", "submit_eval.py", {})
     (run / "submission.json").touch()
     squash_images.squash(str(run / "config.yaml"), str(run / "images.json"), force=True)
@@ -208,6 +208,17 @@ def test_a_submitted_run_whose_images_json_is_gone_tells_it_from_launcher_yaml_a
     assert "launcher.yaml" in task["why"]
     assert slurm.calls() == []
     assert squash_images.paths_of(run / "launcher.yaml")[TASK] == task["path"]
+
+
+def test_a_reference_in_launcher_yaml_that_is_written_for_pyxis_is_no_path(tmp_path: Path) -> None:
+    run = run_folder(tmp_path, config("/lustre/me", "/lustre/model.sqsh"))
+    launcher = {key: value for key, value in config("", "/lustre/model.sqsh").items() if key != "run"}
+    launcher_yaml.put_images(launcher, {("evaluation", "tasks", 0, "container"): references.parse(TASK).for_pyxis})
+    files.write_yaml(run / "launcher.yaml", launcher, "launcher", "submit_eval.py", {})
+    (run / "submission.json").touch()
+    squash_images.squash(str(run / "config.yaml"), str(run / "images.json"), force=True)
+    _, task = files.read_json(run / "images.json", "images")["images"]
+    assert (task["reference"], task["state"], task["path"]) == (TASK, "left", None)
 
 
 def test_outside_of_a_run_there_are_no_paths(tmp_path: Path) -> None:

@@ -28,6 +28,15 @@ def test_the_jobs_of_each_run_lie_in_a_folder_of_their_own(tmp_path: Path, kind:
     assert shared["execution"]["output_dir"] == f"{tmp_path}/shared/{RUN}/jobs"
 
 
+def test_images_that_pyxis_pulls_are_written_as_both_versions_of_enroot_read_them(tmp_path: Path) -> None:
+    given = config("slurm", output_dir="/lustre/me")
+    given["evaluation"]["tasks"] = [{"name": "opposites", "container": f"10.0.0.1:5000/a/{name}:1"} for name in ("left", "squashed")]
+    made = launcher_config(given, tmp_path / RUN, paths={"10.0.0.1:5000/a/squashed:1": "/lustre/a.sqsh"})
+    assert [task["container"] for task in made["evaluation"]["tasks"]] == ["10.0.0.1:5000#a/left:1", "/lustre/a.sqsh"]
+    on_docker = launcher_config({**given, "execution": {"type": "docker"}}, tmp_path / RUN)
+    assert on_docker["evaluation"]["tasks"][0]["container"] == "10.0.0.1:5000/a/left:1"
+
+
 def test_outside_of_a_run_the_jobs_lie_where_the_command_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert launcher_config(config("process"), None)["execution"]["output_dir"] == f"{tmp_path}/jobs"

@@ -55,7 +55,7 @@ def users(given: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def put_paths(given: dict[str, Any], paths: dict[str, str]) -> None:
-    launcher_yaml.put_paths(given, {use.key: paths[use.reference] for use in EXECUTOR.images(given, "online") if use.reference in paths})
+    launcher_yaml.put_images(given, {use.key: paths[use.reference] for use in EXECUTOR.images(given, "online") if use.reference in paths})
 
 
 def test_every_image_of_a_run_has_its_users_and_each_can_be_replaced_by_a_path() -> None:

@@ -28,7 +28,7 @@ from omegaconf import OmegaConf
 from cluster_double import CLUSTER, NASTY, SEAL, ClusterDouble, config, submit
 from helpers.common.errors import StepFailed
 from helpers.credentials.wandb_server import run_id
-from helpers.executors.slurm import job_scripts
+from helpers.executors.slurm import job_scripts, job_values
 from helpers.executors.slurm.submission import Submission
 from helpers.launcher import api
 from helpers.steps.submit import launcher_config
@@ -78,6 +78,22 @@ def test_the_launcher_finds_our_executor_by_the_name_slurm_and_it_is_the_stock_o
     for name in ("get_status", "kill_job", "resume_job"):
         assert getattr(job_scripts.OnceExecutor, name) is getattr(stock.SlurmExecutor, name)
     assert inspect.signature(job_scripts.OnceExecutor.execute_eval).parameters.keys() == {"cfg", "dry_run"}
+
+
+@pytest.mark.parametrize("change", ["several_instances", "a_judge", "an_export", "a_hosted_model"])
+def test_each_container_of_a_job_is_asked_to_be_writable(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    """Pyxis reads the variable in the environment of srun, into which the job's script exports it before that."""
+    for name in ("MY_TOKEN", "MY_WORD"):
+        monkeypatch.setenv(name, "x")
+    given = config()
+    globals()[change](given)
+    job_values.complete(given, None)
+    for _, text in job_scripts.texts(given):
+        steps = [found.start() for found in re.finditer("--container-image", text)]
+        assert steps
+        for step in steps:
+            part = text[:step].rpartition("#!/bin/bash")[2]  # the export is a job of its own
+            assert re.search(r"^export PYXIS_CONTAINER_WRITABLE=", part, re.MULTILINE)
 
 
 # ---- As the launcher's own executor ------------------------------------------------------------------------------------------------------

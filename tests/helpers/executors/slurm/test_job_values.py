@@ -56,6 +56,21 @@ def test_the_stock_subproject_is_the_launcher_s() -> None:
     assert stock["subproject"] == job_values.STOCK_SUBPROJECT
 
 
+@pytest.mark.parametrize(
+    ("given", "made"),
+    [
+        (None, {"PYXIS_CONTAINER_WRITABLE": "lit:1"}),
+        ({"A": "lit:b"}, {"PYXIS_CONTAINER_WRITABLE": "lit:1", "A": "lit:b"}),
+        ({"PYXIS_CONTAINER_WRITABLE": "lit:0"}, {"PYXIS_CONTAINER_WRITABLE": "lit:0"}),
+    ],
+)
+def test_containers_are_writable_unless_the_config_says_otherwise(given: Any, made: Any) -> None:
+    """enroot mounts them read-only, and the launcher's jobs write scripts into them."""
+    data = config(env_vars=given)
+    complete(data, RUN)
+    assert data["env_vars"] == made
+
+
 def test_requests_are_counted_unless_the_config_says_otherwise() -> None:
     data = config()
     complete(data, RUN)
