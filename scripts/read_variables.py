@@ -4,7 +4,8 @@
     python3 scripts/read_variables.py --typed RUN --value RUN=latest --goals status
     python3 scripts/read_variables.py --value CONFIG=local --value VERBOSE=1 --goals eval
 
-After the ids comes `new` for a new run, and `local` when its config uses the local model server. Make calls it while it reads the Makefile, so it needs no installed package and changes nothing.
+After the ids comes `new` for a new run, and `local` when its config uses the local model server. Make calls it while it reads the
+Makefile, so it needs no installed package and changes nothing.
 
 Exit codes: 0 printed, 2 an unknown variable, a value that cannot be right, or a RUN that does not name one run.
 """

@@ -1,16 +1,11 @@
-"""The processes that a supervisor starts: their environment, and ending them with everything that they started."""
+"""The environment of the processes that a supervisor starts."""
 
-import contextlib
 import os
 import sys
 from pathlib import Path
 
-import psutil
-
-from helpers.common import processes
 from helpers.common.errors import BadInput
 from helpers.common.files import ROOT
-from helpers.executors.process import jobs as process_jobs
 
 
 def environment(names: dict[str, str], extra: dict[str, str]) -> dict[str, str]:
@@ -36,12 +31,3 @@ def environment(names: dict[str, str], extra: dict[str, str]) -> dict[str, str]:
     child["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), str(ROOT / "helpers" / "harness"), child.get("PYTHONPATH")]))
     child.setdefault("PYTHONUNBUFFERED", "1")  # logs are looked at while they grow
     return child
-
-
-def end_all(invocation: str) -> None:
-    """Kill what has the invocation's mark, except ourselves: what a killed supervisor left, or what is just being started."""
-    left = [process for process in processes.marked(process_jobs.MARK, invocation) if process.pid != os.getpid()]
-    for process in left:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    processes.wait_until_ended(left, processes.GRACE_SECONDS)

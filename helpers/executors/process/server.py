@@ -27,7 +27,7 @@ class Server:
     def __init__(self, jobs: Path, deployment: dict[str, Any]) -> None:
         """`deployment` is that of plan.json: command, port (0: any free one), health (URL path), readiness_timeout (seconds), env."""
         self.deployment = deployment
-        self.log = jobs / "server.log"
+        self.jobs, self.log = jobs, jobs / process_jobs.SERVER_LOG
         self.job = f"{os.environ.get(process_jobs.MARK, '')}.server"
         self.port = 0
         self.reserved: ports.Port | None = None
@@ -42,6 +42,7 @@ class Server:
         own = {"PORT": str(self.port), processes.JOB_MARK: self.job, **self.deployment["variables"]}
         env = environment(self.deployment["env"], own)
         self.process = processes.start(["bash", "-c", self.deployment["command"]], self.log, ROOT, env)
+        process_jobs.add_session(self.jobs, self.process.pid)
         timeout = self.deployment["readiness_timeout"]
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

@@ -31,9 +31,10 @@ from helpers.credentials.wandb_server import WANDB
 from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import ports
-from helpers.executors.process.children import end_all, environment
+from helpers.executors.process.children import environment
 from helpers.executors.process.server import POLL_SECONDS, Server
 
+KILL = [signal.SIGKILL] * 3  # the second one is for what was just being started
 LOCK_SECONDS = 2.0  # how long it tries to get the folder's lock: whoever tests it holds it for an instant
 
 
@@ -46,7 +47,8 @@ def main(arguments: list[str]) -> None:
         return
     write_text(jobs / process_jobs.SUPERVISOR, json.dumps({"pid": os.getpid(), "host": platform.node()}))
     plan = job_folder.read(jobs / process_jobs.PLAN) or {}
-    end_all(plan["invocation_id"])
+    process_jobs.end(jobs, KILL)  # what a killed supervisor left
+    (jobs / process_jobs.SESSIONS).unlink(missing_ok=True)
     try:
         owner = os.environ.pop(process_jobs.OWNER, None)
         end_with_owner(owner)
@@ -57,7 +59,7 @@ def main(arguments: list[str]) -> None:
         process_jobs.mark_stopped([jobs / task["dir"] for task in plan["tasks"]], process_jobs.INTERRUPTED_CODE)
     finally:
         ignore_signals()
-        end_all(plan["invocation_id"])
+        process_jobs.end(jobs, KILL)
 
 
 def take(lock: int) -> bool:
@@ -187,7 +189,9 @@ def start_harness(folder: Path, task: dict[str, Any], url: str | None, adapter: 
         write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     (folder / "artifacts").mkdir(exist_ok=True)
     env = environment(task["env"], {"ADAPTER_PORT": str(adapter), processes.JOB_MARK: task["job_id"], **task["variables"]})
-    return processes.start(["bash", "run.sh"], folder / "logs" / "client_stdout.log", folder, env)
+    harness = processes.start(["bash", "run.sh"], folder / process_jobs.CLIENT_LOG, folder, env)
+    process_jobs.add_session(folder.parent, harness.pid)
+    return harness
 
 
 def take_progress() -> str:
@@ -229,7 +233,7 @@ def export(jobs: Path, plan: dict[str, Any], is_owned: bool) -> None:
 def _fail(folder: Path, reason: str) -> None:
     """Write down that a task failed, and why. nemo-evaluator's marker goes: it is there because we stopped the harness, not the user."""
     (folder / "artifacts" / process_jobs.INTERRUPTED_MARKER).unlink(missing_ok=True)
-    with (folder / "logs" / "client_stdout.log").open("a", encoding="utf-8") as log:
+    with (folder / process_jobs.CLIENT_LOG).open("a", encoding="utf-8") as log:
         log.write(f"error: {reason}\n")
     job_folder.stage(folder, "exit", 1)
 
