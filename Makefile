@@ -239,7 +239,7 @@ check: $(installed)/pipeline $(installed)/dev ## run ruff, mypy and the fast tes
 	exit $$code
 
 # Four workers on two cores: tests on the test cluster mostly wait.
-test: setup $(installed)/dev ## run the tests (README's test command is `make test-deps test`)
+test: setup $(installed)/dev $(installed)/lm-eval ## run the tests (README's test command is `make test-deps test`)
 	@$(PY) -m pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 test-deps: ## install the system packages that the tests need (Debian, Ubuntu; root or sudo)
