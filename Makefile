@@ -258,6 +258,10 @@ test-faults: setup $(installed)/dev ## run only the tests of failures, with a ki
 	@$(PY) -m pytest --instants=all tests/cluster/test_faults_submit.py tests/cluster/test_faults_watch.py tests/test_faults_local.py \
 	  tests/test_make.py::test_a_step_killed_anywhere_continues_with_the_same_command
 
+test-vllm: setup $(installed)/dev $(installed)/lm-eval ## compare with lm-eval alone on a real vLLM for CPUs (3.7 GB, 15 minutes)
+	@bash tests/vllm/install.sh
+	$(PY) -m pytest tests/vllm --override-ini=testpaths=tests/vllm
+
 cluster-down: ## stop the test cluster
 	@bash tests/cluster/down.sh
 
@@ -282,4 +286,4 @@ clean: ## remove .venv and caches; runs are kept
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 FORCE:
-.PHONY: FORCE setup eval batch dry-run compile sweep status logs cancel resume queue clean-images results export explain runs tasks models profiles new help check test test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean
+.PHONY: FORCE setup eval batch dry-run compile sweep status logs cancel resume queue clean-images results export explain runs tasks models profiles new help check test test-deps cluster-up cluster-eval test-cluster test-faults test-vllm cluster-down lint bench lock clean

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from checkout import Make
+from lm_eval_task import write_task
 from local_jobs import left, states
 from logprob_server import loglikelihood, write_checkpoint
 
@@ -26,20 +27,6 @@ pytestmark = [
     ),
 ]
 
-TASK = """
-task: animals
-dataset_path: json
-dataset_kwargs: {{data_files: {{test: {data}}}}}
-test_split: test
-output_type: multiple_choice
-doc_to_text: "{{{{question}}}}"
-doc_to_choice: "{{{{choices}}}}"
-doc_to_target: answer
-target_delimiter: " "
-metric_list:
-  - {{metric: acc, aggregation: mean, higher_is_better: true}}
-  - {{metric: acc_norm, aggregation: mean, higher_is_better: true}}
-"""
 CHOICES = ["a cat", "a blue whale", "an ant", "the horse"]
 ITEMS = [{"question": f"Which animal is number {n}?", "choices": CHOICES, "answer": n % 4} for n in range(24)]
 
@@ -64,16 +51,11 @@ def config(project: Path, tmp_path: Path) -> str:
     tool.parent.mkdir(parents=True)
     tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).parent}/doubles/logprob_server.py" "$@"\n')
     tool.chmod(0o755)
-    tasks = tmp_path / "tasks"
-    tasks.mkdir()
-    (tasks / "animals.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
-    (tasks / "animals.yaml").write_text(TASK.format(data=tasks / "animals.jsonl"))
-    params = {"task": "animals", "extra": {"args": f"--include_path {tasks}"}}
     deployment = {"checkpoint_path": str(own / "checkpoint"), "served_model_name": "toy", "port": 0, "tensor_parallel_size": 1}
     document = {
         "defaults": [{"execution": "process"}, {"deployment": "vllm"}, "_self_"],
         "deployment": {**deployment, "venv": str(own / "venv")},
-        "evaluation": {"tasks": [{"name": "piqa", "nemo_evaluator_config": {"config": {"params": params}}}]},
+        "evaluation": {"tasks": [write_task(tmp_path / "tasks", "animals", ITEMS)]},
     }
     (project / "configs/animals.yaml").write_text(json.dumps(document))
     return "CONFIG=animals"
