@@ -258,7 +258,7 @@ test-faults: setup $(installed)/dev ## run only the tests of failures, with a ki
 	@$(PY) -m pytest --instants=all tests/cluster/test_faults_submit.py tests/cluster/test_faults_watch.py tests/test_faults_local.py \
 	  tests/test_make.py::test_a_step_killed_anywhere_continues_with_the_same_command
 
-test-vllm: setup $(installed)/dev $(installed)/lm-eval ## compare with lm-eval alone on a real vLLM for CPUs (3.7 GB, 15 minutes)
+test-vllm: setup $(installed)/dev $(installed)/lm-eval ## compare with lm-eval alone on a real vLLM for CPUs (4 GB, 10 minutes)
 	@bash tests/vllm/install.sh
 	$(PY) -m pytest tests/vllm --override-ini=testpaths=tests/vllm
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +53,13 @@ def _environment_after_a_module() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _environment_after_a_test() -> Iterator[None]:
-    """What a test, or the code it calls in this process, sets in the environment does not reach the next test."""
+    """What a test, or the code it calls in this process, sets in the environment does not reach the next test.
+
+    Nor does the logging that nemo_evaluator configures for the whole process when it is first imported.
+    """
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if not type(one).__module__.startswith("_pytest.")]:
+        root.removeHandler(handler)
     with _environment_as_it_was():
         yield
 

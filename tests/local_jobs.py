@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+from nemo_evaluator.adapters.caching.diskcaching import Cache
 
 from helpers.common import processes
 from helpers.executors import job_folder
@@ -102,3 +103,13 @@ def supervisor_pid(jobs: Path) -> int:
 def ended(jobs: Path) -> bool:
     """Whether the supervisor is gone."""
     return not process_jobs.is_supervised(jobs)
+
+
+def kept(artifacts: Path, *bodies: bytes, request: dict[str, Any] | None = None) -> Path:
+    """An artifacts folder with nemo-evaluator's own cache of these answers."""
+    stored = Cache(directory=str(artifacts / "cache" / "responses"))
+    for number, body in enumerate(bodies):
+        stored[str(number)] = body
+    if request:
+        Cache(directory=str(artifacts / "cache" / "requests"))["0"] = request
+    return artifacts

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import secrets
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -133,6 +136,90 @@ def test_each_failure_of_an_endpoint_is_reported_in_one_line_with_its_url_and_th
     results = json.loads(next(project.glob("runs/*/results.json")).read_text())
     assert results["rows"] == [], "no answer is no zero"
     assert left(next(project.glob("runs/*/jobs"))) == []
+
+
+def run_of(project: Path, make: Make, endpoints: Sequence[Endpoint], *more: str) -> subprocess.CompletedProcess[str]:
+    """`make eval` of the task opposites with six samples, once for each endpoint."""
+    params = {"limit_samples": 6, "max_retries": 0}
+    document = {
+        "defaults": ["hosted", "_self_"],
+        "target": {"api_endpoint": {"url": endpoints[0].url, "model_id": "m"}},
+        "evaluation": {
+            "tasks": [
+                {
+                    "name": "opposites",
+                    "nemo_evaluator_config": {"config": {"params": params}, "target": {"api_endpoint": {"url": endpoint.url}}},
+                }
+                for endpoint in endpoints
+            ]
+        },
+    }
+    (project / "configs/mine.yaml").write_text(json.dumps(document))
+    return make("eval", "CONFIG=mine", *more, env={"OPENAI_API_KEY": KEY})
+
+
+KEY = "0123456789abcdefghij"  # in no form that is known
+REFUSED = {"message": "Unsupported value: 'temperature' does not support 0.", "param": "temperature", "code": "unsupported_value"}
+BUSY = {"message": "no capacity", "type": "overloaded_error"}
+QUOTA = {"message": f"You exceeded your current quota ({KEY})", "type": "insufficient_quota", "code": "insufficient_quota"}
+FAULTS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"shape": "null"}, ["6 of 6 answers were empty"]),
+    ({"shape": "cut"}, ["6 of 6 answers were cut", "max_new_tokens"]),
+    ({"shape": "html"}, ["6 of 6 answers were an HTML page", "target.api_endpoint.url"]),
+    ({"shape": "stream"}, ["6 of 6 answers were an event stream"]),
+    ({"shape": "error"}, ["an error with status 200: the model is not deployed"]),
+    ({"shape": "number"}, ["6 of 6 answers were content that is no text"]),
+    (
+        {"status": 400, "error": REFUSED},
+        ["answers 400: Unsupported value: 'temperature'", "adapter_config.params_to_remove=[temperature]"],
+    ),
+    ({"status": 429, "error": QUOTA}, ["answers 429: You exceeded your current quota (***)", "the account's quota is used up"]),
+]
+
+
+def test_an_endpoint_s_own_words_and_answers_that_carry_nothing_are_told_with_the_fix_and_are_no_zero(make: Make, project: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        done = run_of(project, make, [stack.enter_context(Endpoint(**fault)) for fault, _ in FAULTS])
+    assert "Error 4" in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("✗ ")]
+    assert len(lines) == len(FAULTS), done.stderr
+    for line, (_, told) in zip(lines, FAULTS, strict=True):
+        assert [part for part in told if part not in line] == [], line
+    assert "Traceback" not in done.stderr
+    assert "object has no attribute" not in done.stdout + done.stderr
+    results = json.loads(next(project.glob("runs/*/results.json")).read_text())
+    assert results["rows"] == [], "no answer is no zero"
+    found = [(one["state"], one["answers"] and one["answers"]["seen"] - one["answers"]["scorable"]) for one in results["tasks"]]
+    assert found == [("FAILED", 6)] * 6 + [("FAILED", None)] * 2
+    assert [path for path in tree(project / "runs") if KEY.encode() in path.read_bytes()] == []
+
+
+def test_some_answers_without_content_are_told_with_their_share_and_are_in_no_score(make: Make, project: Path) -> None:
+    with (
+        Endpoint(text="cold", shape="null", every=2) as half,
+        Endpoint(shape="parts") as parts,
+        Endpoint(status=503, error=BUSY, only="up") as busy,
+    ):
+        done = run_of(project, make, [half, parts, busy])
+    assert done.returncode == 0, done.stderr
+    assert "1 of 6 samples failed and count in no score; the endpoint answers 503: no capacity; the endpoint is overloaded" in done.stderr
+    assert "3 of 6 answers were empty; " in done.stderr
+    first, second, _ = json.loads(next(project.glob("runs/*/results.json")).read_text())["tasks"]
+    assert (first["answers"]["seen"], first["answers"]["scorable"], first["answers"]["empty"], first["samples_failed"]) == (6, 3, 3, 3)
+    assert (second["answers"]["scorable"], second["samples_failed"]) == (6, 0)
+    rows = json.loads(next(project.glob("runs/*/results.json")).read_text())["rows"]
+    assert [row["n"] for row in rows] == [3, 6, 5]
+
+
+@pytest.mark.parametrize("parameter", ["temperature", "max_tokens"])
+def test_the_fix_for_a_refused_parameter_makes_the_model_answer(make: Make, project: Path, parameter: str) -> None:
+    error = {"message": "no", "param": parameter, "code": "unsupported_parameter"}
+    with Endpoint(status=400, error=error, only=f'"{parameter}"') as endpoint:
+        failed = run_of(project, make, [endpoint])
+        fix = re.search(r'SET="(\S+)"', failed.stderr)
+        assert fix, failed.stderr
+        done = run_of(project, make, [endpoint], f"SET={fix[1]}")
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_its_key_nothing_is_submitted(make: Make, project: Path) -> None:

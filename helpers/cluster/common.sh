@@ -32,6 +32,9 @@ fi
 
 # Slurm's commands hang for minutes if the controller does not answer. They must not read stdin, which holds the script itself.
 slurm() { timeout -k 5 "${SLURM_SECONDS:-25}" "$@" < /dev/null; }
+# job_id TEXT: prints the job id in an answer of Slurm: its last line that is an id and nothing else, except that sbatch may add `;CLUSTER`.
+# Wrappers and plugins of a cluster print notices before and after it.
+job_id() { sed -nE 's/^([0-9]+)(;[^;[:space:]]+)?[[:space:]]*$/\1/p' <<< "$1" | tail -n 1; }
 me=$(id -un)
 here=$(hostname)
 

@@ -14,7 +14,7 @@ submit() {
     SLURM_SECONDS=60 slurm sbatch --parsable run.sub 2>&1
   })
   code=$?
-  first=$(grep -oE '^[0-9]+' <<< "$said" | tail -n 1)
+  first=$(job_id "$said")
 }
 
 # queue_one INDEX FIND: sets $first to the id. If that fails, $first is empty and $said holds Slurm's words; $unsure is set if we cannot know

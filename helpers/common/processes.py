@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # Marks what belongs together: the processes of one task, of the model server (INVOCATION.server), or of an export.
 JOB_MARK = "EVALMAKE_JOB"
+CALLER_SECONDS = 1.0  # how often a follower looks whether its caller is still there
 GRACE_SECONDS = 4.0  # between SIGTERM and SIGKILL; nemo-evaluator takes at most 3
 
 
@@ -97,6 +99,29 @@ def wait_until_ended(processes: Iterable[psutil.Process], seconds: float) -> Non
     deadline = time.monotonic() + seconds
     while any(is_alive(process) for process in processes) and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+def end_with_caller() -> None:
+    """Have this process end, as by SIGTERM, once the command that started it is gone: the parent, and above a shell of Make's, Make.
+
+    For commands that would otherwise follow jobs for ever after their `make` was killed. A thread looks every CALLER_SECONDS.
+    """
+    import psutil
+
+    me = psutil.Process()
+    watched = [(me, me.ppid())]
+    with contextlib.suppress(psutil.Error):
+        parent = psutil.Process(me.ppid())
+        if "MAKELEVEL" in os.environ and parent.name() in ("bash", "sh"):
+            watched.append((parent, parent.ppid()))  # Make's shell waits for us, and does not notice that Make is gone
+
+    def watch() -> None:
+        with contextlib.suppress(psutil.Error):
+            while all(process.ppid() == was for process, was in watched):
+                time.sleep(CALLER_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def is_alive(process: psutil.Process) -> bool:

@@ -33,6 +33,14 @@ def is_secret(text: str, name: str = "") -> bool:
     return _known_form(text) is not None or (is_secret_name(name) and bool(_WANDB_OLD_FORM.search(text)))
 
 
+def masked(text: str) -> str:
+    """The text with `***` in the place of each key in a known form, of each `password=…`, and of what follows `Bearer`."""
+    for _, form in _FORMS:
+        text = form.sub("***", text)
+    text = _ASSIGNED.sub(lambda found: f"{found[1]}=***", text)
+    return re.sub(r"(?i)\b(bearer) +[\w.~+/=-]{8,}", r"\1 ***", text)
+
+
 def variable_for(name: str, value: str) -> str | None:
     """The environment variable that the secret in field `name` belongs in; "" when no variable is known for it, None for no secret.
 

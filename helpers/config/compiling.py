@@ -106,13 +106,13 @@ def compile_config(
     chosen = tasks.choose(entries, arguments.tasks, shown(path), lambda index: trace.place(f"evaluation.tasks.{index}.name"))
     trace.choose_tasks(chosen.indices, [entry["name"] for entry in chosen.entries])
     config["evaluation"]["tasks"] = chosen.entries
-    tokenizers.apply(config, chosen.definitions, trace)
-    notices += defaults.apply_hub(config, executor, chosen.definitions, variables, trace)
     checks.validate(config, trace, path)
-    if executor.gpus_per_node:
-        notices += fit.check_gpus(config, executor.gpus_per_node(config["execution"]), trace.place)
     instead = [] if executor.runs_containers else [one.name for one in executors.descriptions() if one.runs_containers]
     tasks.check(config, chosen.definitions, trace.place, instead)
+    tokenizers.apply(config, chosen.definitions, trace)
+    notices += defaults.apply_hub(config, executor, chosen.definitions, variables, trace)
+    if executor.gpus_per_node:
+        notices += fit.check_gpus(config, executor.gpus_per_node(config["execution"]), trace.place)
     keys = {key: trace.history(key, value, source_name(path)) for key, value in leaves(config)}
     hashes = {source_name(source): sha256_file(source) for source, _ in composed.sources}
     return Compiled(config, keys, chosen.definitions, hashes, [*notices, *chosen.notices])

@@ -9,7 +9,7 @@ from helpers.common.errors import BadInput
 from helpers.common.files import load_schema, shown
 from helpers.common.schema_check import surely_fits
 from helpers.common.schema_messages import explain
-from helpers.config import schema_keys
+from helpers.config import profile_fields, schema_keys
 from helpers.config.profiles import RESERVED, EnvFile
 
 # Words that other systems use for our fields.
@@ -70,8 +70,13 @@ def _unknown_fields(env: EnvFile, name: str, table: dict[str, Any]) -> list[str]
     known = schema_keys.profile_fields()
     notices = []
     for key in (key for key in table if key not in known):
-        meant = [SYNONYMS[key]] if key in SYNONYMS else get_close_matches(key, known, n=1, cutoff=ALIKE)
         place = f"{env.where(name, key)} [{name}]"
+        if key == "clusters":
+            raise BadInput(f"{place}: clusters: sbatch's -M is not supported; give a login node of that cluster as host")
+        if key in profile_fields.OF_TRAINING:
+            notices.append(f"{place}: {key} has no effect: {profile_fields.OF_TRAINING[key]}")
+            continue
+        meant = [SYNONYMS[key]] if key in SYNONYMS else get_close_matches(key, known, n=1, cutoff=ALIKE)
         if meant:
             raise BadInput(f"{place}: unknown field {key} (did you mean {meant[0]}?)")
         notices.append(f"{place}: evalmake does not know the field {key}; it is only kept in run.env")
@@ -91,8 +96,7 @@ def _check_types(env: EnvFile, name: str, table: dict[str, Any]) -> None:
         path = [str(part) for part in error.absolute_path]
         place = env.where(name, path[0]) if path else env.where(name)
         if len(path) > 1 and isinstance(table[path[0]], dict):
-            nested = env.where(f"{name}.{path[0]}", path[1])
-            place = place if nested.endswith("]") else nested
+            place = env.where(f"{name}.{path[0]}", path[1])
         raise BadInput(f"{place} [{name}]: {explain(error)}")
 
 
@@ -113,4 +117,6 @@ def _refuse_secret(env: EnvFile, section: str, key: str, value: Any) -> None:
         place = f"{env.where(section, key)} [{section}]" if section else f"{shown(env.path or '')}"
         into = f"as {variable}=…" if variable else "as NAME=…"
         fix = f"move it to {shown(env.folder / '.env')} (mode 0600) {into}, or to the shell's environment"
+        if section.endswith(".env_vars"):
+            fix += f', and write {key} = "host:{variable or "NAME"}" here'
         raise BadInput(f"{place}: {key} looks like a secret, which does not belong in env.toml; {fix}")

@@ -86,7 +86,7 @@ def _run_values(env: EnvFile, profile: Profile | None, mode: str) -> Iterator[Ru
     for name, value in profile.fields.get("wandb", {}).items():
         yield RunValue(f"wandb.{name}", value, profile.origins["wandb"], "wandb")
     for name, value in profile.fields.items():
-        if name != "wandb":
+        if name not in ("wandb", "env_vars"):  # these have sections of their own
             yield RunValue(f"env.{name}", value, profile.origins[name], name)
     for name, field in (("container", profile_fields.image_field(profile)), ("partition", profile_fields.partition_field(profile, mode))):
         if field in profile.fields:

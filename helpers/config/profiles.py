@@ -40,7 +40,10 @@ class EnvFile:
         return [name for name, table in self.tables.items() if name not in RESERVED and isinstance(table, dict)]
 
     def where(self, section: str, key: str = "") -> str:
-        """`env.toml:LINE` of a section, or of a key in it; `env.toml [SECTION]` if no line can be found."""
+        """`env.toml:LINE` of a section, or of a key in it; `env.toml [SECTION]` if no line can be found.
+
+        The section `C.wandb` may be a table in one line of C too.
+        """
         assert self.path is not None
         inside = False
         for number, line in enumerate(self.lines, 1):
@@ -50,7 +53,8 @@ class EnvFile:
                     return f"{shown(self.path)}:{number}"
             elif inside and key and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]", line):
                 return f"{shown(self.path)}:{number}"
-        return f"{shown(self.path)} [{section}]"
+        outer, dot, table = section.rpartition(".")
+        return self.where(outer, table) if dot else f"{shown(self.path)} [{section}]"
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def load(path: Path) -> EnvFile:
 
 
 def get(env: EnvFile, name: str) -> Profile:
-    """The profile `name`; fields that it does not set come from its `extends` chain.
+    """The profile `name`; fields that it does not set come from its `extends` chain, and so do entries of its tables.
 
     Raises BadInput without an env.toml, for a profile that does not exist (with the list), a reserved section, and a cycle of `extends`.
     """
@@ -121,9 +125,13 @@ def get(env: EnvFile, name: str) -> Profile:
     origins: dict[str, str] = {}
     for member in reversed(chain):
         for key, value in env.tables[member].items():
-            if key != "extends":
-                fields[key] = value
-                origins[key] = f"{env.where(member, key)} [{member}]"
+            if key == "extends":
+                continue
+            origins[key] = f"{env.where(member, key)} [{member}]"
+            inherited = fields.get(key)
+            fields[key] = {**inherited, **value} if isinstance(inherited, dict) and isinstance(value, dict) else value
+            for entry in value if isinstance(value, dict) else ():
+                origins[f"{key}.{entry}"] = f"{env.where(f'{member}.{key}', entry)} [{member}]"
     return Profile(name, fields, origins)
 
 

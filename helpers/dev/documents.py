@@ -11,7 +11,8 @@ from helpers.steps import lineage, variables
 
 DOCUMENTS = (ROOT / "docs" / "reference.md", ROOT / "docs" / "run-files.md")
 OTHERS = {
-    "jobs/": "a folder for each task: run.sh (what was run), run_config.yml, logs/, artifacts/ (what the harness wrote)",
+    "jobs/": "a folder for each task: run.sh (what was run), run_config.yml, logs/, artifacts/ (what the harness wrote), answers.json "
+    "(what the answers carried)",
     "logs/": "the launcher's own log",
     "wandb/": "W&B runs that are not on the server yet: offline, or the export failed",
     "events.jsonl": "a line for each start and end of a step: time, seconds, exit code, error",

@@ -3,6 +3,7 @@
     TASK.N/logs/stage.pre-start, stage.running, stage.exit ("TIME CODE"), client_stdout.log, server_stdout.log
     TASK.N/artifacts/            what the harness writes; `progress` holds the number of answered requests, `total` that of all samples
     TASK.N/run_config.yml        nemo-evaluator's config
+    TASK.N/answers.json          once it has ended: what its answers carried, counted by us
 
 So the stock `nemo-evaluator-launcher status|info|logs|export` read it. Nothing heavy is imported here: each status call pays for it.
 """
@@ -18,7 +19,9 @@ from typing import Any
 import yaml
 
 from helpers.common import yaml_files
+from helpers.executors import answers
 
+ANSWERS = "answers.json"
 # Which line of a log says best why a job failed, best first: our own error, the last line of a traceback, a line about trouble.
 TELLING = [
     re.compile(r"^error: "),
@@ -81,6 +84,20 @@ def samples_asked(job_dir: Path) -> int | None:
     except (OSError, KeyError, TypeError, yaml.YAMLError):
         return None
     return limit if isinstance(limit, int) else None
+
+
+def answers_of(job_dir: Path) -> dict[str, Any] | None:
+    """What the answers of a job that has ended carried (answers.count), counted once and kept in answers.json; None when nothing says."""
+    kept = job_dir / ANSWERS
+    with contextlib.suppress(OSError):
+        if kept.stat().st_mtime_ns >= (job_dir / "logs" / "stage.exit").stat().st_mtime_ns:
+            return (read(kept) or {}).get("answers")
+    found = answers.count(job_dir / "artifacts")
+    with contextlib.suppress(OSError):  # the folder may belong to a container's user
+        temporary = kept.with_name(f".answers.{os.getpid()}.part")
+        temporary.write_text(json.dumps({"answers": found}), encoding="utf-8")
+        temporary.replace(kept)
+    return found
 
 
 def last_error(job_dir: Path) -> str:

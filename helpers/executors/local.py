@@ -62,8 +62,12 @@ class LocalExecutor(Executor):
             row["requests_total"] = job_folder.samples_asked(folder)
             if row["state"] == states.SUCCEEDED and not has_scores(folder / "artifacts" / "results.yml"):
                 row["state"], row["reason"] = states.FAILED, "results.yml holds no score"
-            if row["state"] == states.FAILED:
-                row["reason"] = self.explain(row["reason"], folder)
+            row["answers"] = job_folder.answers_of(folder) if row["state"] in states.ENDED else None
+            explained = self.explain(row["reason"], folder) if row["state"] == states.FAILED else row["reason"]
+            nothing = endpoint_failures.none_scorable(row["answers"]) if row["state"] in (states.SUCCEEDED, states.FAILED) else ""
+            if nothing and explained == row["reason"]:
+                row["state"], explained = states.FAILED, nothing
+            row["reason"] = explained
         return row
 
     def explain(self, reason: str, job_dir: Path) -> str:

@@ -11,7 +11,7 @@ import yaml
 from helpers.common import yaml_files
 from helpers.config import tasks
 from helpers.config.catalogue import STARTER
-from helpers.executors import job_folder
+from helpers.executors import endpoint_failures, job_folder, states
 
 MADE_BY = "collect_results.py"
 NO_COUNTS: Mapping[str, int] = MappingProxyType({})
@@ -82,20 +82,23 @@ def count(rows: list[dict[str, Any]]) -> int:
     return sum(row["value"] is not None and row["n"] != 0 for row in rows)
 
 
-def collect(submission: dict[str, Any], status: dict[str, Any], model: dict[str, Any] | None = None) -> dict[str, Any]:
+def collect(
+    submission: dict[str, Any], status: dict[str, Any], model: dict[str, Any] | None = None, model_name: str | None = None
+) -> dict[str, Any]:
     """The content of results.json (unsealed): a row for each metric, an entry for each task. Only tasks that succeeded have rows.
 
-    `model`: the run's model.json, for the artifacts that were evaluated.
+    `model`: the run's model.json, for the artifacts that were evaluated; `model_name`: what the config calls the model, for a run in which
+    no task has results.
     """
     rows, entries = [], []
     wanted = ("reference", "backend", "name", "version", "digest")
     named = {key: {name: one[name] for name in wanted} for key, one in (model["models"] if model else {}).items()}
-    states = {job["job_id"]: job for job in status["jobs"]}
+    rows_by_id = {job["job_id"]: job for job in status["jobs"]}
     for job in submission["jobs"]:
-        seen = states[job["job_id"]]
+        seen = rows_by_id[job["job_id"]]
         artifacts = Path(job["job_dir"] or ".") / "artifacts"
         said = _mapping(job_folder.read(artifacts / "samples.json"))
-        succeeded = seen["state"] == "SUCCEEDED"
+        succeeded = seen["state"] == states.SUCCEEDED
         if succeeded:
             rows += [{"task": job["task"], "index": job["index"], **row} for row in read_scores(artifacts / "results.yml")]
         entries.append(
@@ -108,6 +111,8 @@ def collect(submission: dict[str, Any], status: dict[str, Any], model: dict[str,
                 "seconds": seen["seconds"],
                 "samples_asked": _count(said.get("asked")),
                 "samples_failed": _count(said.get("failed")),
+                "refusal": endpoint_failures.most_frequent(artifacts.parent),
+                "answers": seen.get("answers"),
                 "chance": _chance(job["harness"], job["task"]),
                 "results_file": str(artifacts / "results.yml") if succeeded else None,
             }
@@ -116,7 +121,7 @@ def collect(submission: dict[str, Any], status: dict[str, Any], model: dict[str,
         "made_by": MADE_BY,
         "made_from": {"submission.json": submission["seal"], **({"model.json": model["seal"]} if model else {})},
         "invocation_id": submission["invocation_id"],
-        "model": _model(submission),
+        "model": _model(submission) or model_name,
         **({"artifacts": named} if named else {}),
         "rows": rows,
         "tasks": entries,
@@ -132,7 +137,7 @@ def cell(row: dict[str, Any]) -> str:
 
 
 def table(results: dict[str, Any]) -> Any:
-    """The results as a rich table: a row for each metric, and for each task without results the reason in short."""
+    """The results as a rich table: a row for each metric, and for each task without results the reason."""
     from rich.table import Table
     from rich.text import Text
 
@@ -151,18 +156,27 @@ def table(results: dict[str, Any]) -> Any:
             name = f"{row['part']}: {metric}" if row.get("part") else metric
             view.add_row(Text(label), Text(name), cell(row), chance, failed, seconds)
         if not rows:
-            failure = f"{entry['state']}: {entry['reason'].partition('; ')[0]}"
+            failure = f"{entry['state']}: {entry['reason']}" if entry["reason"] else entry["state"]
             view.add_row(Text(label), Text(failure, style="red"), "", chance, failed, seconds)
     return view
 
 
 def notices(results: dict[str, Any]) -> list[str]:
-    """Warnings for the table: samples that failed, and so count in no score."""
-    return [
-        f"{entry['task']}: {entry['samples_failed']} of {entry['samples_asked']} samples failed and count in no score"
-        for entry in results["tasks"]
-        if entry["samples_failed"] and entry["state"] == "SUCCEEDED"
-    ]
+    """Warnings for the table: samples that failed, and so count in no score, and answers that carried nothing to score, with the fix."""
+    found = []
+    for entry in (entry for entry in results["tasks"] if entry["state"] == states.SUCCEEDED):
+        if entry["samples_failed"]:
+            said = f"; the endpoint answers {entry['refusal']}" if entry.get("refusal") else ""
+            found.append(
+                f"{entry['task']}: {entry['samples_failed']} of {entry['samples_asked']} samples failed and count in no score{said}"
+            )
+        if counts := entry.get("answers"):
+            found += [f"{entry['task']}: {text}" for text in endpoint_failures.of_answers(counts)]
+            # The starter tasks cut each answer after its first sentence, and are made for that.
+            if counts["cut_text"] and not (STARTER / "core_evals" / entry["harness"]).is_dir():
+                were, fix = endpoint_failures.CUT_TEXT
+                found.append(f"{entry['task']}: {counts['cut_text']} of {counts['seen']} answers {were}; {fix}")
+    return found
 
 
 def load(path: Path) -> dict[str, Any] | None:

@@ -92,6 +92,8 @@ def why(failed: FailedImport, image: Image, folder: str, platform: str, digest: 
     }
     if word in own:
         return own[word]
+    if any("slurm prolog" in line for line in failed.log):  # Slurm calls such a job cancelled
+        return "a script that the cluster runs before each job (its prolog) failed on the node: run the same command again"
     # OUT_OF_MEMORY may be the state of a step, while the job itself FAILED.
     if state := next((state for state in failed.states if state in STATES), ""):
         return STATES[state]

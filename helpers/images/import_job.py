@@ -4,7 +4,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from helpers.common.errors import BadInput, one_line
@@ -25,11 +25,13 @@ class Resources:
     mem: str | None = None
     cpus_per_task: int | None = None
     exclusive: bool | str | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)  # further options of sbatch
 
 
 def resources_of(config: Mapping[str, Any]) -> Resources:
     """The resources for a compiled config: build_partition > run_partition > partition, build_time > time, GPUs if build_include_gpus.
 
+    The evaluation's QOS and reservation count too, unless build_partition sends imports elsewhere.
     Raises BadInput for a build_gpus_per_node that is not a number.
     """
     execution, env = config["execution"], (config.get("run") or {}).get("env") or {}
@@ -39,6 +41,7 @@ def resources_of(config: Mapping[str, Any]) -> Resources:
     partition = env.get("build_partition") or env.get("run_partition") or env.get("partition") or execution.get("partition")
     time_limit = env.get("build_time") or env.get("time") or execution.get("walltime")
     mem, cpus = env.get("mem"), env.get("cpus_per_task")
+    flags = {} if env.get("build_partition") else execution.get("sbatch_extra_flags") or {}
     return Resources(
         str(execution["account"]),
         str(partition) if partition else None,
@@ -47,6 +50,7 @@ def resources_of(config: Mapping[str, Any]) -> Resources:
         str(mem) if mem is not None else None,
         int(cpus) if cpus is not None else None,
         env.get("exclusive") or None,
+        {name: flags[name] for name in ("qos", "reservation") if flags.get(name)},
     )
 
 
@@ -64,16 +68,18 @@ def sbatch_script(resources: Resources, name: str) -> str:
             from nemo_run.core.tunnel.client import LocalTunnel
         except ImportError as error:
             raise NoImports(f"nemo-run cannot be imported ({one_line(error)}): `make setup`, or `pip install nemo-run`") from error
+    options = asdict(resources)
+    others = options.pop("others")
     executor = SlurmExecutor(
         # A time of None is left out of the script, so that Slurm's own walltime counts and not nemo-run's ten minutes.
-        **asdict(resources),
+        **options,
         nodes=1,
         ntasks_per_node=1,
         tunnel=LocalTunnel(job_dir=""),  # only its job_dir is used
         packager=Packager(),
         job_details=SlurmJobDetails(job_name=name, folder="."),
         # Slurm would make a job whose node died wait for two minutes; we begin another one at once.
-        additional_parameters={"output": "slurm.out", "no_requeue": True},
+        additional_parameters={"output": "slurm.out", "no_requeue": True, **others},
     )
     executor.job_dir = ""
     command = {"launch_cmd": ["sbatch", "--parsable"], "jobs": [name], "command_groups": [["bash", "job.sh"]]}

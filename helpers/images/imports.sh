@@ -43,14 +43,14 @@ holder_of() {
 ending() {
   states=
   [ -n "$1" ] || return 0
-  if ! states=$(slurm squeue --noheader --states=all --jobs="$1" -o %T 2>&1); then
+  if ! states=$(slurm squeue --noheader --states=all --jobs="$1" -o '%i|%T' 2>&1); then
     [[ $states == *"Invalid job id"* ]] || return 1
-    states=
   fi
+  states=$(sed -n "s/^$1|//p" <<< "$states")
   ! lives "${states:-gone}" || return 1
+  account=$(slurm sacct -P -n --jobs="$1" -o JobIDRaw,State 2> /dev/null)
   # If a step was killed for its memory, the job itself is only FAILED.
-  states+=" $(slurm sacct -X -P -n --jobs="$1" -o State 2> /dev/null | cut -d' ' -f1)"
-  states+=" $(slurm sacct -P -n --jobs="$1" -o State 2> /dev/null | grep -o OUT_OF_MEMORY | head -n 1)"
+  states+=" $(sed -nE "s/^$1\|([A-Z_]+).*/\1/p" <<< "$account") $(grep -m 1 -o '|OUT_OF_MEMORY' <<< "$account" | tr -d '|')"
   states=${states//$'\n'/ }
 }
 
@@ -66,7 +66,7 @@ failed() {
   fi
   frame failed "$1" "$2"$'\n'"$id"$'\n'"$states"$'\n'"$verdict"$'\n'"$(cat "$dir/enroot" 2> /dev/null)"$'\n'"$(
     tail -c 6000 -- "$dir/log" 2> /dev/null | tr '\r' '\n' | tr -d '\0'
-    tail -qc 2000 -- "$dir"/slurm.out 2> /dev/null | grep -E 'error|slurmstepd' | tr -d '\0'
+    tail -qc 2000 -- "$dir"/slurm.out 2> /dev/null | grep -E 'error|slurmstepd|slurm prolog' | tr -d '\0'
   )"
 }
 
@@ -100,7 +100,7 @@ queue_job() {
     frame unsure "${KEYS[$1]}" "squeue does not answer" # we cannot know whether it was queued before
     return
   fi
-  first=${first%%$'\n'*}
+  first=$(job_id "$first")
   [ -n "$first" ] || submit "$dir"
   if [ -n "$first" ]; then
     printf '%s\n' "$first" > "$dir/id"

@@ -43,7 +43,7 @@ main() {
   fi
   # While the registries are asked:
   frame who - "$me@$here"
-  node=$(slurm sinfo --noheader ${PARTITION:+--partition="$PARTITION"} -o %n 2> /dev/null | head -n 1)
+  node=$(slurm sinfo --noheader ${PARTITION:+--partition="$PARTITION"} -o %n 2> /dev/null | grep -m 1 -xE '[A-Za-z0-9._-]+')
   arch=$(slurm scontrol --oneliner show node "$node" 2> /dev/null | grep -oE '\bArch=[^ ]+')
   arch=${arch#Arch=}
   frame arch - "${arch:-$(uname -m)}"

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from helpers.common import console, files
+from helpers.common import console, files, processes
 from helpers.common.errors import Interrupted, StepFailed, interruptible, one_line
 from helpers.config import tasks
 from helpers.credentials import gathering
@@ -28,6 +28,7 @@ def follow(submission: dict[str, Any], submission_path: str, out: str, with_logs
 
     try:
         interruptible()
+        processes.end_with_caller()
         if executor.resumes_here(submission):
             _apply_credentials(Path(submission_path).with_name("config.yaml"), executor.reads_local_files)
         answer = executor.follow(submission, executor.streams_logs if with_logs is None else with_logs, record)

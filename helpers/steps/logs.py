@@ -1,5 +1,6 @@
 """The logs of a run's tasks."""
 
+from helpers.common import processes
 from helpers.common.errors import BadInput, nearest
 from helpers.executors import registry, submissions
 
@@ -15,4 +16,6 @@ def show(submission_path: str, tasks: list[str], which: str, to_the_end: bool) -
     if which not in executor.log_kinds:
         known = " and ".join(executor.log_kinds)
         raise BadInput(f"WHICH={which}{nearest(which, executor.log_kinds)}: a run on executor {executor.description.name} has {known} logs")
+    if to_the_end:
+        processes.end_with_caller()
     executor.logs(submission, jobs, which, to_the_end)

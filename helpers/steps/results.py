@@ -24,7 +24,7 @@ def gather(submission_path: str, status_path: str | None, out: str, partial: boo
     rows = seen["jobs"]
     registry.get(submission["executor"]).bring_home(submission, rows, not status_path)  # whoever followed has tidied up
     model = Path(submission_path).with_name("model.json")
-    found = scores.collect(submission, seen, files.read_json(model, "model") if model.exists() else None)
+    found = scores.collect(submission, seen, files.read_json(model, "model") if model.exists() else None, _model_name(submission_path))
     stopping_points.here("before-results")
     if states.is_over(rows):
         if out == "-" or not Path(out).exists() or files.read_json(out, "results") != files.seal_json(found):
@@ -35,6 +35,16 @@ def gather(submission_path: str, status_path: str | None, out: str, partial: boo
         _print(found)
         if not states.is_over(rows):
             console.notice("some tasks have not ended: these are not all the results")
+
+
+def _model_name(submission_path: str) -> str | None:
+    """The name under which the endpoint serves the model, according to the run's config.yaml."""
+    path = Path(submission_path).with_name("config.yaml")
+    if not path.exists():
+        return None
+    config, _, _ = files.read_yaml(path, "config")
+    endpoint = (config.get("target") or {}).get("api_endpoint") or {}
+    return config["deployment"].get("served_model_name") or endpoint.get("model_id")
 
 
 def verdict(path: str) -> None:

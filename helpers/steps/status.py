@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from helpers.common import console, files, run_folder
+from helpers.common import console, files, processes, run_folder
 from helpers.common.errors import Unreachable, one_line
 from helpers.config import tasks
 from helpers.executors import display, registry, states
@@ -74,6 +74,7 @@ def watch(submissions: list[dict[str, Any]], paths: list[str], outs: list[str]) 
     from rich.console import Group
     from rich.live import Live
 
+    processes.end_with_caller()
     seconds = WATCH_SECONDS
     fancy = console.is_fancy(sys.stdout)
     with Live(console=console.rich_console(sys.stdout), auto_refresh=False) if fancy else nullcontext() as live:

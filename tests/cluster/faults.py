@@ -6,6 +6,9 @@ with node_killed(bed, "n1"): ...               a power cut: its jobs are gone, a
 with node_drained(bed, "n1"): ...              takes no new jobs; Slurm's word for it at once
 with sbatch_fails(bed, call=2): ...            the second sbatch from now on fails, before or after it queued the job
 with enroot_is(bed, "download", "5"): ...     an import waits so many seconds there, or fails ("fail"); or at "squash", with half a file
+with without_pyxis(bed): ...                  srun knows no --container-image
+with prolog_fails(bed): ...                    the script that nodes run before each job fails
+with greeting(bed, "text"): ...                Slurm's commands on the login node print this around their answers
 with disk_full(bed) as folder: ...             nothing fits into bed/small any more
 with network(bed, latency=0.1) as line: ...    all ssh goes through a line that is slow, cut (line.cut()), or dead (line.dead = True)
 kill_sessions(bed)                             every login session ends, as when the login node reboots
@@ -16,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shlex
 import signal
 import socket
 import threading
@@ -131,6 +135,51 @@ def enroot_is(bed: Bed, point: str, what: str) -> Iterator[Callable[[], None]]:
         yield go_on
     finally:
         go_on()
+
+
+@contextlib.contextmanager
+def _text_of(path: Path, text: str) -> Iterator[None]:
+    """A file holds this text; at the end it is as it was."""
+    before = path.read_text() if path.exists() else None
+    path.write_text(text)
+    try:
+        yield
+    finally:
+        path.unlink() if before is None else path.write_text(before)
+
+
+def without_pyxis(bed: Bed) -> contextlib.AbstractContextManager[None]:
+    """The nodes have no plugin that runs containers: srun does not know its options."""
+    return _text_of(bed.folder / "etc/plugstack.conf", "")
+
+
+@contextlib.contextmanager
+def greeting(bed: Bed, text: str) -> Iterator[None]:
+    """Slurm's commands on the login node print this around their answers, and sbatch names the cluster (`4242;evalmake`)."""
+    say = f"printf '%s\\n' {shlex.quote(text)}"
+    with contextlib.ExitStack() as stack:
+        for name in ("sbatch", "squeue", "sacct", "scancel"):
+            path = bed.folder / "bin" / name
+            lines = ("#!/bin/bash", "export SLURM_CLUSTERS=evalmake", say, f'/usr/bin/{name} "$@"', "code=$?", say, "exit $code")
+            stack.enter_context(_text_of(path, "\n".join(lines) + "\n"))
+            path.chmod(0o755)
+        yield
+
+
+@contextlib.contextmanager
+def prolog_fails(bed: Bed) -> Iterator[None]:
+    """The script that a node runs before each job fails; Slurm drains the node."""
+    config, prolog = bed.folder / "etc/slurm.conf", bed.folder / "bin/prolog"
+    prolog.write_text("#!/bin/sh\nexit 3\n")
+    prolog.chmod(0o755)
+    try:
+        with _text_of(config, f"{config.read_text()}\nProlog={bed.name}/bin/prolog\n"):
+            bed.slurm("scontrol", "reconfigure")
+            yield
+    finally:
+        bed.slurm("scontrol", "reconfigure")
+        for node in bed.slurm("sinfo", "-h", "-N", "-p", "batch", "-t", "drain", "-o", "%N").split():
+            bed.slurm("scontrol", "update", f"nodename={node}", "state=resume")
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ class ComputeNode:
             (folder / name).chmod(0o755)
         (self.state / "image").write_text(SQUASHFS)
         self.enroot_is("3.5.0")
-        # What becomes of a job instead of running, in their order: a state of Slurm.
+        # What becomes of a job instead of running, in their order: a state of Slurm, and after a space what Slurm writes to the job's log.
         self.ends: list[str] = []
         self.before: Callable[[], None] = lambda: None
         self.most = 0  # jobs that were in the queue at a time
@@ -101,7 +101,9 @@ class ComputeNode:
 
     def _run(self, number: int, folder: Path) -> None:
         if self.ends:
-            self._becomes(number, self.ends.pop(0))
+            state, _, said = self.ends.pop(0).partition(" ")
+            (folder / "slurm.out").write_text(said)
+            self._becomes(number, state)
             return
         self.before()
         self._becomes(number, "RUNNING")

@@ -16,10 +16,58 @@ from typing import Any
 from typing_extensions import Self
 
 
-class Endpoint:
-    """Answers `text` to every chat request, or `status`; keeps the Authorization headers and paths that it was sent."""
+def chosen(message: dict[str, Any], finish: str = "stop") -> bytes:
+    """The body of an answer with this message."""
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
+    return json.dumps({"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}).encode()
 
-    def __init__(self, port: int = 0, status: int = 200, delay: float = 0.0, die_after: int = 0, text: str = "Paris", healthy: bool = True):
+
+CALL = {"id": "c", "type": "function", "function": {"name": "search", "arguments": "{}"}}
+# Bodies with status 200 that endpoints really send, by name.
+SHAPES = {
+    "null": chosen({"content": None}),
+    "empty": chosen({"content": ""}),
+    "blank": chosen({"content": " \n"}),
+    "reasoning": chosen({"content": None, "reasoning_content": "Let me think."}),
+    "thinking": chosen({"content": "<think>Let me think.</think>"}),
+    "cut": chosen({"content": None}, "length"),
+    "cut thinking": chosen({"content": "<think>Let me"}, "length"),
+    "tools": chosen({"content": None, "tool_calls": [CALL]}, "tool_calls"),
+    "refusal": chosen({"content": None, "refusal": "I cannot help with that."}),
+    "filtered": chosen({"content": ""}, "content_filter"),
+    "parts": chosen({"content": [{"type": "text", "text": "co"}, {"type": "text", "text": "ld"}]}),
+    "number": chosen({"content": 5}),
+    "html": b"<!DOCTYPE html><html><head><title>Sign in</title></head></html>",
+    "stream": b'data: {"choices": [{"index": 0, "delta": {"content": "co"}}]}\n\ndata: [DONE]\n\n',
+    "chunk": b'{"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "co"}}]}',
+    "no choices": b'{"id": "1", "choices": []}',
+    "error": b'{"error": {"message": "the model is not deployed", "code": "model_not_found"}}',
+    "list": b"[1]",
+    "nothing": b"",
+}
+
+
+class Endpoint:
+    """Answers `text` to every chat request, or `status`; keeps the Authorization headers and paths that it was sent.
+
+    `error`: the `error` of the body of a failure. `only`: requests without this text are answered all the same. `shape`: a body of
+    SHAPES instead of an answer, for every `every`th request.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        status: int = 200,
+        delay: float = 0.0,
+        die_after: int = 0,
+        text: str = "Paris",
+        *,
+        healthy: bool = True,
+        error: Any = None,
+        shape: str = "",
+        every: int = 1,
+        only: str = "",
+    ):
         self.authorizations: list[str | None] = []
         self.paths: list[str] = []
         outer = self
@@ -29,22 +77,24 @@ class Endpoint:
                 self.answer(200 if healthy else 503, {})
 
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 outer.authorizations.append(self.headers.get("Authorization"))
                 outer.paths.append(self.path)
                 if die_after and len(outer.paths) >= die_after:
                     os._exit(7)
                 time.sleep(delay)
                 code = status if self.path == "/v1/chat/completions" else 404
-                message = {"role": "assistant", "content": text}
-                usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-                choice = {"index": 0, "message": message, "finish_reason": "stop"}
-                self.answer(
-                    code, {"choices": [choice], "usage": usage} if code == 200 else {"error": {"message": f"the double says {code}"}}
-                )
+                if only not in sent.decode():
+                    code = 200
+                if code != 200:
+                    self.answer(code, {"error": error or {"message": f"the double says {code}"}})
+                else:
+                    self.send(code, SHAPES[shape] if shape and len(outer.paths) % every == 0 else chosen({"content": text}))
 
             def answer(self, code: int, body: dict[str, Any]) -> None:
-                data = json.dumps(body).encode()
+                self.send(code, json.dumps(body).encode())
+
+            def send(self, code: int, data: bytes) -> None:
                 self.send_response(code)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))

@@ -57,6 +57,16 @@ class SlurmDouble:
         with self.held() as data:
             data["faults"][command] = {"text": text, "code": code, "calls": calls, "when": when}
 
+    def greets(self, command: str, before: str, after: str = "") -> None:
+        """Lines that a command prints on stdout around each answer, as wrappers on some clusters do."""
+        with self.held() as data:
+            data.setdefault("greetings", {})[command] = [before, after]
+
+    def answers_for(self, cluster: str) -> None:
+        """sbatch adds the name of a cluster to each id, as it does when one was named."""
+        with self.held() as data:
+            data["cluster"] = cluster
+
     def nodes_are(self, machine: str) -> None:
         """The architecture of the nodes, as `uname -m` says it; without it Slurm says none."""
         with self.held() as data:
@@ -90,7 +100,10 @@ def _main(state: str, command: str, arguments: list[str]) -> int:
         if fails and fault["when"] == "before":
             print(fault["text"], file=sys.stderr)
             return int(fault["code"])
+        before, after = data.get("greetings", {}).get(command, ["", ""])
+        print(before, end="")
         code = globals()[f"_{command}"](data, arguments)
+        print(after, end="")
     if fails and fault["when"] == "killed":
         for process in _scripts():
             os.kill(process, signal.SIGKILL)
@@ -167,7 +180,7 @@ def _sbatch(data: dict[str, Any], arguments: list[str]) -> int:
     name = next(re.split(r"[ =]", line)[2] for line in script.splitlines() if line.startswith("#SBATCH --job-name"))
     number = max([100, *(job["id"] for job in data["jobs"])]) + 1
     data["jobs"].append({"id": number, "state": "PENDING", "name": name, "dir": str(Path.cwd().resolve()), "reason": "Resources"})
-    print(number)
+    print(f"{number};{data['cluster']}" if data.get("cluster") else number)
     return 0
 
 

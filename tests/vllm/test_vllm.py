@@ -1,6 +1,6 @@
 """A real vLLM on this machine's CPUs: the scores are those of lm-evaluation-harness without us, and nothing outlives a stop.
 
-`make test-vllm` installs it (3.7 GB) and runs this; no other command does.
+`make test-vllm` installs it (4 GB) and runs this; no other command does.
 """
 
 from __future__ import annotations

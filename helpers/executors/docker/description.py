@@ -9,6 +9,7 @@ from helpers.config.profiles import Profile
 
 def _effects(profile: Profile, _mode: str) -> Iterator[Effect]:
     yield from profile_fields.image(profile)
+    yield from profile_fields.env_vars(profile)
     # The launcher mounts those of the deployment only.
     for source, target in profile_fields.mounts(profile):
         yield Effect(("execution", "mounts", "deployment", source), target, "mounts")
@@ -17,7 +18,7 @@ def _effects(profile: Profile, _mode: str) -> Iterator[Effect]:
 DESCRIPTION = Description(
     "docker",
     "local",
-    fields=frozenset({"container_image", "container", "mounts"}),
+    fields=frozenset({"container_image", "container", "mounts", "env_vars"}),
     effects=_effects,
     defaults={"execution.output_dir": (None, "the run's own folder")},
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -184,6 +185,11 @@ def mark_stopped(folders: list[Path], code: int) -> None:
 
 
 def reopen(job_dir: Path) -> None:
-    """Remove what an earlier attempt at this job left that would be taken for its end, or for its result."""
+    """Remove what an earlier attempt at this job left that would be taken for its end, or for its result.
+
+    Its answers are kept, unless none of them carried anything to score: the harness would be given them again.
+    """
+    if (counts := (job_folder.read(job_dir / job_folder.ANSWERS) or {}).get("answers")) and not counts["scorable"]:
+        shutil.rmtree(job_dir / "artifacts" / "cache", ignore_errors=True)
     for name in ("logs/stage.running", "logs/stage.exit", f"artifacts/{INTERRUPTED_MARKER}", "artifacts/results.yml"):
         (job_dir / name).unlink(missing_ok=True)

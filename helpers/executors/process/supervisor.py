@@ -28,7 +28,7 @@ from helpers.common import processes, run_folder, yaml_files
 from helpers.common.errors import BadInput, EvalmakeError, Interrupted, StepFailed
 from helpers.common.files import ROOT, write_text
 from helpers.credentials.wandb_server import WANDB
-from helpers.executors import job_folder
+from helpers.executors import endpoint_failures, job_folder
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import ports
 from helpers.executors.process.children import environment
@@ -216,7 +216,11 @@ def export(jobs: Path, plan: dict[str, Any], is_owned: bool) -> None:
 
     Our own exporter serves W&B, unless an owner stays to the end and exports where a person sees it; the launcher's serves the others.
     """
-    done = [task["job_id"] for task in plan["tasks"] if job_folder.exit_code(jobs / task["dir"]) == 0]
+    done = [
+        task["job_id"]
+        for task in plan["tasks"]
+        if job_folder.exit_code(jobs / task["dir"]) == 0 and not endpoint_failures.none_scorable(job_folder.answers_of(jobs / task["dir"]))
+    ]
     for destination in plan["export"]["destinations"] if done else []:
         command = [sys.executable, "-m", "nemo_evaluator_launcher.cli.main", "export", *done, "--dest", destination]
         command += ["--config", str(jobs / "export.yml")]

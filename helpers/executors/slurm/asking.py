@@ -1,5 +1,6 @@
 """Asking a cluster for the state of tasks: any number of tasks and runs in one round trip, as rows of status.json."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from helpers.cluster.connection import Cluster
 from helpers.cluster.scripts import Frame
 from helpers.common import run_folder
 from helpers.common.errors import one_line
-from helpers.executors import job_folder, scores
+from helpers.executors import answers, endpoint_failures, job_folder, scores
 from helpers.executors.slurm import failures
 from helpers.executors.slurm import verdict as verdicts
 from helpers.executors.slurm.submission import days_since
@@ -41,6 +42,7 @@ class Question:
             "DIRS": [job["remote_dir"] for job in jobs.values()],
             "FIRSTS": [job["slurm_job_id"] for job in jobs.values()],
             "DAYS": days_since(oldest),
+            "COUNTING": Path(answers.__file__).read_text(encoding="utf-8"),
         }
 
     def take(self, frames: list[Frame]) -> None:
@@ -105,9 +107,11 @@ def _take_files(seen: Seen, key: str, frames: list[Frame]) -> None:
             seen.progress = int(found["progress"]) if found.get("progress", "").isdecimal() else None
             seen.has_results, seen.late, seen.cancelled = "results" in found, "late" in found, "cancelled" in found
             seen.logs = {kind: found[kind] for kind in ("client", "server", "slurm") if kind in found}
-            seen.scores = None
+            seen.scores = seen.answers = None
         elif frame.kind == "results":
             seen.scores = scores.count(scores.rows_of(scores.parse(frame.data)))
+        elif frame.kind == "answers":
+            seen.answers = json.loads(frame.text or "{}").get("answers")
         elif frame.kind.startswith("tail-"):
             seen.tails[frame.kind.removeprefix("tail-")] = [line.strip() for line in frame.text.splitlines() if line.strip()]
 
@@ -129,7 +133,9 @@ def _take_jobs(seen: Seen, job: dict[str, Any], shown: dict[int, tuple[Job, str]
 def _row(job: dict[str, Any], seen: Seen, sources: Sources) -> dict[str, Any]:
     verdict = verdicts.judge(seen, sources)
     state, reason, errors, which = verdict.state, verdict.reason, [], "client"
-    if state not in ("SUCCEEDED", "PENDING", "RUNNING", "RESUMING", "UNKNOWN"):
+    if state == "SUCCEEDED" and (nothing := endpoint_failures.none_scorable(seen.answers)):
+        state, reason = "FAILED", nothing
+    elif state not in ("SUCCEEDED", "PENDING", "RUNNING", "RESUMING", "UNKNOWN"):
         explained = failures.explain(verdict, seen)
         state, reason, errors, which = explained.state, explained.reason, explained.errors, explained.log
     log = seen.logs.get(which) or seen.logs.get("client") or seen.logs.get("server") or seen.logs.get("slurm")
@@ -147,5 +153,6 @@ def _row(job: dict[str, Any], seen: Seen, sources: Sources) -> dict[str, Any]:
         "seconds": slurm_job.seconds if slurm_job and slurm_job.state not in slurm_words.WAITING else None,
         "log": f"{job['remote_dir']}/{log}" if log else None,
         **verdicts.document_fields(verdict, seen),
+        "answers": seen.answers,
         "errors": errors,
     }

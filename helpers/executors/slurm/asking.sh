@@ -3,12 +3,15 @@
 # The states of tasks: asks Slurm once for all of them, and looks into each task's folder. watch.sh asks again and again.
 #   KEYS NAMES DIRS FIRSTS    for each task: the key of its frames, its job name, its folder, and its first job by submission.json
 #   DAYS                      how far back accounting is asked
+#   COUNTING                  the text of executors/answers.py
 # shellcheck disable=SC2153,SC2154
 
 LATE_SECONDS=15
+COUNT_SECONDS=20
+asked=0
 declare -A told=()  # tasks whose end was reported: their files will not change any more
 declare -A alive=() # job names with a job in the queue that does not just wait for another one
-declare -A over=()  # job names with a failed job, whose unused successor may still be in the queue
+declare -A over=()  # the failed jobs of a job name, the unused successor of which may still be in the queue
 
 ask() {
   local names queue code account id state waits_for name reason index
@@ -30,9 +33,10 @@ ask() {
         # If accounting does not know a job, the controller has its exit code for some minutes.
         frame scontrol "$id" "$(slurm scontrol --oneliner show job "$id" 2> /dev/null)"
       fi
-      [[ ! $state =~ ^(FAILED|OUT_OF_MEMORY)$ ]] || over[$name]=1
+      [[ ! $state =~ ^(FAILED|OUT_OF_MEMORY)$ ]] || over[$name]+=" $id"
     fi
   done <<< "$queue"
+  asked=$SECONDS
   for index in "${!KEYS[@]}"; do look_at "$index"; done
   # What was read while Slurm did not answer may be from a job that still runs.
   ((code == 0)) || told=()
@@ -50,9 +54,24 @@ newest() {
   done
 }
 
+# count_answers: what the answers of the ended task in this folder carried, counted once by the script COUNTING (executors/answers.py) and
+# kept in answers.json. Nothing is printed without a client log, without Python, or after COUNT_SECONDS in one question.
+count_answers() {
+  local python newest
+  newest 'logs/client-*.log'
+  [ -n "$newest" ] || return 0
+  if [ ! answers.json -nt "$newest" ]; then
+    ((SECONDS - asked < COUNT_SECONDS)) || return 0
+    python=$(command -v python3) || python=/usr/libexec/platform-python
+    if timeout "$COUNT_SECONDS" "$python" -I -c "$COUNTING" artifacts > ".answers.$$"; then mv -f ".answers.$$" answers.json; fi
+    rm -f ".answers.$$"
+  fi 2> /dev/null
+  [ ! -r answers.json ] || printf %s "$(< answers.json)"
+}
+
 # look_at INDEX: what the task's folder holds, in lines NAME VALUE. A missing file has no line.
 look_at() {
-  local key=${KEYS[$1]} dir=${DIRS[$1]} name=${NAMES[$1]} lines='' value=() number file kind newest late=''
+  local key=${KEYS[$1]} dir=${DIRS[$1]} name=${NAMES[$1]} lines='' value=() number file kind newest late='' id
   if [ -n "${alive[$name]-}" ]; then
     unset "told[$key]"
   elif [ -n "${told[$key]-}" ]; then
@@ -89,6 +108,12 @@ look_at() {
     newest "logs/$kind-*.log"
     # After a failed job its successor starts, sees that, and says so in its own log: the cause is in the log before.
     if [ "$kind" = slurm ] && [ -z "${alive[$name]-}" ]; then newest "logs/slurm-*.log" 'state\. EXIT!$'; fi
+    # A successor that has just started has not said so yet. The first job that failed since the task was submitted counts.
+    number=
+    for id in ${over[$name]-}; do
+      if [ "$kind" = slurm ] && [ -e "logs/slurm-$id.log" ] && ((id >= ${submitted:-0} && (!${#number} || id < number))); then number=$id; fi
+    done
+    [ -z "$number" ] || newest=logs/slurm-$number.log
     [ -z "$newest" ] || lines+="$kind $newest"$'\n'
   done
   frame task "$key" "$lines"
@@ -100,6 +125,7 @@ look_at() {
       [ "$kind" = slurm ] || newest "logs/$kind-*.log"
       [ -z "$newest" ] || frame "tail-$kind" "$key" "$(tail -c 8000 -- "$newest" | tr -d '\0')"
     done
+    [ -n "${alive[$name]-}" ] || frame answers "$key" "$(count_answers)"
     [ -n "$late" ] || [ -n "${alive[$name]-}" ] || told[$key]=1
   fi
   return 0

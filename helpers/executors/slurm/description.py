@@ -7,7 +7,11 @@ from helpers.config.executor_description import Description, Effect
 from helpers.config.profiles import Profile
 from helpers.executors.slurm.cost import gpus_per_node
 
-SBATCH_FLAGS = {"cpus_per_task": "cpus-per-task", "mem": "mem", "exclusive": "exclusive"}
+# sbatch's options are written like these fields, but with dashes.
+SBATCH_FLAGS = (
+    *("cpus_per_task", "mem", "exclusive", "qos", "constraint", "reservation"),
+    *("nodelist", "exclude", "licenses", "mail_type", "mail_user"),
+)
 
 
 def _effects(profile: Profile, mode: str) -> Iterator[Effect]:
@@ -18,20 +22,24 @@ def _effects(profile: Profile, mode: str) -> Iterator[Effect]:
             yield Effect(("execution", "mounts", container, source), target, "mounts")
     if commands := profile_fields.texts(profile, "startup_commands"):
         yield Effect(("deployment", "pre_cmd"), "\n".join(commands), "startup_commands")
+    yield from profile_fields.env_vars(profile)
     for field, key in (
         ("account", "account"),
         (profile_fields.partition_field(profile, mode), "partition"),
         ("nodes", "num_nodes"),
         ("ntasks_per_node", "ntasks_per_node"),
         ("time", "walltime"),
+        ("comment", "sbatch_comment"),
     ):
-        if fields.get(field) is not None:
+        if fields.get(field) not in (None, ""):
             yield Effect(("execution", key), fields[field], field)
     if (count := fields.get("gpus_per_node")) is not None:
         yield Effect(("execution", "gres"), f"gpu:{count}" if count else None, "gpus_per_node")
-    for field, flag in SBATCH_FLAGS.items():
-        if fields.get(field) is not None:
-            yield Effect(("execution", "sbatch_extra_flags", flag), fields[field], field)
+    if fields.get("gres"):
+        yield Effect(("execution", "gres"), fields["gres"], "gres")
+    for field in SBATCH_FLAGS:
+        if fields.get(field) not in (None, ""):  # sbatch would take the next option for an empty value
+            yield Effect(("execution", "sbatch_extra_flags", field.replace("_", "-")), fields[field], field)
     if fields.get("remote_job_dir"):
         yield Effect(("execution", "output_dir"), f"{str(fields['remote_job_dir']).rstrip('/')}/evaluations", "remote_job_dir")
     if fields.get("host"):

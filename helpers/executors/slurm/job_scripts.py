@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from nemo_evaluator_launcher.api import functional
-from nemo_evaluator_launcher.common import env_vars, helpers
+from nemo_evaluator_launcher.common import env_vars, helpers, mapping
 from nemo_evaluator_launcher.common.auxiliary_deployments import build_aux_deployment_states
 from nemo_evaluator_launcher.common.execdb import ExecutionDB, JobData, generate_job_id
 from nemo_evaluator_launcher.executors.registry import register_executor
@@ -191,11 +191,17 @@ def replaced() -> Iterator[None]:
 
 
 def definition(found: Callable[..., Any], *, task_query: str, container: str | None = None, **others: Any) -> Any:
-    """The launcher's get_task_definition_for_job (common/mapping.py), which knows a task of the catalogue in a container of its own too.
+    """The launcher's get_task_definition_for_job (common/mapping.py), which contacts nothing, so that a dry run can ask it too.
 
-    The stock one would read that container's catalogue from its registry, and cannot read one in a .sqsh file.
+    The stock one would read the catalogue of a task's own container from its registry, and cannot read one in a .sqsh file. A task that the
+    catalogue has is what the catalogue says; another one is what the launcher makes of a task that no container lists.
     """
-    return found(task_query=task_query, container=None if catalogue.is_known(task_query) else container, **others)
+    if container and not catalogue.is_known(task_query):
+        unlisted: dict[str, Any] = mapping._minimal_task_definition(  # noqa: SLF001
+            task_query, container=container, endpoint_type=others.get("endpoint_type")
+        )
+        return unlisted
+    return found(task_query=task_query, **others)
 
 
 def export_section(made: Callable[..., str], *, cfg: Any, job_id: str, remote_task_subdir: Path, **others: Any) -> str:

@@ -32,6 +32,9 @@ def complete(data: dict[str, Any], run: Path | None) -> None:
         endpoint = endpoint[key]
     if not {"interceptors", "use_progress_tracking"} & endpoint.keys():
         endpoint.update({key: value for key, value in ADAPTER.items() if key not in endpoint})
+    if comment := execution.pop("sbatch_comment", None):
+        # The launcher puts it between single quotes as it is, but quotes the values of flags.
+        execution["sbatch_extra_flags"] = {"comment": comment, **(execution.get("sbatch_extra_flags") or {})}
     refuse_unquoted(data)
 
 
@@ -51,10 +54,8 @@ def _pasted(data: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _given("execution", execution, "account", "partition", "cpu_partition", "gres", "subproject", "output_dir", "gpus_per_node")
     export = execution.get("auto_export") or {}
     yield from _given("execution.auto_export", export, "export_image")
-    # These stand in single quotes.
-    for key, holder in (("sbatch_comment", execution), ("auto_export.launcher_install_cmd", export)):
-        if "'" in str(holder.get(key.rpartition(".")[2]) or ""):
-            yield f"execution.{key}", "'"
+    if "'" in str(export.get("launcher_install_cmd") or ""):  # it stands in single quotes
+        yield "execution.auto_export.launcher_install_cmd", "'"
     if deployment["type"] != "none":
         yield from _given("deployment", deployment, *paths)
     for name, one in (data.get("auxiliary_deployments") or {}).items():

@@ -7,7 +7,7 @@ main() {
   [ -z "$PARTITION" ] || options=(--partition="$PARTITION")
   said=$(slurm squeue --noheader ${options[@]+"${options[@]}"} --sort=-t,-p,i -o '%i|%u|%T|%M|%D|%S|%P|%j|%r' 2>&1)
   code=$?
-  frame count - "$(grep -c '|' <<< "$said")"
+  frame count - "$(grep -c '^[0-9][^ |]*|' <<< "$said")"
   # Our own jobs first.
   frame queue "$code" "$({ grep -F "|$me|" <<< "$said"; grep -vF "|$me|" <<< "$said"; } | head -n "$MOST")"
   frame who - "$me"

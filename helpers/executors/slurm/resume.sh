@@ -39,8 +39,10 @@ main() {
     for id in ${found_ids[@]+"${found_ids[@]}"}; do
       if [ "${job_name[$id]}" = "${NAMES[index]}" ] && [ -n "${job_waits[$id]-}" ]; then cancel_jobs "$id"; fi
     done
+    # Answers that carried nothing to score would be given to the harness again.
+    if grep -qs '"scorable": 0,' "${DIRS[index]}/answers.json"; then rm -rf -- "${DIRS[index]}/artifacts/cache"; fi
     # Remove what an earlier attempt left that would be mistaken for this one's or end it: its jobs, walltime, interruption and results.
-    rm -f -- "${DIRS[index]}"/{.slurm_job_id.list,.accumulated_walltime,artifacts/.nemo_evaluator_interrupted,artifacts/results.yml}
+    rm -f -- "${DIRS[index]}"/{.slurm_job_id.list,.accumulated_walltime,answers.json,artifacts/.nemo_evaluator_interrupted,artifacts/results.yml}
     if queue_one "$index" alive_job; then
       note_submitted "${DIRS[index]}" "$first"
       frame queued "$index" "$first"

@@ -53,6 +53,7 @@ class Seen:
     ids: list[int] = field(default_factory=list)
     has_results: bool = False
     scores: int | None = None  # how many scores results.yml has; None: it was not read
+    answers: dict[str, Any] | None = None  # what the endpoint's answers carried (answers.counts); None: not known
     progress: int | None = None
     logs: dict[str, str] = field(default_factory=dict)
     tails: dict[str, list[str]] = field(default_factory=dict)

@@ -22,6 +22,7 @@ SILENT_SECONDS = 75.0
 ASK_SECONDS, ASK_MOST = 3, 30
 WAIT_SECONDS, WAIT_MOST = 1.0, 30.0  # between attempts to connect again
 REMIND_SECONDS = 60  # how often a connection that stays lost is mentioned
+GIVE_UP_SECONDS = 12 * 3600  # a night without a network is no reason to stop
 PATTERNS = {"client": "logs/client-*.log", "server": "logs/*server-*.log", "slurm": "logs/slurm-*.log"}
 
 
@@ -55,9 +56,10 @@ class Watch:
     def events(self) -> Generator[LogPiece | StatesKnown, None, None]:
         """What happens, until `stop`. After a lost connection it connects again; no byte of a log is missed or shown twice.
 
-        Raises Unreachable if the first connection cannot be made.
+        Raises Unreachable if the first connection cannot be made, or a later one is lost for GIVE_UP_SECONDS.
         """
         connected, wait, told, began = False, WAIT_SECONDS, 0.0, time.monotonic()
+        heard = began
         while True:
             try:
                 for event in self._session(interactive=not connected):
@@ -65,12 +67,15 @@ class Watch:
                         console.notice(f"connected to {self.question.cluster} again")
                     connected, wait, told = True, WAIT_SECONDS, 0.0
                     yield event
+                    heard = time.monotonic()
             except Unreachable as error:
                 if not connected:
                     if isinstance(error, SessionRefused) and time.monotonic() - began < connection.REFUSED_SECONDS:
                         time.sleep(WAIT_SECONDS / 2)
                         continue
                     raise
+                if time.monotonic() - heard > GIVE_UP_SECONDS:
+                    raise Unreachable(f"{error}; gave up after {GIVE_UP_SECONDS / 3600:g} h; run the same command again later") from error
                 if not told or time.monotonic() - told > REMIND_SECONDS:
                     told = time.monotonic()
                     console.notice(f"{error}; the jobs keep running, connecting again")

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from checkout import ROOT
 from helpers.common import processes
 
 # Starts a process that leaves the group and ignores SIGTERM, says its pid, and waits.
@@ -31,3 +32,40 @@ def test_a_group_is_ended_with_what_left_it_and_ignores_sigterm(monkeypatch: pyt
         processes.end_group(parent, job)
         assert parent.returncode is not None
     assert processes.marked(processes.JOB_MARK, job) == []
+
+
+FOLLOWER = "from helpers.common import processes; import time; processes.end_with_caller(); print('follows', flush=True); time.sleep(60)"
+# Starts the follower, and waits for it, as Make and its shell do; says the pid of the one in the middle too.
+IN_BETWEEN = f"""
+import os, subprocess, sys, time
+name = sys.argv[1]
+command = [sys.executable, "-c", "{FOLLOWER}"]
+if name == "shell":
+    command = ["bash", "-c", '"$@"; true', "bash", *command]
+subprocess.Popen(command)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("between", ["nothing", "shell"])
+def test_a_follower_ends_soon_after_the_make_that_started_it_was_killed(between: str) -> None:
+    environ = {**os.environ, "MAKELEVEL": "1", processes.JOB_MARK: f"follower-{between}-{os.getpid()}"}
+    with subprocess.Popen(
+        [sys.executable, "-c", IN_BETWEEN, between], env=environ, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True
+    ) as make:
+        assert make.stdout
+        assert make.stdout.readline() == b"follows\n"
+        make.kill()
+        make.wait()
+        assert make.stdout.read() == b"", "the follower holds the pipe until it ends"
+    assert not [one for one in processes.marked(processes.JOB_MARK, environ[processes.JOB_MARK]) if one.name() != "bash"]
+
+
+@pytest.mark.slow
+def test_a_follower_stays_while_its_caller_does() -> None:
+    process = subprocess.Popen([sys.executable, "-c", FOLLOWER], cwd=ROOT, stdout=subprocess.PIPE)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(3 * processes.CALLER_SECONDS)
+    process.kill()
+    process.communicate()

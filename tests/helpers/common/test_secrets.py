@@ -73,3 +73,17 @@ def test_a_part_of_a_path_or_a_revision_is_no_key(path: str) -> None:
 
 def test_a_whole_token_is_one_even_in_a_path() -> None:
     assert secrets.is_secret("https://example.com/hf_" + "aB3" * 11 + "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("the key nvapi-abcdefghij0123456789 is bad", "the key *** is bad"),
+        ("sk-abcdefghij0123456789, hf_abcdefghij0123456789", "***, ***"),
+        ("api_key=abcdefgh1 and more", "api_key=*** and more"),
+        ("Authorization: Bearer abc.def-123456", "Authorization: Bearer ***"),
+        ("the bearer of bad news", "the bearer of bad news"),
+    ],
+)
+def test_a_text_is_shown_without_the_secrets_in_it(text: str, masked: str) -> None:
+    assert secrets.masked(text) == masked

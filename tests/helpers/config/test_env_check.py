@@ -5,7 +5,7 @@ import re
 import pytest
 
 from helpers.common.errors import BadInput
-from helpers.config import env_check, profiles
+from helpers.config import env_check, profile_fields, profiles
 
 W_AND_B = "0123456789abcdef" * 2 + "01234567"
 
@@ -43,6 +43,7 @@ def check(folder, text, profile=""):
         ('[artifacts]\nbackend = "fille"', r"expected one of wandb, file \(did you mean file\?\)"),
         ("[artifacts.manifest]\n\nroot = 3", r"env.toml:3 \[artifacts\]: manifest.root: 3"),
         ("[C.wandb]\nproject = 3", r"env.toml:2 \[C\]: wandb.project: 3"),
+        ('[C]\nclusters = "gaea"', r"env.toml:2 \[C\]: clusters: sbatch's -M is not supported; give a login node of that cluster as host"),
         ("account = 'x'", r"account: expected a section \[account\]"),
     ],
 )
@@ -105,6 +106,12 @@ def test_what_only_sounds_like_a_secret_is_none(tmp_path, line):
 def test_a_field_that_nobody_knows_is_a_notice_with_its_line(tmp_path):
     (notice,) = check(tmp_path, '[C]\nexecutor = "lepton"\nnode_group = "x"\n')
     assert notice == f"{tmp_path}/env.toml:3 [C]: evalmake does not know the field node_group; it is only kept in run.env"
+
+
+@pytest.mark.parametrize("field", profile_fields.OF_TRAINING)
+def test_a_field_of_the_training_recipes_is_named_with_what_to_do_instead(tmp_path, field):
+    (notice,) = check(tmp_path, f'[C]\nexecutor = "slurm"\n{field} = "x"\n')
+    assert notice == f"{tmp_path}/env.toml:3 [C]: {field} has no effect: {profile_fields.OF_TRAINING[field]}"
 
 
 def test_with_a_profile_the_mistakes_of_others_are_left_alone_but_not_those_of_its_parents(tmp_path):

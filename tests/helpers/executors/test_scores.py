@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from endpoint import SHAPES, chosen
 from helpers.common import files
 from helpers.executors import job_folder, scores
+from helpers.executors.process import jobs as process_jobs
 from helpers.steps import results, status
+from local_jobs import kept
 
 SCORE = "{value: 0.5, stats: {count: 4, stderr: 0.25}}"
 
@@ -162,6 +165,59 @@ def test_only_tasks_that_succeeded_have_rows_and_failed_samples_are_reported(tmp
     assert "6 of 10 samples failed and count in no score" in told.err
 
 
+def test_a_score_over_answers_that_carry_nothing_is_a_failure(tmp_path: Path) -> None:
+    """A harness that knows nothing of it scores them all as wrong."""
+    submission = submitted(tmp_path, {"null": 0})
+    (tmp_path / "jobs/null.0/artifacts/results.yml").write_text(one("{value: 0.0, stats: {count: 2}}"))
+    kept(tmp_path / "jobs/null.0/artifacts", SHAPES["null"], SHAPES["cut"], SHAPES["cut"])
+    found = scores.collect(submission, status.ask(submission))
+    files.validate(files.seal_json(found), "results", "results")
+    assert found["rows"] == []
+    assert [(entry["state"], entry["answers"]["cut"]) for entry in found["tasks"]] == [("FAILED", 2)]
+    assert found["tasks"][0]["reason"].startswith("there is nothing to score: 2 of 3 answers were cut before they said anything; raise ")
+
+
+def test_some_answers_that_carry_nothing_are_told_with_their_share(tmp_path: Path) -> None:
+    submission = submitted(tmp_path, {"some": 0})
+    cut = chosen({"content": "The answer"}, "length")
+    kept(tmp_path / "jobs/some.0/artifacts", SHAPES["null"], SHAPES["html"], SHAPES["html"], SHAPES["parts"], cut, cut)
+    seen = status.ask(submission)
+    files.validate(files.seal_json(seen), "status", "status")
+    told = scores.notices(scores.collect(submission, seen))
+    assert [text.partition(";")[0] for text in told] == [
+        "some: 6 of 10 samples failed and count in no score",
+        "some: 2 of 6 answers were an HTML page",
+        "some: 1 of 6 answers were empty",
+        "some: 2 of 6 answers were cut by the limit of tokens and scored as they are",
+    ]
+
+
+def test_answers_are_counted_once_and_again_after_the_task_ran_again(tmp_path: Path) -> None:
+    submission = submitted(tmp_path, {"null": 0})
+    folder = tmp_path / "jobs/null.0"
+    kept(folder / "artifacts", SHAPES["null"])
+    assert status.ask(submission)["jobs"][0]["state"] == "FAILED"
+    answers = folder / "answers.json"
+    before = answers.stat().st_ino
+    assert status.ask(submission)["jobs"][0]["state"] == "FAILED"
+    assert answers.stat().st_ino == before
+    process_jobs.reopen(folder)
+    assert not (folder / "artifacts/cache").exists(), "the same answers would be given to the harness again"
+    kept(folder / "artifacts", SHAPES["parts"])
+    (folder / "artifacts/results.yml").write_text(one(SCORE))
+    job_folder.stage(folder, "running")
+    job_folder.stage(folder, "exit", 0)
+    assert status.ask(submission)["jobs"][0]["answers"]["scorable"] == 1
+
+
+def test_answers_with_something_to_score_are_kept_for_the_next_attempt(tmp_path: Path) -> None:
+    submission = submitted(tmp_path, {"torn": 1})
+    kept(tmp_path / "jobs/torn.0/artifacts", SHAPES["null"], SHAPES["parts"])
+    status.ask(submission)
+    process_jobs.reopen(tmp_path / "jobs/torn.0")
+    assert (tmp_path / "jobs/torn.0/artifacts/cache").exists()
+
+
 def test_a_success_without_a_number_is_a_failure(tmp_path: Path) -> None:
     submission = submitted(tmp_path, {"empty": 0})
     (tmp_path / "jobs/empty.0/artifacts/results.yml").write_text(one("{value: .nan}"))
@@ -172,3 +228,15 @@ def test_rich_markup_and_escapes_in_names_do_nothing_in_the_table(tmp_path: Path
     submission = submitted(tmp_path, {"[red]x": 0})
     results._print(scores.collect(submission, status.ask(submission)))
     assert "[red]x" in capsys.readouterr().out
+
+
+def test_the_table_of_a_run_without_results_names_the_model_and_the_whole_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    submission = submitted(tmp_path, {"bad": 1})
+    seen = status.ask(submission)
+    seen["jobs"][0]["reason"] = "exit code 1; the server ended: CUDA out of memory; use fewer"
+    results._print(scores.collect(submission, seen, None, "my-model"))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Results of my-model" in told
+    assert "CUDA out of memory; use fewer" in told

@@ -113,7 +113,7 @@ def harness_env(**more: str) -> dict[str, str]:
     Without ADAPTER_PORT two runs that start together can take one port, and then both ask the endpoint of one of them.
     """
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    ours = {"PATH": path, "PYTHONPATH": str(HARNESS), "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0", "ADAPTER_PORT": str(free_port())}
+    ours = {"PATH": path, "PYTHONPATH": f"{ROOT}:{HARNESS}", "NEMO_EVALUATOR_TELEMETRY_LEVEL": "0", "ADAPTER_PORT": str(free_port())}
     return {**os.environ, **ours, **more}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,17 @@ from helpers.images.import_job import Resources
 def test_what_the_profile_says_of_imports_comes_first(env: dict[str, Any], expected: Resources) -> None:
     execution = {"account": "acc", "partition": "part", "walltime": "01:00:00"}
     assert import_job.resources_of({"execution": execution, "run": {"env": env}}) == expected
+
+
+@pytest.mark.slow
+def test_the_qos_and_the_reservation_of_the_evaluation_count_in_its_own_partition() -> None:
+    flags = {"qos": "it's $5", "reservation": "team", "constraint": "h100", "exclude": None}
+    execution = {"account": "acc", "partition": "part", "sbatch_extra_flags": flags}
+    resources = import_job.resources_of({"execution": execution})
+    assert resources.others == {"qos": "it's $5", "reservation": "team"}
+    lines = [shlex.split(line)[1] for line in import_job.sbatch_script(resources, "n").splitlines() if line.startswith("#SBATCH")]
+    assert {"--qos=it's $5", "--reservation=team"} <= set(lines)
+    assert import_job.resources_of({"execution": execution, "run": {"env": {"build_partition": "cpu"}}}).others == {}
 
 
 @pytest.mark.parametrize("gpus", ["all", -1, True, 1.5])

@@ -20,10 +20,9 @@ from helpers.images.cache import Lookup, Store, Stored
 from image_cache import MODEL, bring, left_over
 from registry_double import RegistryDouble
 from slurm_double import SlurmDouble
+from slurm_submissions import NOTICES, probe, texts
 
-pytestmark = pytest.mark.slow
-
-pytestmark = pytest.mark.usefixtures("imports")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("imports")]
 
 
 # ---- What goes wrong before --------------------------------------------------------------------------------------------------------------
@@ -50,6 +49,31 @@ def test_a_job_that_was_queued_though_sbatch_said_nothing_is_not_queued_twice(jo
     slurm.fault("sbatch", "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", calls="1", when="after")
     assert bring(job_dir)[0]["state"] == "imported"
     assert len(slurm.jobs()) == 1
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_notices_around_slurm_s_answers_are_no_job_no_state_and_no_node(
+    job_dir: Path, slurm: SlurmDouble, node: ComputeNode, when: str
+) -> None:
+    slurm.answers_for("gaea")
+    for command in ("sbatch", "squeue", "sacct", "sinfo"):
+        slurm.greets(command, *NOTICES)
+    slurm.fault("sbatch", "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation", calls="1", when=when)
+    assert bring(job_dir)[0]["job"] == "101"
+    node.ends = ["OUT_OF_MEMORY"]
+    with pytest.raises(StepFailed, match="it ran out of memory"):
+        bring(job_dir, force=True)
+
+
+def test_a_running_import_with_a_notice_before_its_state_has_not_ended(job_dir: Path, slurm: SlurmDouble, script_folder: Path) -> None:
+    slurm.job(77, "RUNNING", "import", job_dir)
+    slurm.greets("squeue", *NOTICES)
+    body = '. /dev/stdin <<< "$(sed -n "/^ending()/,/^}/p" "$IMPORTS")"; ending 77 && frame ended - "$states" || frame alive - ""'
+    imports = str(Path(importing.__file__).with_name("imports.sh"))
+    assert [frame.kind for frame in probe(script_folder, job_dir, body, IMPORTS=imports)] == ["alive"]
+    slurm.job(77, "FAILED", "import", job_dir)
+    slurm.greets("sacct", *NOTICES)
+    assert texts(probe(script_folder, job_dir, body, IMPORTS=imports)) == ["FAILED FAILED "]
 
 
 def test_while_squeue_does_not_say_whether_a_job_was_queued_none_is(job_dir: Path, slurm: SlurmDouble, node: ComputeNode) -> None:
@@ -147,6 +171,12 @@ def test_a_dead_import_of_another_s_is_taken_over(
     assert row["state"] == "imported"
     assert "job 77 of another command died, starting again" in capfd.readouterr().err
     assert not [name for name in left_over(job_dir) if name.endswith(".lock")]
+
+
+def test_an_import_whose_node_is_broken_says_so_and_not_that_it_was_cancelled(job_dir: Path, node: ComputeNode) -> None:
+    node.ends = ["CANCELLED Error running slurm prolog: 3\n"]
+    with pytest.raises(StepFailed, match=r"\(its prolog\) failed on the node: run the same command again"):
+        bring(job_dir)
 
 
 # ---- By force ----------------------------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def parse_output(output_dir: str) -> EvaluationResult:
         raise RuntimeError(message) from None
     if samples["scored"] == 0:
         first = next(iter(samples["errors"]), "no error was recorded")
-        message = f"{samples['task']}: all {samples['asked']} samples failed, so there is no score; the most frequent error: {first}"
+        message = f"{samples['task']}: all {samples['asked']} samples failed, so there is no score; the most frequent cause: {first}"
         raise RuntimeError(message)
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     score = accuracy_of([bool(row["scores"]["correct"]) for row in rows if row["status"] == "scored"])

@@ -5,12 +5,13 @@
 Writes into the output folder
     total               before the first request: how many samples are asked
     predictions.jsonl   one line per sample: prompt, response, target, scores, status, error, and the sample with its source
-    samples.json        last: {"task", "asked", "scored", "failed", "errors": {message: how often}}
-A sample whose request fails after all retries is failed, not wrong: output.py scores the others and refuses a task without any.
+    samples.json        last: {"task", "asked", "scored", "failed", "errors": {message: how often}, "answers", "refusals"}
+A sample whose request fails after all retries, or whose answer carries nothing to score, is failed, not wrong: output.py scores the others
+and refuses a task without any. asking.py counts both.
 
-It is the runner of nemo_evaluator.contrib.byob with three differences: parallelism, timeout and retries hold whether or not the
-package openai is installed (with it that runner takes a client that ignores them), the failed samples are counted, and a
-limit may be a fraction.
+It is the runner of nemo_evaluator.contrib.byob with four differences: parallelism, timeout and retries hold whether or not the
+package openai is installed (with it that runner takes a client that ignores them), the failed samples are counted, the endpoint's own words
+are kept, and a limit may be a fraction.
 """
 
 from __future__ import annotations
@@ -23,15 +24,11 @@ import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from core_evals.starter.asking import Asker
 from nemo_evaluator.contrib.byob.dataset import load_dataset
 from nemo_evaluator.contrib.byob.eval_logic import import_benchmark, run_eval_loop
-from nemo_evaluator.contrib.byob.runner import call_model_chat, create_session
-from nemo_evaluator.core.utils import get_api_key_from_env
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 TASKS = ("capitals", "continents", "languages", "opposites")
 
@@ -49,38 +46,11 @@ def limited(rows: list[dict[str, Any]], limit: float | None) -> list[dict[str, A
     return rows[: math.ceil(limit * len(rows)) if limit < 1 else int(limit)]
 
 
-def chat_caller(args: argparse.Namespace) -> Callable[..., str]:
-    """Return the function that sends one prompt and returns the response text; it raises requests' errors.
-
-    Raises ValueError when the environment lacks the variable that --api-key-name names.
-    """
-    api_key = get_api_key_from_env(args.api_key_name)
-    session = create_session(max_retries=args.max_retries)
-    base = args.model_url.rstrip("/").removesuffix("/chat/completions")
-
-    def call(prompt: str, _endpoint_type: str, *, system_prompt: str | None = None, timeout: float | None = None) -> str:
-        text: str = call_model_chat(
-            base,
-            args.model_id,
-            prompt,
-            temperature=args.temperature,
-            max_tokens=args.max_new_tokens,
-            top_p=args.top_p,
-            api_key=api_key,
-            timeout=args.request_timeout if timeout is None else timeout,
-            session=session,
-            system_prompt=system_prompt,
-        )
-        return text
-
-    return call
-
-
 def run_task(args: argparse.Namespace) -> None:
     """Ask the questions and write the files. Raises ValueError for a bad limit or a missing API key, before anything is asked."""
     benchmark = import_benchmark("core_evals.starter.benchmarks", args.task)
     rows = limited(load_dataset(benchmark.dataset), args.limit_samples)
-    call = chat_caller(args)
+    asker = Asker(args)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     (args.output_dir / "samples.json").unlink(missing_ok=True)
     (args.output_dir / "total").write_text(str(len(rows)), encoding="utf-8")
@@ -88,7 +58,7 @@ def run_task(args: argparse.Namespace) -> None:
     _, results = run_eval_loop(
         bench=benchmark,
         dataset=rows,
-        model_call_fn=call,
+        model_call_fn=asker,
         endpoint_type="chat",
         save_predictions=True,
         parallelism=args.parallelism,
@@ -102,7 +72,8 @@ def run_task(args: argparse.Namespace) -> None:
         "asked": len(rows),
         "scored": len(rows) - len(failed),
         "failed": len(failed),
-        "errors": dict(Counter(re.sub(r"0x[0-9a-f]+", "0x…", f"{result.status}: {result.error}") for result in failed).most_common()),
+        "errors": dict(Counter(re.sub(r"0x[0-9a-f]+", "0x…", str(result.error)) for result in failed).most_common()),
+        **asker.counts(),
     }
     (args.output_dir / "samples.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

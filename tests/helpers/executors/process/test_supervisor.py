@@ -14,11 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from endpoint import SHAPES
 from helpers.common import processes
 from helpers.common.errors import BadInput, StepFailed
 from helpers.executors.process import children, start
 from helpers.executors.process import jobs as process_jobs
-from local_jobs import DONE, ENDPOINT, LONG, ended, left, make_jobs, plan_of, reasons, served_by, states, supervisor_pid, until
+from local_jobs import DONE, ENDPOINT, LONG, ended, kept, left, make_jobs, plan_of, reasons, served_by, states, supervisor_pid, until
 
 pytestmark = pytest.mark.slow
 
@@ -365,3 +366,17 @@ def test_a_variable_that_is_wanted_and_not_set_is_an_error(monkeypatch: pytest.M
     monkeypatch.delenv("ABSENT", raising=False)
     with pytest.raises(BadInput, match=r"env_vars\.KEY needs ABSENT"):
         children.environment({"KEY": "host:ABSENT"}, {})
+
+
+@pytest.mark.parametrize(("shape", "exported"), [("parts", True), ("null", False)])
+def test_a_task_whose_answers_carried_nothing_is_not_exported(jobs: Path, shape: str, exported: bool) -> None:
+    """The launcher's exporters read results.yml, where the harness has scored them as wrong."""
+    make_jobs(jobs, {"a": DONE})
+    plan = plan_of(jobs)
+    plan["export"]["destinations"] = ["local"]
+    (jobs / process_jobs.PLAN).write_text(json.dumps(plan))
+    (jobs / "export.yml").write_text("export: {}")
+    kept(jobs / "a.0/artifacts", SHAPES[shape])
+    start.start(jobs)
+    until(lambda: ended(jobs))
+    assert (jobs / "export.log").exists() == exported

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from endpoint import SHAPES
 from helpers.cluster import connection, scripts
 from helpers.common import files
 from helpers.common.errors import Unreachable
 from helpers.executors import states, submissions
 from helpers.executors.slurm import asking
 from helpers.steps import status
-from local_jobs import SCORES
+from local_jobs import SCORES, kept
 from slurm_double import SlurmDouble
 from slurm_submissions import LOCAL, show, submission
 
@@ -39,6 +40,24 @@ def test_success_needs_a_score_in_results_yml_whatever_slurm_says(slurm: SlurmDo
     (Path(one["jobs"][0]["remote_dir"]) / "artifacts/results.yml").write_text(SCORES)
     (Path(one["jobs"][1]["remote_dir"]) / "artifacts/results.yml").write_text("results: {tas")
     assert [row["state"] for row in status.ask(one)["jobs"]] == ["SUCCEEDED", "FAILED", "FAILED"]
+
+
+def test_a_score_over_answers_that_carry_nothing_is_no_success(slurm: SlurmDouble, tmp_path: Path) -> None:
+    one = submission(tmp_path, "none", "some")
+    folders = [Path(job["remote_dir"]) for job in one["jobs"]]
+    for index, folder in enumerate(folders):
+        show(slurm, one, index, "COMPLETED", exit="0:0")
+        (folder / "artifacts/results.yml").write_text(SCORES)
+        (folder / "logs/client-1.log").write_text("done\n")
+    kept(folders[0] / "artifacts", SHAPES["null"], SHAPES["null"])
+    kept(folders[1] / "artifacts", SHAPES["null"], SHAPES["parts"])
+    seen = status.ask(one)
+    files.write_json(tmp_path / "status.json", seen, "status")
+    first, second = seen["jobs"]
+    assert (first["state"], second["state"]) == ("FAILED", "SUCCEEDED")
+    assert first["reason"].startswith("there is nothing to score: 2 of 2 answers were empty; ")
+    assert (second["answers"]["seen"], second["answers"]["empty"]) == (2, 1)
+    assert len(slurm.calls("squeue")) == 1
 
 
 def test_two_runs_of_a_cluster_are_asked_at_once_and_each_gets_its_own_rows(slurm: SlurmDouble, tmp_path: Path) -> None:

@@ -58,6 +58,23 @@ def test_the_files_of_a_task_that_has_ended_are_reported(slurm: SlurmDouble, run
     assert told["tail-client"] == "one\ntwo  three"
 
 
+@pytest.mark.slow
+def test_answers_are_counted_once_and_again_after_the_task_ran_again(slurm: SlurmDouble, rundir: Path) -> None:
+    slurm.job(5, "COMPLETED", "acc-run.a.0", rundir / "a.0")
+    task, counting = rundir / "a.0", "print('{\"answers\": null}')"
+    assert of_task(ask(rundir, COUNTING=counting))["answers"] == "", "there was no client"
+    log = task / "logs/client-5.log"
+    log.write_text("x\n")
+    old(log)
+    assert of_task(ask(rundir, COUNTING="raise SystemExit(1)"))["answers"] == ""
+    assert of_task(ask(rundir, COUNTING=counting))["answers"] == '{"answers": null}'
+    assert of_task(ask(rundir, COUNTING="print('again')"))["answers"] == '{"answers": null}'
+    old(task / "answers.json")
+    log.write_text("y\n")
+    assert of_task(ask(rundir, COUNTING="print('again')"))["answers"] == "again"
+    assert [path.name for path in task.iterdir() if path.name.startswith(".answers")] == []
+
+
 def test_of_a_task_at_work_neither_results_nor_ends_of_logs_are_sent(slurm: SlurmDouble, rundir: Path) -> None:
     slurm.job(5, "RUNNING", "acc-run.a.0", rundir / "a.0")
     (rundir / "a.0/logs/client-5.log").write_text("x\n")
@@ -65,6 +82,7 @@ def test_of_a_task_at_work_neither_results_nor_ends_of_logs_are_sent(slurm: Slur
     assert told["client"] == "logs/client-5.log"
     assert "tail-client" not in told
     assert "results" not in told
+    assert "answers" not in told
 
 
 @pytest.mark.parametrize("reason", ["Dependency", "DependencyNeverSatisfied", "None"])
@@ -92,6 +110,22 @@ def test_the_log_of_a_successor_that_only_saw_the_failure_is_passed_over(slurm: 
     told = of_task(ask(rundir))
     assert told["slurm"] == "logs/slurm-99.log"
     assert told["tail-slurm"] == "Health check timeout after 30s"
+
+
+@pytest.mark.parametrize("said", ["", "Previous job 99 ran for 00:00:01\n"])
+def test_the_log_of_a_successor_that_has_not_yet_seen_the_failure_is_passed_over(slurm: SlurmDouble, rundir: Path, said: str) -> None:
+    slurm.job(98, "FAILED", "acc-run.a.0", rundir / "a.0")  # before `make resume`
+    slurm.job(99, "FAILED", "acc-run.a.0", rundir / "a.0")
+    slurm.job(100, "RUNNING", "acc-run.a.0", rundir / "a.0")
+    (rundir / "a.0/.submitted").write_text("98\n99\n")
+    logs = rundir / "a.0/logs"
+    for number, text in ((98, "of old\n"), (99, "Health check timeout after 30s\n"), (100, said)):
+        (logs / f"slurm-{number}.log").write_text(text)
+    told = of_task(ask(rundir))
+    assert told["slurm"] == "logs/slurm-99.log"
+    assert told["tail-slurm"] == "Health check timeout after 30s"
+    (rundir / "a.0/.submitted").write_text("98\n99\n100\n")
+    assert of_task(ask(rundir))["slurm"] == "logs/slurm-100.log", "it was queued by `make resume`"
 
 
 def test_what_the_launcher_s_successor_says_is_what_is_looked_for(tmp_path: Path) -> None:

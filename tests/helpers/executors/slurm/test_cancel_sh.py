@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,17 @@ def test_a_task_is_queued_again_in_its_own_folder_and_not_twice(slurm: SlurmDoub
     assert (rundir / "a.0/artifacts/kept").exists()
     assert (rundir / "a.0/.submitted").read_text() == "101\n104\n"
     assert resume(rundir) == [("found", "0", "104"), ("found", "1", "105"), ("found", "2", "106")]
+
+
+def test_answers_are_kept_for_a_resumed_task_unless_none_carried_anything_to_score(slurm: SlurmDouble, rundir: Path) -> None:
+    tasks = [rundir / name for name in ("a.0", "b.1", "c.2")]
+    for task, scorable in zip(tasks, (0, 3), strict=False):
+        (task / "answers.json").write_text(json.dumps({"answers": {"seen": 3, "scorable": scorable, "empty": 3 - scorable}}))
+    for task in tasks:
+        (task / "artifacts/cache").mkdir(parents=True)
+    resume(rundir)
+    assert [(task / "artifacts/cache").exists() for task in tasks] == [False, True, True]
+    assert [(task / "answers.json").exists() for task in tasks] == [False, False, False]
 
 
 def test_killed_as_slurm_has_taken_it_the_resumed_job_is_found_and_written_down(slurm: SlurmDouble, rundir: Path) -> None:

@@ -31,6 +31,27 @@ slurmstepd: error: pyxis: container start failed with error code: 1
 slurmstepd: error: pyxis:     [ERROR] No such file or directory: /lustre/images/gone.sqsh
 slurmstepd: error: pyxis: couldn't start container
 """
+NO_PYXIS = """\
+srun: unrecognized option '--container-image'
+Try "srun --help" for more information
+HEAD_NODE_IPS: 10.0.0.5
+"""
+NO_PYXIS_ON_THE_NODE = 'error: Warning: SPANK plugin "pyxis" option "container-image" not found\n'
+# Slurm 22.05 without the plugin, Slurm 23 without the library, and older ones.
+NO_PMIX_PLUGIN = """\
+srun: error: Couldn't find the specified plugin name for mpi/pmix looking at all files
+srun: error: cannot find mpi plugin for mpi/pmix
+srun: error: MPI: Unable to load any plugin
+srun: error: Invalid MPI type 'pmix', --mpi=list for acceptable types
+"""
+NO_PMIX_LIBRARY = """\
+srun: error:  mpi/pmix_v5: init: (null) [0]: mpi_pmix.c:193: pmi/pmix: can not load PMIx library
+srun: error: Couldn't load specified plugin name for mpi/pmix: Plugin init() callback failed
+srun: error: Invalid MPI type 'pmix', --mpi=list for acceptable types
+"""
+OLD_PMIX = 'srun: error: "--mpi=pmix" -- long invalid MPI type, --mpi=list for acceptable types.\n'
+PROLOG = "Error running slurm prolog: 3\n"
+STEP_PROLOG = "srun: error: Task launch for StepId=5.0 failed on node n1: Job prolog failed\n"
 CUDA = """\
 INFO 11-24 09:00:01 [gpu_model_runner.py:1] Starting to load model /checkpoint...
 torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB
@@ -74,9 +95,28 @@ GATED = """\
 huggingface_hub.errors.GatedRepoError: 401 Client Error. (Request ID: Root=1)
 Cannot access gated repo for url https://huggingface.co/datasets/x.
 """
+# As lm-evaluation-harness writes it, with vLLM's words.
+CONTEXT = """\
+API request failed with error message: {"error":{"message":"This model's maximum context length is 4096 tokens.","code":400}}. Retrying...
+requests.exceptions.HTTPError: 400 Client Error: Bad Request for url: http://localhost:3825
+"""
 
 # name: the ends of the logs, the state that Slurm gave, the state and words that are told, and the log that is worth reading.
 KNOWN: dict[str, tuple[dict[str, str], str, str, str, str]] = {
+    **{
+        f"{name} in {where}": ({"slurm": "server process 4711 died\n", where: text}, "FAILED", "FAILED", words, where)
+        for name, text, words in (
+            ("no Pyxis", NO_PYXIS, "no Pyxis.*unrecognized option '--container-image'.*choose a partition"),
+            ("no Pyxis on the node", NO_PYXIS_ON_THE_NODE, "no Pyxis.*SPANK plugin.*choose a partition"),
+            ("no PMIx plugin", NO_PMIX_PLUGIN, "cannot use PMIx.*plugin name for mpi/pmix.*libpmix"),
+            ("no PMIx library", NO_PMIX_LIBRARY, "cannot use PMIx.*can not load PMIx library.*libpmix"),
+            ("old PMIx", OLD_PMIX, "cannot use PMIx.*long invalid MPI type.*libpmix"),
+            ("prolog", PROLOG, "(its prolog) failed.*Error running slurm prolog: 3.*exclude in env.toml"),
+            ("prolog of a step", STEP_PROLOG, "(its prolog) failed.*Job prolog failed.*exclude in env.toml"),
+        )
+        for where in ("slurm", "server", "client")
+    },
+    "prolog by Slurm": ({"slurm": PROLOG}, "CANCELLED", "FAILED", "(its prolog) failed.*Error running slurm prolog: 3", "slurm"),
     "image": ({"slurm": XTRACE + PYXIS}, "FAILED", "FAILED", "image was not found or cannot be read.*check deployment.image", "slurm"),
     "image of the server": ({"slurm": "server process 4711 died\n", "server": PYXIS}, "FAILED", "FAILED", "image was not found", "server"),
     "image of the task": ({"slurm": XTRACE, "client": PYXIS}, "FAILED", "FAILED", "image was not found", "client"),
@@ -105,6 +145,7 @@ KNOWN: dict[str, tuple[dict[str, str], str, str, str, str]] = {
     "async timeout": ({"client": ASYNC_TIMEOUT}, "FAILED", "FAILED", "requests timed out", "client"),
     "server gone": ({"client": REFUSED, "server": "Killed\n"}, "FAILED", "FAILED", "stopped answering.*WHICH=server", "server"),
     "server reset": ({"client": RESET, "server": "Killed\n"}, "FAILED", "FAILED", "the model server stopped answering", "server"),
+    "context": ({"client": CONTEXT}, "FAILED", "FAILED", "answers 400: This model's maximum context.*max_new_tokens", "client"),
     "gated": ({"client": GATED}, "FAILED", "FAILED", "a key or a token was refused.*check env_vars", "client"),
 }  # fmt: skip
 
@@ -205,6 +246,15 @@ def test_of_a_cancelled_task_the_logs_do_not_count() -> None:
     found = explained({"client": READ_TIMEOUT, "slurm": OOM}, "CANCELLED", code=143)
     assert found.reason == "it was cancelled; exit code 143; `make resume` runs it again"
     assert found.errors == []
+
+
+@pytest.mark.parametrize(("text", "line"), [(NO_PYXIS, "srun: unrecognized"), (PROLOG, "Error running slurm prolog: 3")])
+def test_the_line_that_shows_why_a_step_cannot_start_is_among_the_errors(text: str, line: str) -> None:
+    assert any(one.startswith(line) for one in explained({"slurm": XTRACE + text + DIED}).errors)
+
+
+def test_a_notice_about_pmix_in_a_job_that_started_hides_no_other_cause() -> None:
+    assert "ran out of GPU memory" in explained({"slurm": DIED, "server": NO_PMIX_LIBRARY + CUDA}).reason
 
 
 def test_an_unknown_failure_is_reported_with_the_exit_code_and_the_line_that_tells() -> None:

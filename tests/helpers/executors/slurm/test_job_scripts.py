@@ -195,13 +195,14 @@ def test_a_container_of_a_task_s_own_needs_no_registry(cluster: ClusterDouble, r
     assert b"--container-image /images/own.sqsh " not in cluster.sent["hellaswag.0/run.sub"]
 
 
-def test_the_definition_of_a_task_of_the_catalogue_is_asked_for_without_its_container() -> None:
+def test_a_task_s_definition_is_found_without_reading_its_container() -> None:
     asked: list[dict[str, Any]] = []
     find = partial(job_scripts.definition, lambda **words: asked.append(words))
-    find(task_query="hellaswag", base_mapping={}, container="/own.sqsh", endpoint_type="chat")
-    find(task_query="nobody.knows.it", base_mapping={}, container="/own.sqsh", endpoint_type=None)
-    assert [words["container"] for words in asked] == [None, "/own.sqsh"]
-    assert asked[0] == {"task_query": "hellaswag", "container": None, "base_mapping": {}, "endpoint_type": "chat"}
+    find(task_query="hellaswag", base_mapping={}, container="registry.example/own:1", endpoint_type="chat")
+    assert asked == [{"task_query": "hellaswag", "base_mapping": {}, "endpoint_type": "chat"}]
+    found = find(task_query="own.new", base_mapping={}, container="registry.example/own:1", endpoint_type="completions")
+    assert len(asked) == 1, "the launcher would read the container's catalogue from its registry"
+    assert (found["task"], found["harness"], found["endpoint_type"], found["is_unlisted"]) == ("new", "own", "completions", True)
 
 
 # ---- Secrets -----------------------------------------------------------------------------------------------------------------------------

@@ -155,13 +155,13 @@ def test_every_character_that_bash_does_not_take_as_it_is_is_refused() -> None:
                 refuse_unquoted(with_value(("execution", "output_dir"), f"/a{character}b"))
 
 
-def test_a_comment_is_held_between_single_quotes_and_may_hold_all_else() -> None:
+@pytest.mark.parametrize("flags", [None, {"exclusive": True}, {"comment": "other"}])
+def test_a_comment_becomes_a_flag_which_the_launcher_quotes(flags: dict[str, Any] | None) -> None:
     data = config()
-    data["execution"]["sbatch_comment"] = 'nightly run; $5 "cheap"'
-    refuse_unquoted(data)
-    data["execution"]["sbatch_comment"] = "it's"
-    with pytest.raises(BadInput, match=r"execution\.sbatch_comment: "):
-        refuse_unquoted(data)
+    data["execution"] |= {"sbatch_comment": """it's "cheap"; $5""", "sbatch_extra_flags": flags}
+    complete(data, RUN)
+    assert "sbatch_comment" not in data["execution"]
+    assert data["execution"]["sbatch_extra_flags"] == {"comment": """it's "cheap"; $5""", **(flags or {})}
 
 
 def test_what_is_not_there_or_is_no_text_is_no_trouble() -> None:

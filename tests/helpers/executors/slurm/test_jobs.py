@@ -15,7 +15,7 @@ from helpers.common.errors import StepFailed, Unreachable
 from helpers.executors.slurm import jobs
 from helpers.launcher import api
 from slurm_double import SlurmDouble
-from slurm_submissions import LOCAL, show, submission
+from slurm_submissions import LOCAL, NOTICES, show, submission
 
 HERE = Cluster(**LOCAL)
 
@@ -147,6 +147,18 @@ def test_tasks_are_queued_again_by_their_index_and_noted_where_the_launcher_look
     assert jobs.resume(one, [1]) == {1: "101"}, "it is in the queue"
 
 
+def test_notices_around_the_answer_are_not_taken_for_the_new_job(
+    slurm: SlurmDouble, tmp_path: Path, recorded: list[tuple[str, str]]
+) -> None:
+    one = with_scripts(submission(tmp_path, "a"))
+    show(slurm, one, 0, "FAILED")
+    slurm.answers_for("gaea")
+    for command in ("sbatch", "squeue", "sacct"):
+        slurm.greets(command, *NOTICES)
+    assert jobs.resume(one, [0]) == {0: "101"}
+    assert (Path(one["jobs"][0]["remote_dir"]) / ".submitted").read_text() == "1\n101\n"
+
+
 def test_a_task_that_is_refused_is_named_and_those_before_it_are_queued(
     slurm: SlurmDouble, tmp_path: Path, recorded: list[tuple[str, str]]
 ) -> None:
@@ -191,6 +203,7 @@ def test_the_queue_shows_ours_first_and_marked_with_reasons_in_words(
     slurm.job(5, "RUNNING", "theirs", tmp_path, elapsed="1:00")
     slurm.job(6, "PENDING", "mine", tmp_path, user=getpass.getuser(), reason="Resources", start="2026-11-25T01:00:00")
     slurm.job(7, "COMPLETED", "done", tmp_path)
+    slurm.greets("squeue", *NOTICES)
     jobs.show_queue(HERE, "batch")
     title, _, *rows = capsys.readouterr().out.splitlines()
     assert title == "2 jobs in batch of this login node"

@@ -14,7 +14,7 @@ from helpers.cluster.scripts import Frame
 from helpers.common.errors import Unreachable
 from local_jobs import until
 from slurm_double import SlurmDouble
-from slurm_submissions import HERE, once, submit, values
+from slurm_submissions import HERE, NOTICES, once, submit, values
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +53,16 @@ def test_killed_as_slurm_has_taken_a_job_the_same_script_finds_it(slurm: SlurmDo
     slurm.repaired()
     assert len(submit(rundir)) == 3
     queued_once(slurm, rundir)
+
+
+@pytest.mark.parametrize("cluster", ["", "gaea"])
+def test_only_a_line_that_is_an_id_is_taken_for_one_whatever_is_printed_around_it(slurm: SlurmDouble, rundir: Path, cluster: str) -> None:
+    slurm.answers_for(cluster)
+    for command in ("sbatch", "squeue", "sacct", "scancel"):
+        slurm.greets(command, *NOTICES)
+    assert submit(rundir) == [("queued", "0", "101"), ("queued", "1", "102"), ("queued", "2", "103")]
+    queued_once(slurm, rundir)
+    assert submit(rundir) == [("found", "0", "101"), ("found", "1", "102"), ("found", "2", "103")]
 
 
 def test_an_answer_that_is_lost_after_the_job_was_queued_queues_no_second(slurm: SlurmDouble, rundir: Path) -> None:
