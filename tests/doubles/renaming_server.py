@@ -2,8 +2,8 @@
 
     python tests/doubles/renaming_server.py --port 8080 --pids FOLDER
 
-It answers as endpoint.py does. Beside it run ENGINE, WORKER, which prints nowhere, and AWAY, in a session of its own; none of them heeds
-SIGTERM. Each writes its pid to FOLDER/NAME once it is renamed.
+It answers as endpoint.py does. Beside it run ENGINE; WORKER, which prints nowhere and whose parent has ended; and AWAY, a child of ENGINE
+in a session of its own, which prints nowhere either. None of them heeds SIGTERM. Each writes its pid to FOLDER/NAME once it is renamed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def serve_as(name: str, pids: Path) -> None:
 
 def start(name: str, pids: Path, **options: object) -> None:
     """Start one of NAMES."""
-    subprocess.Popen([sys.executable, __file__, "--name", name, "--pids", str(pids)], **options)  # type: ignore[call-overload]
+    command = [sys.executable, __file__, "--name", name, "--pids", str(pids)]
+    between = ["sh", "-c", '"$@" &', "sh"] if name == "WORKER" else []  # a parent that ends
+    subprocess.Popen([*between, *command], **options)  # type: ignore[call-overload]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -159,8 +160,11 @@ def renaming(jobs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[psuti
     assert not any(process.environ().get(process_jobs.MARK) for process in hidden)
     assert {process.cmdline()[0] for process in hidden} == {"VLLM::ENGINE", "VLLM::WORKER", "VLLM::AWAY"}
     yield hidden
-    for process in hidden:
-        process.kill() if process.is_running() else None
+    process_jobs.stop(jobs, process_jobs.CANCELLED_CODE)
+    for pid in {*(process.pid for process in hidden), *(int(path.read_text()) for path in (jobs / "pids").iterdir())}:
+        with contextlib.suppress(psutil.Error):
+            if "VLLM::" in psutil.Process(pid).cmdline()[0]:
+                psutil.Process(pid).kill()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows what a process prints to")
