@@ -243,7 +243,7 @@ check: $(installed)/pipeline $(installed)/dev ## run ruff, mypy and the fast tes
 	exit $$code
 
 # Four workers on two cores: tests on the test cluster mostly wait.
-test: setup $(installed)/dev ## run the tests (README's test command is `make test-deps test`)
+test: setup $(installed)/dev $(installed)/lm-eval ## run the tests (README's test command is `make test-deps test`)
 	@$(PY) -m pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 test-deps: ## install the system packages that the tests need (Debian, Ubuntu; root or sudo)
@@ -261,6 +261,10 @@ test-cluster: $(installed)/pipeline $(installed)/dev ## run only the tests on th
 test-faults: setup $(installed)/dev ## run only the tests of failures, with a kill at every instant instead of three (root)
 	@$(PY) -m pytest --instants=all tests/cluster/test_faults_submit.py tests/cluster/test_faults_watch.py tests/test_faults_local.py \
 	  tests/test_make.py::test_a_step_killed_anywhere_continues_with_the_same_command
+
+test-vllm: setup $(installed)/dev $(installed)/lm-eval ## compare with lm-eval alone on a real vLLM for CPUs (4 GB, 10 minutes)
+	@bash tests/vllm/install.sh
+	$(PY) -m pytest tests/vllm --override-ini=testpaths=tests/vllm
 
 cluster-down: ## stop the test cluster
 	@bash tests/cluster/down.sh
@@ -286,4 +290,4 @@ clean: ## remove .venv and caches; runs are kept
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 FORCE:
-.PHONY: FORCE setup eval batch dry-run compile sweep status logs why cancel resume queue clean-images results export explain runs tasks models profiles new help check test test-deps cluster-up cluster-eval test-cluster test-faults cluster-down lint bench lock clean
+.PHONY: FORCE setup eval batch dry-run compile sweep status logs why cancel resume queue clean-images results export explain runs tasks models profiles new help check test test-deps cluster-up cluster-eval test-cluster test-faults test-vllm cluster-down lint bench lock clean

@@ -1,4 +1,8 @@
-"""Processes of this machine: starting them, finding all that we started by a mark in their environment, and ending them."""
+"""Processes of this machine: starting them, finding all that belongs to what we started, and ending it.
+
+A mark in the environment finds nearly all. A program that renames itself (vLLM's VLLM::EngineCore) overwrites its environment, and the mark
+is gone: so a session, the file that it prints to, and its parents count too.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,16 +42,17 @@ def start(command: list[str], log: Path, folder: Path, env: dict[str, str]) -> s
 def end_group(process: subprocess.Popen[bytes], job: str) -> None:
     """Stop a child and everything that it started: SIGTERM, GRACE_SECONDS, SIGKILL.
 
-    What it started is in its process group, or has the mark of its `job` when it left that group. The child may have ended already.
+    What it started is in its session, has the mark of its `job` when it left that session, or descends from one of these. The child may
+    have ended already.
     """
     import psutil
 
     for number in (signal.SIGTERM, signal.SIGKILL):
-        members = {member.pid: member for member in (*in_group(process.pid), *marked(JOB_MARK, job))}
-        for member in members.values():
+        members = family(lambda one: os.getsid(one.pid) == process.pid or one.environ().get(JOB_MARK) == job)
+        for member in members:
             with contextlib.suppress(psutil.Error):
                 member.send_signal(number)
-        wait_until_ended(members.values(), GRACE_SECONDS)
+        wait_until_ended(members, GRACE_SECONDS)
         process.poll()
         if not members:
             return
@@ -58,9 +63,35 @@ def marked(mark: str, value: str) -> list[psutil.Process]:
     return _alive(lambda process: process.environ().get(mark) == value)
 
 
-def in_group(group: int) -> list[psutil.Process]:
-    """The live processes of a process group."""
-    return _alive(lambda process: os.getpgid(process.pid) == group)
+def family(is_ours: Callable[[psutil.Process], bool], sessions: Collection[int] = ()) -> list[psutil.Process]:
+    """The live processes that `is_ours` names, with their sessions as far as those are among `sessions`, and with all their descendants.
+
+    A session's number may be that of a stranger by now, so it counts only while it has a process of ours in it. We ourselves do not count.
+    """
+    import psutil
+
+    everyone = {one.pid: one for one in psutil.process_iter(["ppid", "status"]) if one.info["status"] != psutil.STATUS_ZOMBIE}
+    numbers, parents = {pid: _session(pid) for pid in everyone}, {pid: one.info["ppid"] for pid, one in everyone.items()}
+    found = {pid for pid, one in everyone.items() if _holds(is_ours, one)}
+    known = {numbers[pid] for pid in found}.intersection(sessions)
+    found |= {pid for pid, number in numbers.items() if number in known}
+    while children := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= children
+    return [everyone[pid] for pid in found - {os.getpid()}]
+
+
+def outputs(process: psutil.Process) -> set[tuple[int, int]]:
+    """Where its standard output and error go, each as `file_id`. Only Linux tells; elsewhere it is empty. Raises OSError."""
+    return {found for number in (1, 2) if (found := file_id(f"/proc/{process.pid}/fd/{number}"))}
+
+
+def file_id(path: Path | str) -> tuple[int, int] | None:
+    """What a file has in common with nothing else on this machine, whatever it is called; None when it does not exist."""
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def wait_until_ended(processes: Iterable[psutil.Process], seconds: float) -> None:
@@ -103,12 +134,23 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except OSError:  # it has just ended
+        return 0
+
+
 def _alive(fits: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
     import psutil
 
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if fits(process) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+    return [one for one in psutil.process_iter(["status"]) if one.info["status"] != psutil.STATUS_ZOMBIE and _holds(fits, one)]
+
+
+def _holds(fits: Callable[[psutil.Process], bool], process: psutil.Process) -> bool:
+    import psutil
+
+    try:
+        return fits(process)
+    except (psutil.Error, OSError):  # it has just ended, or is somebody else's
+        return False

@@ -9,11 +9,13 @@ from helpers.common.errors import BadInput, nearest
 from helpers.common.files import misfit, shown
 from helpers.config import model_references, schema_keys
 from helpers.config.composing import MISSING
-from helpers.config.executor_description import Description
+from helpers.config.executor_description import Description, Executors
 from helpers.config.tracing import Trace, leaves
 
 # The launcher's deployments that serve the folder mounted at /checkpoint, unless hf_model_handle names a model.
 NEED_CHECKPOINT = ("vllm", "vllm_ray", "sglang", "trtllm")
+# The keys below deployment that only containers use, and those that only processes do.
+FOR_CONTAINERS, FOR_PROCESSES = ("image", "pre_cmd", "cache_path"), ("venv",)
 
 
 def refuse_secrets(config: dict[str, Any], trace: Trace) -> None:
@@ -86,6 +88,20 @@ def unused_model(config: dict[str, Any], trace: Trace) -> list[str]:
     name = next((name for name in ("checkpoint_path", "hf_model_handle") if deployment.get(name)), "type")
     by = f"{trace.place(f'deployment.{name}')} sets deployment.{name}"
     return [f"{trace.place('run.model')}: run.model has no effect: {by}; write ${{art:model,path}} there to use it"]
+
+
+def containers(config: dict[str, Any], executor: Description, executors: Executors, trace: Trace) -> list[str]:
+    """A notice for each key of a deployment that has no effect in a container, or without one. Refuses port 0 for a container."""
+    deployment = config["deployment"]
+    if deployment["type"] == "none":
+        return []
+    if executor.runs_containers and deployment.get("port") == 0:
+        others = " or ".join(one.name for one in executors.descriptions() if not one.runs_containers)
+        why = f"0 (any free port) works only with execution.type {others}: nobody could know the port of a server in a container"
+        raise BadInput(f'{trace.place("deployment.port")}: deployment.port: {why}; give SET="deployment.port=8000"')
+    unused, why = (FOR_PROCESSES, "runs the server in a container") if executor.runs_containers else (FOR_CONTAINERS, "starts no container")
+    keys = [f"deployment.{name}" for name in unused if deployment.get(name)]
+    return [f"{trace.place(key)}: {key} has no effect: execution.type {executor.name} {why}" for key in keys]
 
 
 def refuse_two_models(config: dict[str, Any], trace: Trace) -> None:

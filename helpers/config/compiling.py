@@ -100,6 +100,8 @@ def compile_config(
     checks.refuse_two_models(config, trace)
     notices += checks.unused_model(config, trace)
     defaults.apply_walltime_form(config, executor, trace)
+    defaults.apply_readiness(config, executor, trace)
+    notices += checks.containers(config, executor, executors, trace)
     entries = config["evaluation"]["tasks"] or []
     chosen = tasks.choose(entries, arguments.tasks, shown(path), lambda index: trace.place(f"evaluation.tasks.{index}.name"))
     trace.choose_tasks(chosen.indices, [entry["name"] for entry in chosen.entries])

@@ -96,6 +96,14 @@ def apply_no_gpus(config: dict[str, Any], executor: Description | None, trace: T
         trace.add(key, None, "default: deployment.type none uses no GPUs")
 
 
+def apply_readiness(config: dict[str, Any], executor: Description, trace: Trace) -> None:
+    """Without a time limit for the server's start, take the one that the executor has for this type of deployment."""
+    kind, key = config["deployment"]["type"], "endpoint_readiness_timeout"
+    if executor.readiness and kind != "none" and config["execution"].get(key) is None:
+        config["execution"][key] = executor.readiness(kind)
+        trace.add(f"execution.{key}", config["execution"][key], f"default: for deployment.type {kind}")
+
+
 def apply_hub(
     config: dict[str, Any], executor: Description, definitions: Sequence[Task], variables: Collection[str], trace: Trace
 ) -> list[str]:

@@ -38,6 +38,7 @@ class Description:
     required: tuple[str, ...] = ()  # dotted keys of the config that need a value
     defaults: dict[str, tuple[Any, str]] = field(default_factory=dict)  # values for keys left open (`???`), each with the reason
     runs_containers: bool = True  # otherwise a task's harness must be installed here, and images have no effect
+    readiness: Callable[[str], int] | None = None  # seconds for a deployment type, where execution.endpoint_readiness_timeout is null
     has_walltime: bool = False  # execution.walltime and max_walltime are Slurm's
     gpus_per_node: Callable[[Mapping[str, Any]], int] | None = None  # that a job asks for, by the execution section; None: not known
     logs_in_over_ssh: bool = False  # it runs on a cluster; execution.username defaults to the user that ssh would log in as

@@ -83,15 +83,15 @@ class Fancy(Display):
         labels = tasks.labels(rows)
         for row in rows:
             over = row["state"] in ENDED
-            total = row["requests_total"]
+            total = None if _is_of_samples(row) else row["requests_total"]
             if row["job_id"] not in self.bars:
                 self.bars[row["job_id"]] = self.progress.add_task(escape(labels[row["index"]]), total=None, state="", amount="")
             done = (total or 1) if row["state"] == SUCCEEDED else row["requests_done"] or 0
-            pulsing = row["state"] == "RUNNING" and total is None
+            whole = None if row["state"] == "RUNNING" and total is None else total or 1
             self.progress.update(
                 self.bars[row["job_id"]],
-                total=None if pulsing else total or 1,
-                completed=done,
+                total=whole,
+                completed=min(done, whole or done),
                 state=f"[{'green' if row['state'] == SUCCEEDED else 'red' if over else 'cyan'}]{row['state']}[/]",
                 amount=escape(waits(row)) or amount(row),
             )
@@ -152,9 +152,17 @@ def waits(row: dict[str, Any]) -> str:
 def amount(row: dict[str, Any]) -> str:
     """`12/40 requests, 3.2 s`, as far as it is known."""
     parts = []
-    if row["requests_done"] is not None:
+    if _is_of_samples(row):
+        total = row["requests_total"]
+        parts.append(f"{total}/{total} samples" if row["state"] == SUCCEEDED else f"{row['requests_done']} requests")
+    elif row["requests_done"] is not None:
         total = f"/{row['requests_total']}" if row["requests_total"] else ""
         parts.append(f"{row['requests_done']}{total} requests")
     if row["seconds"] is not None:
         parts.append(f"{row['seconds']:.1f} s")
     return ", ".join(parts)
+
+
+def _is_of_samples(row: dict[str, Any]) -> bool:
+    """Whether more requests were answered than the total says: a sample with several choices takes a request for each of them."""
+    return bool(row["requests_total"]) and (row["requests_done"] or 0) > row["requests_total"]

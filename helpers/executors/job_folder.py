@@ -23,6 +23,9 @@ from helpers.executors import answers
 
 ANSWERS = "answers.json"
 
+LM_EVAL_REQUESTS = re.compile(rb"Cached requests: (\d+), Requests remaining: (\d+)")
+HEAD = 500_000  # bytes; that line comes before the first request, and each request adds two lines to the log
+
 
 def stage(job_dir: Path, name: str, code: int | None = None) -> None:
     """Write a stage file (`pre-start`, `running`, `exit`): the UTC time, and for `exit` the exit code."""
@@ -60,9 +63,15 @@ def requests_done(job_dir: Path, finished: bool) -> int | None:
 
 
 def samples_asked(job_dir: Path) -> int | None:
-    """How many samples the task asks: by the harness's artifacts/total, else by limit_samples; None when neither says so."""
+    """How many requests the task takes: by the harness's artifacts/total or its log, else by limit_samples; None when none says so.
+
+    lm-evaluation-harness sends several for a sample with choices, and writes into its log how many it has in all.
+    """
     if (total := number_in(job_dir / "artifacts" / "total")) is not None:
         return total
+    with contextlib.suppress(OSError), (job_dir / "logs" / "client_stdout.log").open("rb") as log:
+        if found := LM_EVAL_REQUESTS.findall(log.read(HEAD)):
+            return max(int(cached) + int(remaining) for cached, remaining in found)
     path = job_dir / "run_config.yml"
     try:
         # In a container nemo-evaluator writes it beside the results.

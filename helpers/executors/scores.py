@@ -1,8 +1,9 @@
 """Scores: read from each task's results.yml, collected in results.json, and shown as a table."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -13,25 +14,28 @@ from helpers.config.catalogue import STARTER
 from helpers.executors import endpoint_failures, job_folder, states
 
 MADE_BY = "collect_results.py"
+NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 
 
 def read_scores(path: Path) -> list[dict[str, Any]]:
     """The rows of one results.yml, see `rows_of`. Empty when the file is missing, torn, or has no score."""
-    return rows_of(load(path))
+    return rows_of(load(path), sample_counts(path.parent))
 
 
-def rows_of(data: dict[str, Any] | None) -> list[dict[str, Any]]:
+def rows_of(data: dict[str, Any] | None, counts: Mapping[str, int] = NO_COUNTS) -> list[dict[str, Any]]:
     """The rows of a results.yml's content: part, metric, score, value, stderr, n.
 
     `part` is that of `named_rows` where there are several (mmlu and its subjects), else None.
     """
-    rows = named_rows(data)
+    rows = named_rows(data, counts)
     several = len({row["part"] for row in rows}) > 1
     return [{**row, "part": row["part"] if several else None} for row in rows]
 
 
-def named_rows(data: dict[str, Any] | None) -> list[dict[str, Any]]:
+def named_rows(data: dict[str, Any] | None, counts: Mapping[str, int] = NO_COUNTS) -> list[dict[str, Any]]:
     """The rows of a results.yml's content, each with the harness's own name of its part: part, metric, score, value, stderr, n.
+
+    `counts`: the samples of parts whose scores come without a count.
 
     The form is nemo-evaluator's EvaluationResult: results.{tasks,groups}.NAME.metrics.METRIC.scores.SCORE.{value, stats}; a group may
     contain groups. `part` is NAME. Rows that a group repeats from a task are left out. They are sorted by name.
@@ -46,15 +50,31 @@ def named_rows(data: dict[str, Any] | None) -> list[dict[str, Any]]:
                     {
                         "value": _finite(_mapping(number).get("value")),
                         "stderr": _at_least_zero(stats.get("stderr")),
-                        "n": None if (count := _at_least_zero(stats.get("count"))) is None else int(count),
+                        "n": counts.get(part) if (count := _at_least_zero(stats.get("count"))) is None else int(count),
                     },
                 )
     return [{"part": part, "metric": metric, "score": score, **row} for (part, metric, score), row in sorted(found.items())]
 
 
+def sample_counts(artifacts: Path) -> dict[str, int]:
+    """The samples of each task and group of lm-evaluation-harness, whose results.yml has none: from the newest of its own results files."""
+    found = sorted(artifacts.glob("**/results_*.json"), key=lambda path: path.stat().st_mtime)
+    data = _mapping(job_folder.read(found[-1])) if found else {}
+    counts = {name: _mapping(one).get("effective") for name, one in _mapping(data.get("n-samples")).items()}
+    inside = _mapping(data.get("group_subtasks"))
+
+    def samples(name: str) -> int | None:
+        if name in counts or not inside.get(name):
+            return _count(counts.get(name))
+        parts = [samples(part) for part in inside[name]]
+        return None if None in parts else sum(part or 0 for part in parts)
+
+    return {name: number for name in {*counts, *inside} if (number := samples(name)) is not None}
+
+
 def has_scores(path: Path) -> bool:
     """Whether a results.yml has at least one score that is a number, over at least one sample if it gives a count."""
-    return count(read_scores(path)) > 0
+    return count(rows_of(load(path))) > 0
 
 
 def count(rows: list[dict[str, Any]]) -> int:

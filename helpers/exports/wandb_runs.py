@@ -106,7 +106,7 @@ def metrics(rows: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
 def _named(job: dict[str, Any], results: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a task with the names of their parts, from its results.yml. Raises BadInput unless results.json has the same values."""
     path = Path(job["job_dir"]) / "artifacts" / "results.yml"
-    named = scores.named_rows(scores.load(path))
+    named = scores.named_rows(scores.load(path), scores.sample_counts(path.parent))
     mine = [row for row in results["rows"] if row["index"] == job["index"]]
     keys = ("metric", "score", "value", "stderr", "n")
     if [[row[key] for key in keys] for row in named] != [[row[key] for key in keys] for row in mine]:

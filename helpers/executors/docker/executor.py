@@ -10,16 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from helpers.common import processes
 from helpers.common.errors import BadInput, StepFailed
 from helpers.credentials.auto_export import WandbExport
 from helpers.executors import containers, job_folder
 from helpers.executors.base import Document, Handover, ImageUse, Submitted
-from helpers.executors.docker import daemon
+from helpers.executors.docker import daemon, supervisor
 from helpers.executors.docker.description import DESCRIPTION
 from helpers.executors.local import refuse_other
-from helpers.executors.process import children, start
 from helpers.executors.process import jobs as process_jobs
+from helpers.executors.process import start
 from helpers.executors.process.executor import Process
 from helpers.executors.slurm import job_values
 from helpers.launcher import api
@@ -101,7 +100,7 @@ class Docker(Process):
         for job in chosen:
             folder = Path(job["job_dir"])
             process_jobs.mark_stopped([folder], process_jobs.CANCELLED_CODE)  # first, so that the supervisor goes on to the next task
-            children.end_all(job["job_id"], processes.JOB_MARK)
+            supervisor.kill(job["job_id"])
             daemon.remove(folder)
             if process_jobs.is_open(folder):
                 raise StepFailed(f"{folder.name} started while it was cancelled; give the same command again")

@@ -28,12 +28,8 @@ KILLED = "killed_jobs.txt"
 def main(arguments: list[str]) -> None:
     """Run the plan in the jobs folder `arguments[0]`."""
     jobs = Path(arguments[0]).resolve()
-
-    def end(invocation: str) -> None:
-        children.end_all(invocation)  # first the scripts, so that none starts another container
-        daemon.remove(jobs)
-
-    supervisor.supervise(jobs, run, end)
+    # The scripts are stopped first, so that none starts another container.
+    supervisor.supervise(jobs, run, lambda: daemon.remove(jobs))
 
 
 def run(jobs: Path, plan: dict[str, Any], _is_owned: bool) -> None:
@@ -78,7 +74,7 @@ def finish(folder: Path, task: dict[str, Any], script: "subprocess.Popen[bytes]"
             lines = job_folder.tail(folder / "logs" / "server_stdout.log") or ["its log is empty"]
             supervisor.fail(folder, f"the model server ended while the task ran: {lines[-1][:300]}")
             break
-    children.end_all(task["job_id"], processes.JOB_MARK)
+    kill(task["job_id"])
     ended = script.wait()
     with contextlib.suppress(Unreachable):  # the task failed for the same reason, and says it
         daemon.remove(folder)
@@ -86,10 +82,18 @@ def finish(folder: Path, task: dict[str, Any], script: "subprocess.Popen[bytes]"
         supervisor.fail(folder, f"run.sh ended with code {ended}; see logs/stdout.log")
 
 
+def kill(job_id: str) -> None:
+    """Kill the processes of a job, except ourselves."""
+    for process in (left := processes.family(lambda one: one.environ().get(processes.JOB_MARK) == job_id)):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    processes.wait_until_ended(left, processes.GRACE_SECONDS)
+
+
 def containers_of(script: "subprocess.Popen[bytes]") -> set[str]:
     """Which of its containers a run.sh has running, by the names that the launcher gives them: `server`, `client`."""
     found = set()
-    for process in processes.in_group(script.pid):
+    for process in processes.family(lambda one: one.pid == script.pid):
         with contextlib.suppress(psutil.Error):
             command = process.cmdline()
             found |= {name.partition("-")[0] for option, name in itertools.pairwise(command) if option == "--name"}

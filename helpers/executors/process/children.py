@@ -1,22 +1,18 @@
-"""The processes that a supervisor starts: their environment, and ending them with everything that they started."""
+"""The environment of the processes that a supervisor starts."""
 
-import contextlib
 import os
 import sys
 from pathlib import Path
 
-import psutil
-
-from helpers.common import processes
 from helpers.common.errors import BadInput
 from helpers.common.files import ROOT
-from helpers.executors.process import jobs as process_jobs
 
 
-def environment(names: dict[str, str], extra: dict[str, str]) -> dict[str, str]:
+def environment(names: dict[str, str], extra: dict[str, str], venv: str | None = None) -> dict[str, str]:
     """The environment of a child: ours, `names` (NAME -> `host:OTHER`, `runtime:OTHER` or `lit:TEXT`, as in the config), and `extra`.
 
-    Requests to 127.0.0.1 never use a proxy. This environment's Python comes first on PATH; the starter benchmarks are on PYTHONPATH.
+    Requests to 127.0.0.1 never use a proxy. This environment's Python comes first on PATH, and the starter benchmarks are on PYTHONPATH;
+    a program of another one has instead that folder's bin first (`venv`; ``: PATH alone), and none of our packages.
     Raises BadInput for a variable that is needed and not set.
     """
     child = dict(os.environ)
@@ -32,16 +28,10 @@ def environment(names: dict[str, str], extra: dict[str, str]) -> dict[str, str]:
     direct = [host.strip() for name in ("no_proxy", "NO_PROXY") for host in child.get(name, "").split(",") if host.strip()]
     # * means every host, but only when nothing else is listed.
     child["NO_PROXY"] = child["no_proxy"] = "*" if "*" in direct else ",".join(dict.fromkeys([*direct, "127.0.0.1", "localhost"]))
-    child["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), child.get("PATH", os.defpath)])
-    child["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), str(ROOT / "helpers" / "harness"), child.get("PYTHONPATH")]))
+    first = str(Path(sys.executable).parent) if venv is None else venv and str(Path(venv, "bin"))
+    child["PATH"] = os.pathsep.join(filter(None, [first, child.get("PATH", os.defpath)]))
+    ours = [str(ROOT), str(ROOT / "helpers" / "harness")]
+    theirs = [folder for folder in child.get("PYTHONPATH", "").split(os.pathsep) if folder and folder not in ours]
+    child["PYTHONPATH"] = os.pathsep.join([*(ours if venv is None else []), *theirs])
     child.setdefault("PYTHONUNBUFFERED", "1")  # logs are looked at while they grow
     return child
-
-
-def end_all(value: str, mark: str = process_jobs.MARK) -> None:
-    """Kill what has the mark of an invocation, or of a job, except ourselves: what a killed supervisor left, or is just being started."""
-    left = [process for process in processes.marked(mark, value) if process.pid != os.getpid()]
-    for process in left:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    processes.wait_until_ended(left, processes.GRACE_SECONDS)

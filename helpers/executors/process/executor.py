@@ -12,8 +12,8 @@ from helpers.credentials.auto_export import WandbExport
 from helpers.executors import job_folder
 from helpers.executors.base import Document, Handover, Submitted
 from helpers.executors.local import LocalExecutor, refuse_other
+from helpers.executors.process import commands, start
 from helpers.executors.process import jobs as process_jobs
-from helpers.executors.process import start
 from helpers.executors.process.description import DESCRIPTION
 from helpers.launcher import api
 
@@ -25,6 +25,16 @@ class Process(LocalExecutor):
     jobs_outlive_us = False
     wandb_export = WandbExport.ALWAYS
     things: ClassVar[tuple[str, str]] = "process", "processes"  # what `end` stops: one, and several
+
+    def complete(self, data: Document, run: Path | None) -> None:
+        super().complete(data, run)
+        if data["deployment"].get("command"):
+            data["deployment"]["command"] = commands.here(data["deployment"])
+
+    def check(self, data: Document) -> None:
+        super().check(data)
+        if data["deployment"]["type"] != "none":
+            commands.check(data["deployment"])
 
     def submitted_before(self, data: Document) -> str | None:
         folder = self.folder_of(data)

@@ -1,23 +1,33 @@
 """The jobs of a run as processes of this machine: who runs them, which are alive, and how they are stopped.
 
-A run's jobs folder holds plan.json (what to run), supervisor.json (who runs it), a folder for each task (executors/job_folder.py) with the
-run.sh that is run, and run_all.sequential.sh. Nothing heavy is imported here: the supervisor and every status call pay for it.
+A run's jobs folder holds plan.json (what to run), supervisor.json (who runs it), sessions (of what it started), a folder for each task
+(executors/job_folder.py) with the run.sh that is run, and run_all.sequential.sh. Nothing heavy is imported here: the supervisor and every
+status call pay for it.
 """
+
+from __future__ import annotations
 
 import contextlib
 import fcntl
 import shutil
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from helpers.common import processes
 from helpers.common.errors import StepFailed
 from helpers.executors import job_folder
 
+if TYPE_CHECKING:
+    import psutil
+
 PLAN, SUPERVISOR, LOCK = "plan.json", "supervisor.json", "supervisor.lock"
-# Marks every process of an invocation, so that all are found, even when the processes that started them have ended.
+# The sessions of the server and the harnesses, a number in each line.
+SESSIONS = "sessions"
+SERVER_LOG, CLIENT_LOG = "server.log", "logs/client_stdout.log"
+# Marks every process of an invocation, so that all are found, even when the processes that started them have ended; see also `belonging`.
 MARK = "EVALMAKE_INVOCATION"
 # The variable with the URL that the harness posts its progress to.
 PROGRESS_URL = "EVALMAKE_PROGRESS_URL"
@@ -91,36 +101,52 @@ def state(job_dir: Path, supervised: bool) -> dict[str, Any]:
     }
 
 
+def add_session(jobs: Path, number: int) -> None:
+    """Record the session of a process that was started for the jobs."""
+    with (jobs / SESSIONS).open("a", encoding="utf-8") as file:
+        file.write(f"{number}\n")
+
+
+def belonging(jobs: Path) -> list[psutil.Process]:
+    """Every live process of this jobs folder, except ourselves.
+
+    It has the invocation's mark or, when it overwrote its environment, prints to a log of the server or of a harness; or it is in a
+    recorded session together with such a process, or descends from one.
+    """
+    plan = job_folder.read(jobs / PLAN) or {"invocation_id": None, "tasks": []}
+    logs = {processes.file_id(jobs / name) for name in (SERVER_LOG, *(f"{task['dir']}/{CLIENT_LOG}" for task in plan["tasks"]))}
+    recorded = jobs / SESSIONS
+    sessions = [int(line) for line in recorded.read_text(encoding="utf-8").split()] if recorded.exists() else []
+
+    def is_ours(one: psutil.Process) -> bool:
+        return not logs.isdisjoint(processes.outputs(one)) or one.environ().get(MARK) == plan["invocation_id"]
+
+    return processes.family(is_ours, sessions)
+
+
 def stop(jobs: Path, code: int) -> int:
     """Stop everything of this jobs folder; jobs that have not ended get the exit `code` (CANCELLED_CODE or INTERRUPTED_CODE).
 
-    Returns the number of processes that were stopped. The supervisor is asked first, since it stops its children in order; then the rest is
-    killed. Only a process with the invocation's mark is signalled, even when its pid is in supervisor.json; the mark also finds what a
-    killed supervisor left. Raises StepFailed when the supervisor runs on another host.
+    Returns the number of processes that were stopped; then none is left. The supervisor is asked first, since it stops its children in
+    order; then the rest is killed, which includes what a killed supervisor left. Only what `belonging` finds is signalled, even when its
+    pid is in supervisor.json. Raises StepFailed when the supervisor runs on another host, or a process does not end.
     """
     import psutil
 
     plan = job_folder.read(jobs / PLAN)
     if plan is None:
         return 0
-    invocation = plan["invocation_id"]
     folders = [jobs / task["dir"] for task in plan["tasks"]]
     record = job_folder.read(jobs / SUPERVISOR) or {}
     if code == CANCELLED_CODE:  # before anything is stopped, so that nobody takes these for interrupted and resumes them
         mark_stopped(folders, code)
-    stopped = processes.marked(MARK, invocation)
+    stopped = belonging(jobs)
     for process in stopped:
         if process.pid == record.get("pid"):
             with contextlib.suppress(psutil.Error):
                 process.terminate()
                 processes.wait_until_ended([process], processes.GRACE_SECONDS * 4 + 2)
-    for signalled in (psutil.Process.terminate, *[psutil.Process.kill] * 3):
-        if not (left := processes.marked(MARK, invocation)):
-            break
-        for process in left:
-            with contextlib.suppress(psutil.Error):
-                signalled(process)
-        processes.wait_until_ended(left, processes.GRACE_SECONDS)
+    left = end(jobs, (signal.SIGTERM, *[signal.SIGKILL] * 3))
     deadline = time.monotonic() + processes.GRACE_SECONDS
     while is_supervised(jobs):  # a process that has just ended may hold the lock for some microseconds more
         if time.monotonic() < deadline:
@@ -128,7 +154,25 @@ def stop(jobs: Path, code: int) -> int:
             continue
         raise StepFailed(f"a process on {record.get('host', 'another host')} runs the jobs; run the same command there")
     mark_stopped(folders, code)
+    if left:
+        raise StepFailed(
+            f"process {', '.join(str(one.pid) for one in left)} does not end, though it was killed; run the same command again"
+        )
     return len(stopped)
+
+
+def end(jobs: Path, signals: Sequence[int]) -> list[psutil.Process]:
+    """Send these signals, with GRACE_SECONDS after each, to what `belonging` finds; returns what is left after the last one."""
+    import psutil
+
+    for number in signals:
+        if not (left := belonging(jobs)):
+            return []
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(number)
+        processes.wait_until_ended(left, processes.GRACE_SECONDS)
+    return belonging(jobs)
 
 
 def mark_stopped(folders: list[Path], code: int) -> None:

@@ -24,8 +24,8 @@ from helpers.common.files import write_text
 from helpers.config import tasks
 from helpers.credentials import auto_export
 from helpers.executors import job_folder
+from helpers.executors.process import commands, start
 from helpers.executors.process import jobs as process_jobs
-from helpers.executors.process import start
 
 TRUST_PRE_CMD = "NEMO_EVALUATOR_TRUST_PRE_CMD"
 # With these the harness counts its requests in artifacts/progress, and a task that runs again asks only for the answers it lacks.
@@ -78,6 +78,7 @@ def make_plan(cfg: DictConfig, config: dict[str, Any], invocation_id: str) -> di
         variables = {"CHECKPOINT_PATH": "checkpoint_path", "SERVED_MODEL_NAME": "served_model_name"}
         server = {
             "command": deployment["command"],
+            "venv": commands.environment_of(deployment),
             "port": deployment.get("port") or 0,
             "health": deployment["endpoints"]["health"],
             "readiness_timeout": execution.get("endpoint_readiness_timeout") or 600,

@@ -25,9 +25,9 @@ class Server:
     """The model server: starts on a free port, and is stopped with everything that it started."""
 
     def __init__(self, jobs: Path, deployment: dict[str, Any]) -> None:
-        """`deployment` is that of plan.json: command, port (0: any free one), health (URL path), readiness_timeout (seconds), env."""
+        """`deployment` is that of plan.json: command, venv, port (0: any free one), health (URL path), readiness_timeout (seconds), env."""
         self.deployment = deployment
-        self.log = jobs / "server.log"
+        self.jobs, self.log = jobs, jobs / process_jobs.SERVER_LOG
         self.job = f"{os.environ.get(process_jobs.MARK, '')}.server"
         self.port = 0
         self.reserved: ports.Port | None = None
@@ -40,8 +40,9 @@ class Server:
         if ports.answers(self.port):
             raise StepFailed(f"port {self.port} is in use; stop what listens there, or set deployment.port=0 for any free one")
         own = {"PORT": str(self.port), processes.JOB_MARK: self.job, **self.deployment["variables"]}
-        env = environment(self.deployment["env"], own)
+        env = environment(self.deployment["env"], own, self.deployment.get("venv"))
         self.process = processes.start(["bash", "-c", self.deployment["command"]], self.log, ROOT, env)
+        process_jobs.add_session(self.jobs, self.process.pid)
         timeout = self.deployment["readiness_timeout"]
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

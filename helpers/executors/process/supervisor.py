@@ -32,9 +32,10 @@ from helpers.credentials.wandb_server import WANDB
 from helpers.executors import endpoint_failures, job_folder
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import ports
-from helpers.executors.process.children import end_all, environment
+from helpers.executors.process.children import environment
 from helpers.executors.process.server import POLL_SECONDS, Server
 
+KILL = [signal.SIGKILL] * 3  # the second one is for what was just being started
 LOCK_SECONDS = 2.0  # how long it tries to get the folder's lock: whoever tests it holds it for an instant
 
 
@@ -46,21 +47,27 @@ def main(arguments: list[str]) -> None:
         run(jobs, plan)
         export(jobs, plan, is_owned)
 
-    supervise(Path(arguments[0]).resolve(), work, end_all)
+    supervise(Path(arguments[0]).resolve(), work)
 
 
-def supervise(jobs: Path, work: Callable[[Path, dict[str, Any], bool], None], end: Callable[[str], None]) -> None:
+def supervise(jobs: Path, work: Callable[[Path, dict[str, Any], bool], None], end_more: Callable[[], object] = lambda: None) -> None:
     """Do the `work` of a jobs folder, given its plan and whether it has an owner. A second supervisor of the same folder does nothing.
 
-    `end` stops whatever the invocation has running: at the start what a killed supervisor left, and everything at the end.
+    At the start what a killed supervisor left is stopped, and everything at the end; `end_more` stops what is no process of ours.
     """
+
+    def end() -> None:
+        process_jobs.end(jobs, KILL)
+        end_more()
+
     stopped_by_signals()
     # Never closed: the lock is released when the process ends, so a free lock means that there is no supervisor.
     if not take(os.open(jobs / process_jobs.LOCK, os.O_RDWR | os.O_CREAT, 0o644)):
         return
     write_text(jobs / process_jobs.SUPERVISOR, json.dumps({"pid": os.getpid(), "host": platform.node()}))
     plan = job_folder.read(jobs / process_jobs.PLAN) or {}
-    end(plan["invocation_id"])
+    end()
+    (jobs / process_jobs.SESSIONS).unlink(missing_ok=True)
     try:
         owner = os.environ.pop(process_jobs.OWNER, None)
         end_with_owner(owner)
@@ -69,7 +76,7 @@ def supervise(jobs: Path, work: Callable[[Path, dict[str, Any], bool], None], en
         process_jobs.mark_stopped([jobs / task["dir"] for task in plan["tasks"]], process_jobs.INTERRUPTED_CODE)
     finally:
         ignore_signals()
-        end(plan["invocation_id"])
+        end()
 
 
 def take(lock: int) -> bool:
@@ -199,7 +206,9 @@ def start_harness(folder: Path, task: dict[str, Any], url: str | None, adapter: 
         write_text(path, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     (folder / "artifacts").mkdir(exist_ok=True)
     env = environment(task["env"], {"ADAPTER_PORT": str(adapter), processes.JOB_MARK: task["job_id"], **task["variables"]})
-    return processes.start(["bash", "run.sh"], folder / "logs" / "client_stdout.log", folder, env)
+    harness = processes.start(["bash", "run.sh"], folder / process_jobs.CLIENT_LOG, folder, env)
+    process_jobs.add_session(folder.parent, harness.pid)
+    return harness
 
 
 def take_progress() -> str:
@@ -245,7 +254,7 @@ def export(jobs: Path, plan: dict[str, Any], is_owned: bool) -> None:
 def fail(folder: Path, reason: str) -> None:
     """Write down that a task failed, and why. nemo-evaluator's marker goes: it is there because we stopped the harness, not the user."""
     (folder / "artifacts" / process_jobs.INTERRUPTED_MARKER).unlink(missing_ok=True)
-    with (folder / "logs" / "client_stdout.log").open("a", encoding="utf-8") as log:
+    with (folder / process_jobs.CLIENT_LOG).open("a", encoding="utf-8") as log:
         log.write(f"error: {reason}\n")
     job_folder.stage(folder, "exit", 1)
 

@@ -28,7 +28,7 @@ def test_a_group_is_ended_with_what_left_it_and_ignores_sigterm(monkeypatch: pyt
         assert parent.stdout
         child = int(parent.stdout.readline())
         assert {process.pid for process in processes.marked(processes.JOB_MARK, job)} == {parent.pid, child}
-        assert [process.pid for process in processes.in_group(parent.pid)] == [parent.pid]
+        assert {process.pid for process in processes.family(lambda one: one.pid == parent.pid)} == {parent.pid, child}
         processes.end_group(parent, job)
         assert parent.returncode is not None
     assert processes.marked(processes.JOB_MARK, job) == []

@@ -58,6 +58,24 @@ def row(state: str, done: int | None = None, total: int | None = None) -> dict[s
     }
 
 
+@pytest.mark.parametrize(
+    ("state", "done", "total", "amount"),
+    [
+        ("RUNNING", 30, 40, "30/40 requests, 2.0 s"),
+        ("RUNNING", 100, 40, "100 requests, 2.0 s"),
+        ("SUCCEEDED", 160, 40, "40/40 samples, 2.0 s"),
+        ("FAILED", 160, 40, "160 requests, 2.0 s"),
+        ("RUNNING", None, 40, "2.0 s"),
+    ],
+)
+def test_no_more_is_done_than_there_is(state: str, done: int | None, total: int, amount: str) -> None:
+    assert display.amount(row(state, done, total)) == amount
+    fancy = display.Fancy()
+    fancy.update([row(state, done, total)])
+    (bar,) = fancy.progress.tasks
+    assert bar.total is None or bar.completed <= bar.total
+
+
 def test_in_a_pipe_a_line_is_printed_when_a_task_changes(capsys: pytest.CaptureFixture[str]) -> None:
     view = display.Plain()
     for seen in (row("PENDING"), row("RUNNING", 1, 8), row("RUNNING", 2, 8), row("SUCCEEDED", 8, 8)):

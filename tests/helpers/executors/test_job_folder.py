@@ -30,6 +30,20 @@ def test_how_many_samples_a_task_asks(tmp_path: Path, total: str | None, limit: 
 
 
 @pytest.mark.parametrize(
+    ("log", "asked"),
+    [
+        ("Cached requests: 0, Requests remaining: 96\n", 96),
+        ("Cached requests: 0, Requests remaining: 96\nstarted again\nCached requests: 50, Requests remaining: 46\n", 96),
+        ("nothing of that kind\n", 24),
+    ],
+)
+def test_lm_eval_says_how_many_requests_its_samples_take(job: Path, log: str, asked: int) -> None:
+    (job / "run_config.yml").write_text("config: {params: {limit_samples: 24}}")
+    (job / "logs/client_stdout.log").write_text(log)
+    assert job_folder.samples_asked(job) == asked
+
+
+@pytest.mark.parametrize(
     ("log", "line"),
     [
         ("error: the port is taken\nTraceback\nValueError: x\nbye\n", "the port is taken"),

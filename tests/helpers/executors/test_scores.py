@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,34 @@ def test_bytes_that_are_no_text_are_no_scores(tmp_path: Path) -> None:
     (tmp_path / "results.yml").write_bytes(b"\xff\xfe\xfa")
     assert scores.read_scores(tmp_path / "results.yml") == []
     assert scores.read_scores(tmp_path / "absent.yml") == []
+
+
+COUNTED = {
+    "n-samples": {"a": {"original": 100, "effective": 10}, "b": {"original": 7, "effective": 7}, "c": {}},
+    "group_subtasks": {"all": ["some", "b"], "some": ["a"], "unknown": ["b", "c"], "a": []},
+}
+
+
+def test_lm_eval_s_sample_counts_fill_what_its_scores_lack(tmp_path: Path) -> None:
+    listed = ", ".join(
+        f"{name}: {{metrics: {{m: {{scores: {{m: {{value: 0.5, stats: {{}}}}}}}}}}}}" for name in ("a", "b", "all", "unknown")
+    )
+    path = written(tmp_path, f"results: {{tasks: {{{listed}}}}}")
+    for number, content in enumerate([json.dumps(COUNTED), json.dumps({"n-samples": {"a": {"effective": 99}}})]):
+        own = tmp_path / f"toy/results_2026-{number}.json"
+        own.parent.mkdir(exist_ok=True)
+        own.write_text(content)
+        os.utime(own, (0, 1000 - number))  # the newest one counts
+    assert {row["part"]: row["n"] for row in scores.read_scores(path)} == {"a": 10, "b": 7, "all": 17, "unknown": None}
+    own.write_text("torn")
+    os.utime(own)
+    assert {row["n"] for row in scores.read_scores(path)} == {None}
+
+
+def test_a_count_of_the_score_itself_stays(tmp_path: Path) -> None:
+    path = written(tmp_path, one("{value: 0.5, stats: {count: 4}}"))
+    (tmp_path / "results_1.json").write_text('{"n-samples": {"t": {"effective": 9}}}')
+    assert scores.read_scores(path)[0]["n"] == 4
 
 
 def test_a_score_over_no_sample_is_none(tmp_path: Path) -> None:

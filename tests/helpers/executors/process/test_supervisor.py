@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +17,10 @@ import pytest
 
 from endpoint import SHAPES
 from helpers.common import processes
-from helpers.common.errors import BadInput
+from helpers.common.errors import BadInput, StepFailed
 from helpers.executors.process import children, start
 from helpers.executors.process import jobs as process_jobs
-from local_jobs import DONE, LONG, ended, kept, left, make_jobs, plan_of, reasons, served_by, states, supervisor_pid, until
+from local_jobs import DONE, ENDPOINT, LONG, ended, kept, left, make_jobs, plan_of, reasons, served_by, states, supervisor_pid, until
 
 pytestmark = pytest.mark.slow
 
@@ -141,6 +143,76 @@ def test_a_killed_supervisor_is_reported_and_resumed(jobs: Path) -> None:
     assert (jobs / "a.runs").read_text().split() == ["run"], "a task that had ended is not run again"
     assert plan_of(jobs)["invocation_id"] == invocation
     assert not any(processes.is_alive(process) for process in orphans), "what the killed one left is stopped"
+
+
+RENAMING = ENDPOINT.with_name("renaming_server.py")
+
+
+@pytest.fixture
+def renaming(jobs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[psutil.Process]]:
+    """A task that runs beside a server whose processes overwrote their environment: those processes."""
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.3)
+    make_jobs(jobs, {"a": LONG}, f"exec '{sys.executable}' '{RENAMING}' --port $PORT --pids '{jobs}/pids'")
+    start.start(jobs)
+    until(lambda: begun(jobs, "a.0"))
+    hidden = [psutil.Process(int(path.read_text())) for path in (jobs / "pids").iterdir()]
+    assert len(hidden) == 3
+    assert not any(process.environ().get(process_jobs.MARK) for process in hidden)
+    assert {process.cmdline()[0] for process in hidden} == {"VLLM::ENGINE", "VLLM::WORKER", "VLLM::AWAY"}
+    yield hidden
+    process_jobs.stop(jobs, process_jobs.CANCELLED_CODE)
+    for pid in {*(process.pid for process in hidden), *(int(path.read_text()) for path in (jobs / "pids").iterdir())}:
+        with contextlib.suppress(psutil.Error):
+            if "VLLM::" in psutil.Process(pid).cmdline()[0]:
+                psutil.Process(pid).kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows what a process prints to")
+@pytest.mark.parametrize("killed", ["nothing", "the supervisor", "the supervisor and the server"])
+def test_a_server_that_overwrites_its_environment_is_stopped_too(jobs: Path, renaming: list[psutil.Process], killed: str) -> None:
+    server = by_job(jobs, "server")[0]
+    if "supervisor" in killed:
+        os.kill(supervisor_pid(jobs), signal.SIGKILL)
+        until(lambda: ended(jobs))
+    if "server" in killed:
+        server.kill()
+        processes.wait_until_ended([server], 5)
+    assert process_jobs.stop(jobs, process_jobs.CANCELLED_CODE) >= len(renaming)
+    assert not any(processes.is_alive(process) for process in (server, *renaming))
+    assert process_jobs.stop(jobs, process_jobs.CANCELLED_CODE) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows what a process prints to")
+def test_the_next_supervisor_stops_a_renamed_server_that_a_killed_one_left(jobs: Path, renaming: list[psutil.Process]) -> None:
+    os.kill(supervisor_pid(jobs), signal.SIGKILL)
+    until(lambda: ended(jobs))
+    by_job(jobs, "server")[0].kill()
+    (jobs / "pids/ENGINE").unlink()
+    start.start_again(jobs)
+    until((jobs / "pids/ENGINE").exists)
+    assert not any(processes.is_alive(process) for process in renaming)
+
+
+def test_a_recorded_session_that_is_another_s_by_now_is_left_alone(jobs: Path) -> None:
+    make_jobs(jobs, {"a": DONE})
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
+        process_jobs.add_session(jobs, stranger.pid)
+        assert process_jobs.stop(jobs, process_jobs.CANCELLED_CODE) == 0
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_what_does_not_end_is_named_instead_of_called_stopped(jobs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.1)
+    make_jobs(jobs, {"a": LONG})
+    start.start(jobs)
+    until(lambda: begun(jobs, "a.0"))
+    os.kill(supervisor_pid(jobs), signal.SIGKILL)
+    with monkeypatch.context() as patch:
+        patch.setattr(psutil.Process, "send_signal", lambda *_: None)  # as for one that hangs in the kernel
+        pid = by_job(jobs, "0")[0].pid
+        with pytest.raises(StepFailed, match=rf"process .*\b{pid}\b.* does not end"):
+            process_jobs.stop(jobs, process_jobs.CANCELLED_CODE)
 
 
 def test_what_an_earlier_attempt_left_is_not_taken_for_a_result(jobs: Path) -> None:
