@@ -207,7 +207,7 @@ def test_of_tasks_that_are_cancelled_alone_the_others_go_on(make: Make, project:
     assert docker.containers() == []
 
     resumed = make("resume", "TASKS=toy.sums.0")
-    assert "open again" in resumed.stderr
+    assert "will run again" in resumed.stderr
     make("status")
     assert states(project) == ["INTERRUPTED", "CANCELLED", "SUCCEEDED"]
 

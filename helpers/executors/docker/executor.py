@@ -7,6 +7,7 @@ import re
 import shlex
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,23 +121,34 @@ class Docker(Process):
 def _only_written() -> Iterator[None]:
     """With a launcher that writes and records its jobs, for their owner alone, and starts none of their scripts.
 
-    It writes `export NAME="value"` for secrets, in which a shell expands `$`, backticks and backslashes: here each value is quoted.
+    It writes `export NAME="value"` for secrets, in which a shell expands `$`, backticks and backslashes: here each value is quoted. It reads
+    the catalogue of a task's own container from a registry: here nothing is contacted.
     """
+    from nemo_evaluator_launcher.api import functional
     from nemo_evaluator_launcher.executors.local import executor as stock
 
-    from helpers.executors.slurm.job_scripts import quoted
+    from helpers.executors.slurm.job_scripts import definition, quoted
+
+    generate, find = stock.generate_secrets_env, partial(definition, stock.get_task_definition_for_job)
 
     def secrets(groups: dict[str, Any]) -> Any:
         made = generate(groups)
         return dataclasses.replace(made, secrets_content=quoted(made, groups))
 
-    umask, processes_of, generate = os.umask(0o077), stock.subprocess, stock.generate_secrets_env
-    stock.subprocess = types.SimpleNamespace(Popen=lambda *_, **__: types.SimpleNamespace(poll=lambda: 0))  # type: ignore[attr-defined]
-    stock.generate_secrets_env = secrets
+    places: list[tuple[Any, str, Any]] = [
+        (stock, "subprocess", types.SimpleNamespace(Popen=lambda *_, **__: types.SimpleNamespace(poll=lambda: 0))),
+        (stock, "generate_secrets_env", secrets),
+        (stock, "get_task_definition_for_job", find),
+        (functional, "get_task_definition_for_job", find),
+    ]
+    umask, before = os.umask(0o077), [(module, name, getattr(module, name)) for module, name, _ in places]
     try:
+        for module, name, replacement in places:
+            setattr(module, name, replacement)
         yield
     finally:
-        stock.subprocess, stock.generate_secrets_env = processes_of, generate  # type: ignore[attr-defined]
+        for module, name, original in before:
+            setattr(module, name, original)
         os.umask(umask)
 
 
