@@ -10,9 +10,12 @@ import yaml
 from helpers.common import yaml_files
 from helpers.config import tasks
 from helpers.config.catalogue import STARTER
-from helpers.executors import endpoint_failures, job_folder, states
+from helpers.executors import endpoint_failures, job_folder, record, states
+from helpers.statistics import intervals
 
 MADE_BY = "collect_results.py"
+# Of results.json. Without a version it is from before there were intervals and records, and is still read.
+VERSION = 2
 
 
 def read_scores(path: Path) -> list[dict[str, Any]]:
@@ -62,13 +65,39 @@ def count(rows: list[dict[str, Any]]) -> int:
     return sum(row["value"] is not None and row["n"] != 0 for row in rows)
 
 
+def interval(row: dict[str, Any]) -> dict[str, Any] | None:
+    """The 95% interval of a row: `low`, `high` and the `method`. None where too little is known, or one sample says nothing of spread.
+
+    Wilson's for a rate, which has a width even when all samples are right; otherwise that of t, or the normal one without a number.
+    """
+    value, stderr, n = row["value"], row["stderr"], row["n"]
+    if value is None or n == 0:
+        return None
+    if is_rate(row):
+        found = intervals.wilson(round(value * n), n)
+    elif stderr and n != 1:
+        found = intervals.of_mean(value, stderr, n - 1 if n else math.inf)
+    else:
+        return None
+    return found._asdict()
+
+
+def is_rate(row: dict[str, Any]) -> bool:
+    """Whether a row is a share of n samples: a whole number of them is right, and its standard error, if given, is that of a share."""
+    value, stderr, n = row["value"], row["stderr"], row["n"]
+    if value is None or not n or not 0 <= value <= 1 or abs(value * n - round(value * n)) > 1e-6 * n:
+        return False
+    # Harnesses divide by n or by n - 1.
+    expected = [math.sqrt(value * (1 - value) / one) for one in (n, n - 1) if one]
+    return stderr is None or any(math.isclose(stderr, one, rel_tol=0.01, abs_tol=1e-9) for one in expected)
+
+
 def collect(
-    submission: dict[str, Any], status: dict[str, Any], model: dict[str, Any] | None = None, model_name: str | None = None
+    submission: dict[str, Any], status: dict[str, Any], about: dict[str, Any], model: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """The content of results.json (unsealed): a row for each metric, an entry for each task. Only tasks that succeeded have rows.
 
-    `model`: the run's model.json, for the artifacts that were evaluated; `model_name`: what the config calls the model, for a run in which
-    no task has results.
+    `about`: the run's record (record.of_run); `model`: the run's model.json, for the artifacts that were evaluated.
     """
     rows, entries = [], []
     wanted = ("reference", "backend", "name", "version", "digest")
@@ -79,8 +108,10 @@ def collect(
         artifacts = Path(job["job_dir"] or ".") / "artifacts"
         said = _mapping(job_folder.read(artifacts / "samples.json"))
         succeeded = seen["state"] == states.SUCCEEDED
+        result = load(artifacts / "results.yml") or {}
         if succeeded:
-            rows += [{"task": job["task"], "index": job["index"], **row} for row in read_scores(artifacts / "results.yml")]
+            found = rows_of(result)
+            rows += [{"task": job["task"], "index": job["index"], **row, "interval": interval(row)} for row in found]
         entries.append(
             {
                 "task": job["task"],
@@ -94,24 +125,29 @@ def collect(
                 "refusal": endpoint_failures.most_frequent(artifacts.parent),
                 "answers": seen.get("answers"),
                 "chance": _chance(job["harness"], job["task"]),
+                "record": record.of_task(job["task"], artifacts, about, result),
                 "results_file": str(artifacts / "results.yml") if succeeded else None,
             }
         )
     return {
         "made_by": MADE_BY,
+        "version": VERSION,
         "made_from": {"submission.json": submission["seal"], **({"model.json": model["seal"]} if model else {})},
         "invocation_id": submission["invocation_id"],
-        "model": _model(submission) or model_name,
+        "model": _model(submission) or about["model"]["name"],
         **({"artifacts": named} if named else {}),
+        "record": about,
         "rows": rows,
         "tasks": entries,
     }
 
 
 def cell(row: dict[str, Any]) -> str:
-    """`0.950 ± 0.035 (40)`: value, standard error and number of samples, as far as known."""
+    """`0.950 [0.835, 0.986] (40)`: value, interval and number of samples, as far as known; `± 0.035`, the standard error, without one."""
     value = "-" if row["value"] is None else f"{row['value']:.3f}"
     error = "" if row["stderr"] is None else f" ± {row['stderr']:.3f}"
+    if known := row.get("interval"):
+        error = f" [{known['low']:.3f}, {known['high']:.3f}]"
     number = "" if row["n"] is None else f" ({row['n']})"
     return value + error + number
 
@@ -122,7 +158,7 @@ def table(results: dict[str, Any]) -> Any:
     from rich.text import Text
 
     view = Table(title=f"Results of {results['model'] or 'the model'}", title_justify="left")
-    for name in ("task", "metric", "value ± stderr (n)", "chance", "failed", "seconds"):
+    for name in ("task", "metric", "value [95%] (n)", "chance", "failed", "seconds"):
         view.add_column(name, justify="left" if name in ("task", "metric") else "right", overflow="fold")
     labels = tasks.labels(results["tasks"])
     for entry in results["tasks"]:
