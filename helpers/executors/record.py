@@ -8,20 +8,19 @@ from typing import Any
 
 from helpers.common import files
 from helpers.executors import job_folder
+from helpers.executors.validity import LIMITS
 
 # Interceptors of nemo-evaluator's proxy that change neither a request nor an answer.
 OBSERVERS = {"caching", "endpoint", "response_stats", "progress_tracking", "request_logging", "response_logging", "raise_client_errors"}
 
 
 def of_run(run: Path) -> dict[str, Any]:
-    """The record of a run from the files of its folder, which may be missing: versions, config, profile, git revision, model, images.
-
-    Raises BadInput when one was edited.
-    """
+    """The record of a run, from the files of its folder, which may be missing. Raises BadInput when one was edited."""
     request = files.read_json(run / "request.json", "request") if (run / "request.json").exists() else {}
     images = files.read_json(run / "images.json", "images")["images"] if (run / "images.json").exists() else []
     config, seal, _ = files.read_yaml(run / "config.yaml", "config") if (run / "config.yaml").exists() else ({}, None, {})
     deployment = config.get("deployment") or {}
+    limits = (config.get("run") or {}).get("validity") or {}
     endpoint = (config.get("target") or {}).get("api_endpoint") or {}
     return {
         "versions": request.get("versions") or {},
@@ -32,6 +31,7 @@ def of_run(run: Path) -> dict[str, Any]:
             "name": deployment.get("served_model_name") or endpoint.get("model_id"),
             "path": deployment.get("checkpoint_path") or deployment.get("hf_model_handle"),
         },
+        "limits": {key: usual if limits.get(key) is None else limits[key] for key, usual in LIMITS.items()},
         "images": [{"users": row["users"], "reference": row["reference"], "digest": row["digest"]} for row in images],
     }
 

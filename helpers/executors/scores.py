@@ -10,7 +10,7 @@ import yaml
 from helpers.common import yaml_files
 from helpers.config import tasks
 from helpers.config.catalogue import STARTER
-from helpers.executors import endpoint_failures, job_folder, record, states
+from helpers.executors import endpoint_failures, job_folder, record, samples, states, validity
 from helpers.statistics import intervals
 
 MADE_BY = "collect_results.py"
@@ -99,36 +99,10 @@ def collect(
 
     `about`: the run's record (record.of_run); `model`: the run's model.json, for the artifacts that were evaluated.
     """
-    rows, entries = [], []
     wanted = ("reference", "backend", "name", "version", "digest")
     named = {key: {name: one[name] for name in wanted} for key, one in (model["models"] if model else {}).items()}
     rows_by_id = {job["job_id"]: job for job in status["jobs"]}
-    for job in submission["jobs"]:
-        seen = rows_by_id[job["job_id"]]
-        artifacts = Path(job["job_dir"] or ".") / "artifacts"
-        said = _mapping(job_folder.read(artifacts / "samples.json"))
-        succeeded = seen["state"] == states.SUCCEEDED
-        result = load(artifacts / "results.yml") or {}
-        if succeeded:
-            found = rows_of(result)
-            rows += [{"task": job["task"], "index": job["index"], **row, "interval": interval(row)} for row in found]
-        entries.append(
-            {
-                "task": job["task"],
-                "index": job["index"],
-                "harness": job["harness"],
-                "state": seen["state"],
-                "reason": seen["reason"],
-                "seconds": seen["seconds"],
-                "samples_asked": _count(said.get("asked")),
-                "samples_failed": _count(said.get("failed")),
-                "refusal": endpoint_failures.most_frequent(artifacts.parent),
-                "answers": seen.get("answers"),
-                "chance": _chance(job["harness"], job["task"]),
-                "record": record.of_task(job["task"], artifacts, about, result),
-                "results_file": str(artifacts / "results.yml") if succeeded else None,
-            }
-        )
+    collected = [_of_job(job, rows_by_id[job["job_id"]], about) for job in submission["jobs"]]
     return {
         "made_by": MADE_BY,
         "version": VERSION,
@@ -137,9 +111,37 @@ def collect(
         "model": _model(submission) or about["model"]["name"],
         **({"artifacts": named} if named else {}),
         "record": about,
-        "rows": rows,
-        "tasks": entries,
+        "rows": [row for _, rows in collected for row in rows],
+        "tasks": [entry for entry, _ in collected],
     }
+
+
+def _of_job(job: dict[str, Any], seen: dict[str, Any], about: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The entry and the rows of one job in results.json; `seen`: its row of status.json."""
+    artifacts = Path(job["job_dir"] or ".") / "artifacts"
+    said = _mapping(job_folder.read(artifacts / "samples.json"))
+    result = load(artifacts / "results.yml") or {}
+    entry = {
+        "task": job["task"],
+        "index": job["index"],
+        "harness": job["harness"],
+        "state": seen["state"],
+        "reason": seen["reason"],
+        "seconds": seen["seconds"],
+        "samples_asked": _count(said.get("asked")),
+        "samples_failed": _count(said.get("failed")),
+        "refusal": endpoint_failures.most_frequent(artifacts.parent),
+        "answers": seen.get("answers"),
+        "chance": _chance(job["harness"], job["task"]),
+        "record": record.of_task(job["task"], artifacts, about, result),
+        "validity": None,
+        "results_file": None,
+    }
+    if seen["state"] != states.SUCCEEDED:
+        return entry, []
+    rows = [{"task": job["task"], "index": job["index"], **row, "interval": interval(row)} for row in rows_of(result)]
+    verdict = validity.of_task(entry, rows, samples.read(artifacts), about["limits"], _needs_whole_answers(job["harness"]))
+    return {**entry, "validity": verdict, "results_file": str(artifacts / "results.yml")}, rows
 
 
 def cell(row: dict[str, Any]) -> str:
@@ -178,7 +180,11 @@ def table(results: dict[str, Any]) -> Any:
 
 
 def notices(results: dict[str, Any]) -> list[str]:
-    """Warnings for the table: samples that failed, and so count in no score, and answers that carried nothing to score, with the fix."""
+    """Warnings for the table, each with the fix.
+
+    They are about samples that failed, and so count in no score, answers that carried nothing to score or were cut, and scores that look
+    like no answer at all.
+    """
     found = []
     for entry in (entry for entry in results["tasks"] if entry["state"] == states.SUCCEEDED):
         if entry["samples_failed"]:
@@ -188,11 +194,22 @@ def notices(results: dict[str, Any]) -> list[str]:
             )
         if counts := entry.get("answers"):
             found += [f"{entry['task']}: {text}" for text in endpoint_failures.of_answers(counts)]
-            # The starter tasks cut each answer after its first sentence, and are made for that.
-            if counts["cut_text"] and not (STARTER / "core_evals" / entry["harness"]).is_dir():
+            if counts["cut_text"] and _needs_whole_answers(entry["harness"]):
                 were, fix = endpoint_failures.CUT_TEXT
                 found.append(f"{entry['task']}: {counts['cut_text']} of {counts['seen']} answers {were}; {fix}")
+        reasons = (entry.get("validity") or {}).get("reasons", [])
+        found += [f"{entry['task']}: {reason['what']}; {reason['fix']}" for reason in reasons if reason["share"] is None]
     return found
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """What is worth knowing of some tasks and says nothing against them, each once, with the tasks."""
+    labels = tasks.labels(results["tasks"])
+    found: dict[str, list[str]] = {}
+    for entry in results["tasks"]:
+        for note in (entry.get("validity") or {}).get("notes", []):
+            found.setdefault(note, []).append(labels[entry["index"]])
+    return [f"{note}: {', '.join(names)}" for note, names in found.items()]
 
 
 def load(path: Path) -> dict[str, Any] | None:
@@ -243,6 +260,11 @@ def _at_least_zero(value: Any) -> float | None:
 
 def _count(value: Any) -> int | None:
     return value if isinstance(value, int) else None
+
+
+def _needs_whole_answers(harness: str) -> bool:
+    """The starter tasks cut each answer after its first sentence, and are made for that."""
+    return not (STARTER / "core_evals" / harness).is_dir()
 
 
 def _chance(harness: str, task: str) -> float | None:

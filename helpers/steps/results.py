@@ -8,7 +8,7 @@ from helpers.common import console, files, run_folder, stopping_points
 from helpers.common.errors import BadInput, TaskFailed
 from helpers.common.files import shown
 from helpers.config import tasks
-from helpers.executors import record, registry, scores, states, submissions
+from helpers.executors import record, registry, scores, states, submissions, validity
 from helpers.exports import exports_file
 from helpers.steps import status
 
@@ -55,6 +55,11 @@ def verdict(path: str) -> None:
 
 
 def _print(found: dict[str, Any]) -> None:
-    console.rich_console(sys.stdout).print(scores.table(found))
+    screen = console.rich_console(sys.stdout)
+    if line := validity.headline(found["tasks"], tasks.labels(found["tasks"])):
+        screen.print(line, markup=False)
+    screen.print(scores.table(found))
     for text in scores.notices(found):
         console.notice(text)
+    for text in scores.notes(found):
+        console.info(text)

@@ -10,7 +10,7 @@ import pytest
 
 from endpoint import SHAPES, chosen
 from helpers.common import files
-from helpers.executors import job_folder, record, scores
+from helpers.executors import job_folder, record, scores, validity
 from helpers.executors.process import jobs as process_jobs
 from helpers.steps import results, status
 from local_jobs import kept
@@ -199,6 +199,10 @@ def test_some_answers_that_carry_nothing_are_told_with_their_share(tmp_path: Pat
         "some: 1 of 6 answers were empty",
         "some: 2 of 6 answers were cut by the limit of tokens and scored as they are",
     ]
+    found = collected(submission, seen)
+    files.validate(files.seal_json(found), "results", "results")
+    assert [(one["share"], one["limit"]) for one in found["tasks"][0]["validity"]["reasons"]] == [(0.5, 0.25), (2 / 6, 0.25), (0.6, 0.25)]
+    assert validity.headline(found["tasks"], {0: "some"}) == "0 of 1 tasks are valid; invalid: some"
 
 
 def test_answers_are_counted_once_and_again_after_the_task_ran_again(tmp_path: Path) -> None:
