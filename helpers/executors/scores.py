@@ -1,7 +1,7 @@
 """Scores: read from each task's results.yml, collected in results.json, and shown as a table."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def interval(row: dict[str, Any]) -> dict[str, Any] | None:
     return found._asdict()
 
 
-def is_rate(row: dict[str, Any]) -> bool:
+def is_rate(row: Mapping[str, Any]) -> bool:
     """Whether a row is a share of n samples: a whole number of them is right, and its standard error, if given, is that of a share."""
     value, stderr, n = row["value"], row["stderr"], row["n"]
     if value is None or not n or not 0 <= value <= 1 or abs(value * n - round(value * n)) > 1e-6 * n:

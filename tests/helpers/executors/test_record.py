@@ -48,7 +48,7 @@ def test_a_task_has_its_image_its_parameters_and_what_the_proxy_changes(tmp_path
         "few_shot": 5,
         "prompt": {},
         "tokenizer": "org/model",
-        "params": {"temperature": 0.0, "limit_samples": 10, "num_fewshot": 5, "tokenizer": "org/model"},
+        "params": {"temperature": 0.0, "limit_samples": 10},
         "adapter": {"reasoning": {"end_reasoning_token": "</think>"}},
     }
     assert record.of_task("gsm8k", tmp_path / "none", about, RESULT)["digest"] is None
@@ -62,6 +62,16 @@ def test_lm_evals_own_file_gives_the_versions_of_the_tasks_and_the_examples(tmp_
         (folder / f"results_{time}.json").write_text(json.dumps(said))
     found = record.of_task("arc", tmp_path / "artifacts", record.of_run(tmp_path), {})
     assert (found["task_versions"], found["few_shot"], found["prompt"]) == ({"arc": 2}, {"arc": 25}, {"chat_template_sha": "abc"})
+
+
+def test_a_tokenizer_in_the_models_folder_is_the_models_own(tmp_path: Path) -> None:
+    """Otherwise two checkpoints could never be compared."""
+    about = record.of_run(tmp_path)
+    about["model"]["path"] = "/lustre/v2"
+    for path, expected in (("/lustre/v2", record.OWN), ("/lustre/v2/tokenizer", record.OWN), ("/lustre/v20", "/lustre/v20"), (None, None)):
+        result = {"config": {"params": {"extra": {"tokenizer": path, "ruler": {"tokenizer_path": path}}}}}
+        found = record.of_task("t", tmp_path, about, result)
+        assert (found["tokenizer"], found["params"]["ruler"]["tokenizer_path"]) == (expected, expected)
 
 
 def test_of_a_foreign_result_nothing_is_known(tmp_path: Path) -> None:
