@@ -65,8 +65,8 @@ def count(rows: list[dict[str, Any]]) -> int:
     return sum(row["value"] is not None and row["n"] != 0 for row in rows)
 
 
-def interval(row: dict[str, Any]) -> dict[str, Any] | None:
-    """The 95% interval of a row: `low`, `high` and the `method`. None where too little is known, or one sample says nothing of spread.
+def interval(row: Mapping[str, Any], level: float = intervals.LEVEL) -> dict[str, Any] | None:
+    """The interval of a row: `low`, `high` and the `method`. None where too little is known, or one sample says nothing of the spread.
 
     Wilson's for a rate, which has a width even when all samples are right; otherwise that of t, or the normal one without a number.
     """
@@ -74,9 +74,9 @@ def interval(row: dict[str, Any]) -> dict[str, Any] | None:
     if value is None or n == 0:
         return None
     if is_rate(row):
-        found = intervals.wilson(round(value * n), n)
+        found = intervals.wilson(round(value * n), n, level)
     elif stderr and n != 1:
-        found = intervals.of_mean(value, stderr, n - 1 if n else math.inf)
+        found = intervals.of_mean(value, stderr, n - 1 if n else math.inf, level)
     else:
         return None
     return found._asdict()
