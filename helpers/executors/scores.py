@@ -139,7 +139,8 @@ def _of_job(job: dict[str, Any], seen: dict[str, Any], about: dict[str, Any]) ->
     }
     if seen["state"] != states.SUCCEEDED:
         return entry, []
-    rows = [{"task": job["task"], "index": job["index"], **row, "interval": interval(row)} for row in rows_of(result)]
+    found = read_scores(artifacts / "results.yml")
+    rows = [{"task": job["task"], "index": job["index"], **row, "interval": interval(row)} for row in found]
     verdict = validity.of_task(entry, rows, samples.read(artifacts), about["limits"], _needs_whole_answers(job["harness"]))
     return {**entry, "validity": verdict, "results_file": str(artifacts / "results.yml")}, rows
 
