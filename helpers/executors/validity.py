@@ -29,25 +29,25 @@ def of_task(
 
 def _shares(entry: Mapping[str, Any], limits: Mapping[str, float], cuts_count: bool) -> list[dict[str, Any]]:
     """The reasons that are shares of the answers. Kinds that carry nothing count together: five of 1% are 5% that carry nothing."""
-    found = []
+    found, least = [], min(limits.values())
     if counts := entry["answers"]:
         nothing = (counts["seen"] - counts["scorable"]) / counts["seen"]
-        if nothing > limits[DOUBTFUL]:
+        if nothing > least:
             kinds = endpoint_failures.kinds_of(counts)
             found.append(_reason("; ".join(what for _, what, _ in kinds), nothing, limits, "; ".join(fix for *_, fix in kinds)))
         cut = counts["cut_text"] / counts["seen"]
-        if cuts_count and cut > limits[DOUBTFUL]:
+        if cuts_count and cut > least:
             were, fix = endpoint_failures.CUT_TEXT
             found.append(_reason(f"{counts['cut_text']} of {counts['seen']} answers {were}", cut, limits, fix))
     failed, asked = entry["samples_failed"], entry["samples_asked"]
-    if failed and asked and failed / asked > limits[DOUBTFUL]:
+    if failed and asked and failed / asked > least:
         fix = entry["refusal"] or "`make logs` shows why"
         found.append(_reason(f"{failed} of {asked} samples failed and count in no score", failed / asked, limits, fix))
     return found
 
 
 def _reason(what: str, share: float, limits: Mapping[str, float], fix: str) -> dict[str, Any]:
-    limit = limits[INVALID] if share > limits[INVALID] else limits[DOUBTFUL]
+    limit = max(limit for limit in limits.values() if share > limit)
     return {"what": what, "share": share, "limit": limit, "fix": fix}
 
 

@@ -30,6 +30,8 @@ MISSING = {
     "export_results.py": ("--submission", "{}/submission.json", "--out", "{}/exports.json"),
     "show_logs.py": ("--submission", "{}/submission.json"),
     "cancel_run.py": ("--submission", "{}/submission.json"),
+    "compare_runs.py": ("--runs", "no-such-run no-other"),
+    "gate.py": ("--policy", "{}/policy.yaml", "--runs", "latest"),
     "explain_value.py": ("--origins", "{}/origins.json"),
     "list_profiles.py": ("--env-file", "{}/env.toml"),
     "new_config.py": ("--config", "a/path"),

@@ -98,6 +98,11 @@ def test_the_config_sets_the_limits(tmp_path: Path) -> None:
     assert found["verdict"] == "valid"
 
 
+def test_a_share_over_the_limit_of_invalid_is_invalid_even_below_that_of_doubtful() -> None:
+    found = validity.of_task({**NONE, "answers": counts(100, cut=30)}, [row()], [], {"doubtful": 0.5, "invalid": 0.25}, True)
+    assert (found["verdict"], found["reasons"][0]["limit"]) == ("invalid", 0.25)
+
+
 def test_the_first_line_counts_the_tasks_and_names_those_that_are_not_valid() -> None:
     def line(*verdicts: str | None) -> str:
         entries = [{"index": index, "validity": {"verdict": one} if one else None} for index, one in enumerate(verdicts)]
