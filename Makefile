@@ -25,7 +25,11 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 #: MODELS        models of a sweep, separated by spaces (MODELS="sft:v1 rl:latest")
 #: JOBS          maximum number of Slurm jobs that a sweep runs at a time (no limit)
 #: QUICK         samples per task for a smoke run, short for limit_samples (QUICK=10)
-#: RUN           existing run: id, start of an id, or latest; status and cancel take several
+#: RUN           existing run: id, start of an id, or latest; some targets take several
+#: RUNS          runs to compare, separated by spaces (RUNS="ID latest")
+#: POLICY        gate: the policy, a YAML file (POLICY=policy.yaml)
+#: ALLOW         differences between compared runs to allow (ALLOW="max_new_tokens few_shot")
+#: SHOW          compare: how many samples of each kind to show that only one run got right
 #: FORCE_SQUASH  1: import all container images again
 #: IMPORTS       how many images to import at a time (4)
 #: REMOTE        1: dry-run asks the cluster which images it has, and changes nothing there
@@ -44,7 +48,7 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 # The variables typed on the command line, before anything below is defined (those of the environment have the origin "environment").
 # Our own names are defined with `override`, so that neither a typed variable nor, with `make -e`, one of the environment replaces them.
 override typed := $(strip $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v)))
-override VARIABLES := CONFIG PROFILE TASKS SET MODEL MODELS JOBS QUICK RUN FORCE_SQUASH IMPORTS REMOTE YES KEEP_PARTIAL VERBOSE WATCH FOLLOW WHICH LOG MATCH DEST KEY PYTHON
+override VARIABLES := CONFIG PROFILE TASKS SET MODEL MODELS JOBS QUICK RUN RUNS POLICY ALLOW SHOW FORCE_SQUASH IMPORTS REMOTE YES KEEP_PARTIAL VERBOSE WATCH FOLLOW WHICH LOG MATCH DEST KEY PYTHON
 # Typed, or set as EVALMAKE_NAME. An empty value counts as given, so that `TASKS=` can be refused instead of meaning "all".
 override given := $(strip $(foreach v,$(VARIABLES),$(if $(filter $v,$(typed))$(filter environment%,$(origin EVALMAKE_$v)),$v)))
 
@@ -204,6 +208,14 @@ clean-images: | $(installed)/pipeline ## remove cached images that no run here u
 results: | $(installed)/pipeline ## show the scores of a run, even if some are missing
 	@$(PY) scripts/collect_results.py --submission=$(R)/submission.json --out=$(R)/results.json --partial
 
+compare: | $(installed)/pipeline ## compare the scores of two runs, task by task (RUNS="A B", SHOW=10)
+	@$(PY) scripts/compare_runs.py $(or $(call option,RUNS,--runs),$(call option,RUN,--runs)) $(call option,ALLOW,--allow) \
+	  $(call option,SHOW,--show)
+
+gate: | $(installed)/pipeline ## decide by a policy whether a model may go on (POLICY=, RUNS="candidate baseline")
+	@$(PY) scripts/gate.py $(call option,POLICY,--policy) $(or $(call option,RUNS,--runs),$(call option,RUN,--runs)) \
+	  $(call option,ALLOW,--allow)
+
 export: | $(installed)/pipeline ## export the scores of a run to W&B and verify them there (DEST=wandb)
 	@$(PY) scripts/export_results.py --submission=$(R)/submission.json --out=$(R)/exports.json $(call option,DEST,--dest)
 
@@ -290,4 +302,4 @@ clean: ## remove .venv and caches; runs are kept
 	find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +
 
 FORCE:
-.PHONY: FORCE setup eval batch dry-run compile sweep status logs why cancel resume queue clean-images results export explain runs tasks models profiles new help check test test-deps cluster-up cluster-eval test-cluster test-faults test-vllm cluster-down lint bench lock clean
+.PHONY: FORCE setup eval batch dry-run compile sweep status logs why cancel resume queue clean-images results compare gate export explain runs tasks models profiles new help check test test-deps cluster-up cluster-eval test-cluster test-faults test-vllm cluster-down lint bench lock clean

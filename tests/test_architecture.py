@@ -14,7 +14,7 @@ from helpers.executors import registry
 # From the bottom up. Packages on one floor do not import each other.
 FLOORS = (
     {"common"},
-    {"cluster"},
+    {"cluster", "statistics"},
     {"config"},
     {"credentials"},
     {"launcher", "models"},

@@ -35,6 +35,18 @@ class TaskFailed(EvalmakeError):
     exit_code = 4
 
 
+class NoGo(EvalmakeError):
+    """The gate's policy is broken. Exit 5."""
+
+    exit_code = 5
+
+
+class Inconclusive(EvalmakeError):
+    """The gate cannot tell whether its policy holds. Exit 6."""
+
+    exit_code = 6
+
+
 class Interrupted(EvalmakeError):
     """A person stopped the step (Ctrl-C, SIGTERM, SIGHUP). Exit 130."""
 

@@ -55,14 +55,14 @@ def all_ids(runs: Path = RUNS) -> list[str]:
     return sorted(name for name in names if ID_FORM.fullmatch(name))
 
 
-def resolve(run: str, runs: Path = RUNS) -> str:
-    """The id of the run that `run` names: `latest`, an id, a path, or the start of one id only.
+def resolve(run: str, runs: Path = RUNS, variable: str = "RUN") -> str:
+    """The id of the run that `run`, a value of `variable`, names: `latest`, an id, a path, or the start of one id only.
 
     Raises BadInput, with the candidates where there are several.
     """
     ids = all_ids(runs)
     if not ids:
-        raise BadInput(f"RUN={run}: there are no runs yet; `make eval` makes one")
+        raise BadInput(f"{variable}={run}: there are no runs yet; `make eval` makes one")
     if run == "latest":
         return ids[-1]
     name = Path(run).name if Path(run).resolve().parent == runs.resolve() else run.removeprefix("runs/").rstrip("/")
@@ -72,9 +72,9 @@ def resolve(run: str, runs: Path = RUNS) -> str:
     if len(matches) == 1:
         return matches[0]
     if not matches:
-        raise BadInput(f"RUN={run}: no such run; the newest is {ids[-1]} (RUN=latest); `make runs` lists all")
+        raise BadInput(f"{variable}={run}: no such run; the newest is {ids[-1]} ({variable}=latest); `make runs` lists all")
     listed = ", ".join(matches[-5:])
-    raise BadInput(f"RUN={run} is the start of {len(matches)} runs: {listed}; type more of the id")
+    raise BadInput(f"{variable}={run} is the start of {len(matches)} runs: {listed}; type more of the id")
 
 
 def run_of(path: Path | str) -> Path | None:

@@ -15,6 +15,7 @@ OTHERS = {
     "(what the answers carried)",
     "logs/": "the launcher's own log",
     "wandb/": "W&B runs that are not on the server yet: offline, or the export failed",
+    "gate.json": "the last decision of `make gate` on this run, with each rule",
     "events.jsonl": "a line for each start and end of a step: time, seconds, exit code, error",
     "exit.json": "how the last step ended: name, exit code, error; missing while a step runs or after it was killed",
 }

@@ -41,12 +41,17 @@ OTHER_SHAPE = "check target.api_endpoint.url: the endpoint does not answer as Op
 
 def of_answers(counts: dict[str, Any]) -> list[str]:
     """A sentence for each reason why answers of a task carried nothing to score, with the fix, the most frequent first."""
+    return [f"{what}; {fix}" for _, what, fix in kinds_of(counts)]
+
+
+def kinds_of(counts: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The kinds of answers that carried nothing to score, the most frequent first: the kind, how many of how many were so, and the fix."""
     found = []
     for kind in sorted((kind for kind in answers.NOTHING if counts[kind]), key=lambda kind: -int(counts[kind])):
         shape, _, words = (counts["shape"] or "").partition(": ")  # a harness of ours adds the words of an error
         other = Refusal(0, words).fix() or SHAPES.get(shape, OTHER_SHAPE)
         were, fix = NOTHING.get(kind) or (f"were {counts['shape']}", other)
-        found.append(f"{counts[kind]} of {counts['seen']} answers {were}; {fix}")
+        found.append((kind, f"{counts[kind]} of {counts['seen']} answers {were}", fix))
     return found
 
 

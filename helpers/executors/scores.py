@@ -11,10 +11,13 @@ import yaml
 from helpers.common import yaml_files
 from helpers.config import tasks
 from helpers.config.catalogue import STARTER
-from helpers.executors import endpoint_failures, job_folder, states
+from helpers.executors import endpoint_failures, job_folder, record, samples, states, validity
+from helpers.statistics import intervals
 
 MADE_BY = "collect_results.py"
 NO_COUNTS: Mapping[str, int] = MappingProxyType({})
+# Of results.json. Without a version it is from before there were intervals and records, and is still read.
+VERSION = 2
 
 
 def read_scores(path: Path) -> list[dict[str, Any]]:
@@ -82,56 +85,92 @@ def count(rows: list[dict[str, Any]]) -> int:
     return sum(row["value"] is not None and row["n"] != 0 for row in rows)
 
 
+def interval(row: Mapping[str, Any], level: float = intervals.LEVEL) -> dict[str, Any] | None:
+    """The interval of a row: `low`, `high` and the `method`. None where too little is known, or one sample says nothing of the spread.
+
+    Wilson's for a rate, which has a width even when all samples are right; otherwise that of t, or the normal one without a number.
+    """
+    value, stderr, n = row["value"], row["stderr"], row["n"]
+    if value is None or n == 0:
+        return None
+    if is_rate(row):
+        found = intervals.wilson(round(value * n), n, level)
+    elif stderr and n != 1:
+        found = intervals.of_mean(value, stderr, n - 1 if n else math.inf, level)
+    else:
+        return None
+    return found._asdict()
+
+
+def is_rate(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a share of n samples: a whole number of them is right, and its standard error, if given, is that of a share."""
+    value, stderr, n = row["value"], row["stderr"], row["n"]
+    if value is None or not n or not 0 <= value <= 1 or abs(value * n - round(value * n)) > 1e-6 * n:
+        return False
+    # Harnesses divide by n or by n - 1.
+    expected = [math.sqrt(value * (1 - value) / one) for one in (n, n - 1) if one]
+    return stderr is None or any(math.isclose(stderr, one, rel_tol=0.01, abs_tol=1e-9) for one in expected)
+
+
 def collect(
-    submission: dict[str, Any], status: dict[str, Any], model: dict[str, Any] | None = None, model_name: str | None = None
+    submission: dict[str, Any], status: dict[str, Any], about: dict[str, Any], model: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """The content of results.json (unsealed): a row for each metric, an entry for each task. Only tasks that succeeded have rows.
 
-    `model`: the run's model.json, for the artifacts that were evaluated; `model_name`: what the config calls the model, for a run in which
-    no task has results.
+    `about`: the run's record (record.of_run); `model`: the run's model.json, for the artifacts that were evaluated.
     """
-    rows, entries = [], []
     wanted = ("reference", "backend", "name", "version", "digest")
     named = {key: {name: one[name] for name in wanted} for key, one in (model["models"] if model else {}).items()}
     rows_by_id = {job["job_id"]: job for job in status["jobs"]}
-    for job in submission["jobs"]:
-        seen = rows_by_id[job["job_id"]]
-        artifacts = Path(job["job_dir"] or ".") / "artifacts"
-        said = _mapping(job_folder.read(artifacts / "samples.json"))
-        succeeded = seen["state"] == states.SUCCEEDED
-        if succeeded:
-            rows += [{"task": job["task"], "index": job["index"], **row} for row in read_scores(artifacts / "results.yml")]
-        entries.append(
-            {
-                "task": job["task"],
-                "index": job["index"],
-                "harness": job["harness"],
-                "state": seen["state"],
-                "reason": seen["reason"],
-                "seconds": seen["seconds"],
-                "samples_asked": _count(said.get("asked")),
-                "samples_failed": _count(said.get("failed")),
-                "refusal": endpoint_failures.most_frequent(artifacts.parent),
-                "answers": seen.get("answers"),
-                "chance": _chance(job["harness"], job["task"]),
-                "results_file": str(artifacts / "results.yml") if succeeded else None,
-            }
-        )
+    collected = [_of_job(job, rows_by_id[job["job_id"]], about) for job in submission["jobs"]]
     return {
         "made_by": MADE_BY,
+        "version": VERSION,
         "made_from": {"submission.json": submission["seal"], **({"model.json": model["seal"]} if model else {})},
         "invocation_id": submission["invocation_id"],
-        "model": _model(submission) or model_name,
+        "model": _model(submission) or about["model"]["name"],
         **({"artifacts": named} if named else {}),
-        "rows": rows,
-        "tasks": entries,
+        "record": about,
+        "rows": [row for _, rows in collected for row in rows],
+        "tasks": [entry for entry, _ in collected],
     }
 
 
+def _of_job(job: dict[str, Any], seen: dict[str, Any], about: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The entry and the rows of one job in results.json; `seen`: its row of status.json."""
+    artifacts = Path(job["job_dir"] or ".") / "artifacts"
+    said = _mapping(job_folder.read(artifacts / "samples.json"))
+    result = load(artifacts / "results.yml") or {}
+    entry = {
+        "task": job["task"],
+        "index": job["index"],
+        "harness": job["harness"],
+        "state": seen["state"],
+        "reason": seen["reason"],
+        "seconds": seen["seconds"],
+        "samples_asked": _count(said.get("asked")),
+        "samples_failed": _count(said.get("failed")),
+        "refusal": endpoint_failures.most_frequent(artifacts.parent),
+        "answers": seen.get("answers"),
+        "chance": _chance(job["harness"], job["task"]),
+        "record": record.of_task(job["task"], artifacts, about, result),
+        "validity": None,
+        "results_file": None,
+    }
+    if seen["state"] != states.SUCCEEDED:
+        return entry, []
+    found = read_scores(artifacts / "results.yml")
+    rows = [{"task": job["task"], "index": job["index"], **row, "interval": interval(row)} for row in found]
+    verdict = validity.of_task(entry, rows, samples.read(artifacts), about["limits"], _needs_whole_answers(job["harness"]))
+    return {**entry, "validity": verdict, "results_file": str(artifacts / "results.yml")}, rows
+
+
 def cell(row: dict[str, Any]) -> str:
-    """`0.950 ± 0.035 (40)`: value, standard error and number of samples, as far as known."""
+    """`0.950 [0.835, 0.986] (40)`: value, interval and number of samples, as far as known; `± 0.035`, the standard error, without one."""
     value = "-" if row["value"] is None else f"{row['value']:.3f}"
     error = "" if row["stderr"] is None else f" ± {row['stderr']:.3f}"
+    if known := row.get("interval"):
+        error = f" [{known['low']:.3f}, {known['high']:.3f}]"
     number = "" if row["n"] is None else f" ({row['n']})"
     return value + error + number
 
@@ -142,7 +181,7 @@ def table(results: dict[str, Any]) -> Any:
     from rich.text import Text
 
     view = Table(title=f"Results of {results['model'] or 'the model'}", title_justify="left")
-    for name in ("task", "metric", "value ± stderr (n)", "chance", "failed", "seconds"):
+    for name in ("task", "metric", "value [95%] (n)", "chance", "failed", "seconds"):
         view.add_column(name, justify="left" if name in ("task", "metric") else "right", overflow="fold")
     labels = tasks.labels(results["tasks"])
     for entry in results["tasks"]:
@@ -162,7 +201,11 @@ def table(results: dict[str, Any]) -> Any:
 
 
 def notices(results: dict[str, Any]) -> list[str]:
-    """Warnings for the table: samples that failed, and so count in no score, and answers that carried nothing to score, with the fix."""
+    """Warnings for the table, each with the fix.
+
+    They are about samples that failed, and so count in no score, answers that carried nothing to score or were cut, and scores that look
+    like no answer at all.
+    """
     found = []
     for entry in (entry for entry in results["tasks"] if entry["state"] == states.SUCCEEDED):
         if entry["samples_failed"]:
@@ -172,11 +215,22 @@ def notices(results: dict[str, Any]) -> list[str]:
             )
         if counts := entry.get("answers"):
             found += [f"{entry['task']}: {text}" for text in endpoint_failures.of_answers(counts)]
-            # The starter tasks cut each answer after its first sentence, and are made for that.
-            if counts["cut_text"] and not (STARTER / "core_evals" / entry["harness"]).is_dir():
+            if counts["cut_text"] and _needs_whole_answers(entry["harness"]):
                 were, fix = endpoint_failures.CUT_TEXT
                 found.append(f"{entry['task']}: {counts['cut_text']} of {counts['seen']} answers {were}; {fix}")
+        reasons = (entry.get("validity") or {}).get("reasons", [])
+        found += [f"{entry['task']}: {reason['what']}; {reason['fix']}" for reason in reasons if reason["share"] is None]
     return found
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """What is worth knowing of some tasks and says nothing against them, each once, with the tasks."""
+    labels = tasks.labels(results["tasks"])
+    found: dict[str, list[str]] = {}
+    for entry in results["tasks"]:
+        for note in (entry.get("validity") or {}).get("notes", []):
+            found.setdefault(note, []).append(labels[entry["index"]])
+    return [f"{note}: {', '.join(names)}" for note, names in found.items()]
 
 
 def load(path: Path) -> dict[str, Any] | None:
@@ -227,6 +281,11 @@ def _at_least_zero(value: Any) -> float | None:
 
 def _count(value: Any) -> int | None:
     return value if isinstance(value, int) else None
+
+
+def _needs_whole_answers(harness: str) -> bool:
+    """The starter tasks cut each answer after its first sentence, and are made for that."""
+    return not (STARTER / "core_evals" / harness).is_dir()
 
 
 def _chance(harness: str, task: str) -> float | None:

@@ -8,7 +8,7 @@ from helpers.common import console, files, run_folder, stopping_points
 from helpers.common.errors import BadInput, TaskFailed
 from helpers.common.files import shown
 from helpers.config import tasks
-from helpers.executors import registry, scores, states, submissions
+from helpers.executors import record, registry, scores, states, submissions, validity
 from helpers.exports import exports_file
 from helpers.steps import status
 
@@ -23,8 +23,9 @@ def gather(submission_path: str, status_path: str | None, out: str, partial: boo
     seen = files.read_json(status_path, "status") if status_path else status.ask(submission)
     rows = seen["jobs"]
     registry.get(submission["executor"]).bring_home(submission, rows, not status_path)  # whoever followed has tidied up
-    model = Path(submission_path).with_name("model.json")
-    found = scores.collect(submission, seen, files.read_json(model, "model") if model.exists() else None, _model_name(submission_path))
+    run = Path(submission_path).parent
+    model = files.read_json(run / "model.json", "model") if (run / "model.json").exists() else None
+    found = scores.collect(submission, seen, record.of_run(run), model)
     stopping_points.here("before-results")
     if states.is_over(rows):
         if out == "-" or not Path(out).exists() or files.read_json(out, "results") != files.seal_json(found):
@@ -35,16 +36,6 @@ def gather(submission_path: str, status_path: str | None, out: str, partial: boo
         _print(found)
         if not states.is_over(rows):
             console.notice("some tasks have not ended: these are not all the results")
-
-
-def _model_name(submission_path: str) -> str | None:
-    """The name under which the endpoint serves the model, according to the run's config.yaml."""
-    path = Path(submission_path).with_name("config.yaml")
-    if not path.exists():
-        return None
-    config, _, _ = files.read_yaml(path, "config")
-    endpoint = (config.get("target") or {}).get("api_endpoint") or {}
-    return config["deployment"].get("served_model_name") or endpoint.get("model_id")
 
 
 def verdict(path: str) -> None:
@@ -64,6 +55,11 @@ def verdict(path: str) -> None:
 
 
 def _print(found: dict[str, Any]) -> None:
-    console.rich_console(sys.stdout).print(scores.table(found))
+    screen = console.rich_console(sys.stdout)
+    if line := validity.headline(found["tasks"], tasks.labels(found["tasks"])):
+        screen.print(line, markup=False)
+    screen.print(scores.table(found))
     for text in scores.notices(found):
         console.notice(text)
+    for text in scores.notes(found):
+        console.info(text)

@@ -23,7 +23,7 @@ MAKING = {"eval", "batch", "dry-run"}
 # Targets for an existing run: the newest one, unless RUN names another.
 LOOKING = {"status", "logs", "why", "cancel", "resume", "results", "export", "explain"}
 # Those of them that take several runs at once.
-SEVERAL = {"status", "cancel"}
+SEVERAL = {"status", "cancel", "compare", "gate"}
 # The deployment group that runs helpers/executors/process/local_model.py, and what names either in a config.
 LOCAL_GROUP = "llamacpp"
 LOCAL_SERVER = re.compile(rf"^\s*-\s*deployment:\s*['\"]?{LOCAL_GROUP}\b|helpers\.executors\.process\.local_model", re.MULTILINE)

@@ -52,7 +52,7 @@ def attached(pipeline: Pipeline) -> Attached:
 def test_an_attached_run_ends_with_0_and_its_table(attached: Attached) -> None:
     assert attached.done.returncode == 0, said(attached.done)
     for task in ("toy.sums", "toy.differences"):
-        assert re.search(rf"{re.escape(task)} +│ accuracy +│ +1\.000 ± 0\.000 \(3\)", attached.done.stdout)
+        assert re.search(rf"{re.escape(task)} +│ accuracy +│ +1\.000 \[0\.438, 1\.000\] \(3\)", attached.done.stdout)
 
 
 def test_an_attached_run_streams_the_logs_of_all_its_tasks_behind_their_names(attached: Attached) -> None:
@@ -231,7 +231,7 @@ def test_ctrl_c_leaves_the_jobs_at_work_and_says_how_to_come_back(followed: Foll
 
 def test_the_command_that_was_said_comes_back_and_finishes_the_run(pipeline: Pipeline, followed: Followed) -> None:
     assert followed.back.returncode == 0, said(followed.back)
-    assert re.search(rf"odd\.numbers +│ accuracy +│ +1\.000 ± 0\.000 \({LINES}\)", followed.back.stdout)
+    assert re.search(rf"odd\.numbers +│ accuracy +│ +1\.000 \[0\.984, 1\.000\] \({LINES}\)", followed.back.stdout)
     assert pipeline.per_task(followed.run) == {"odd.numbers.0": 1, "odd.rude.1": 1}
 
 

@@ -31,6 +31,8 @@ MISSING = {
     "show_logs.py": ("--submission", "{}/submission.json"),
     "explain_failure.py": ("{}/a.log",),
     "cancel_run.py": ("--submission", "{}/submission.json"),
+    "compare_runs.py": ("--runs", "no-such-run no-other"),
+    "gate.py": ("--policy", "{}/policy.yaml", "--runs", "latest"),
     "explain_value.py": ("--origins", "{}/origins.json"),
     "list_profiles.py": ("--env-file", "{}/env.toml"),
     "new_config.py": ("--config", "a/path"),

@@ -121,8 +121,8 @@ class Docker(Process):
 def _only_written() -> Iterator[None]:
     """With a launcher that writes and records its jobs, for their owner alone, and starts none of their scripts.
 
-    It writes `export NAME="value"` for secrets, in which a shell expands `$`, backticks and backslashes: here each value is quoted. It reads
-    the catalogue of a task's own container from a registry: here nothing is contacted.
+    It writes `export NAME="value"` for secrets, in which a shell expands `$`, backticks and backslashes: here each value is quoted.
+    It reads the catalogue of a task's own container from a registry: here nothing is contacted.
     """
     from nemo_evaluator_launcher.api import functional
     from nemo_evaluator_launcher.executors.local import executor as stock

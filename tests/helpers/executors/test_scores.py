@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from endpoint import SHAPES, chosen
 from helpers.common import files
-from helpers.executors import job_folder, scores
+from helpers.executors import job_folder, record, scores, validity
 from helpers.executors.process import jobs as process_jobs
 from helpers.steps import results, status
 from local_jobs import kept
@@ -152,16 +153,54 @@ def submitted(tmp_path: Path, codes: dict[str, int | None]) -> dict[str, Any]:
     return {"executor": "process", "invocation_id": "i", "seal": "sha256:" + "0" * 64, "jobs": jobs}
 
 
+def collected(submission: dict[str, Any], seen: dict[str, Any] | None = None, model_name: str | None = None) -> dict[str, Any]:
+    """results.json of a submission without the other files of a run."""
+    about = record.of_run(Path("/no/such/run"))
+    about["model"]["name"] = model_name
+    return scores.collect(submission, seen or status.ask(submission), about)
+
+
+@pytest.mark.parametrize(
+    ("value", "stderr", "n", "shown"),
+    [
+        (1.0, 0.0, 4, "1.000 [0.510, 1.000] (4)"),
+        (1.0, None, 4, "1.000 [0.510, 1.000] (4)"),
+        (0.0, 0.0, 40, "0.000 [0.000, 0.088] (40)"),
+        (0.725, 0.0706, 40, "0.725 [0.572, 0.839] (40)"),
+        (0.725, 0.0715, 40, "0.725 [0.572, 0.839] (40)"),  # divided by n - 1
+        (1.0, 0.0, 1, "1.000 [0.207, 1.000] (1)"),
+        # No share: the spread is another, or no whole number is right.
+        (0.5, 0.01, 40, "0.500 [0.480, 0.520] (40)"),
+        (0.51, 0.05, 40, "0.510 [0.409, 0.611] (40)"),
+        (31.2, 1.5, 100, "31.200 [28.224, 34.176] (100)"),
+        # Without a number of samples the normal interval; without a spread none.
+        (0.5, 0.01, None, "0.500 [0.480, 0.520]"),
+        (0.51, None, 40, "0.510 (40)"),
+        (0.51, 0.0, 40, "0.510 ± 0.000 (40)"),
+        (2.0, 0.5, 1, "2.000 ± 0.500 (1)"),
+        (None, 0.5, 10, "- ± 0.500 (10)"),
+        (1.0, None, None, "1.000"),
+    ],
+)
+def test_a_score_is_shown_with_its_interval(value: float | None, stderr: float | None, n: int | None, shown: str) -> None:
+    row = {"value": value, "stderr": stderr, "n": n}
+    assert scores.cell({**row, "interval": scores.interval(row)}) == shown
+
+
+def test_a_row_of_an_older_file_is_shown_with_its_standard_error() -> None:
+    assert scores.cell({"value": 0.5, "stderr": 0.25, "n": 4}) == "0.500 ± 0.250 (4)"
+
+
 def test_only_tasks_that_succeeded_have_rows_and_failed_samples_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     submission = submitted(tmp_path, {"good": 0, "bad": 1})
-    found = scores.collect(submission, status.ask(submission))
+    found = collected(submission)
     files.validate(files.seal_json(found), "results", "results")
     assert [row["task"] for row in found["rows"]] == ["good"]
     assert [entry["state"] for entry in found["tasks"]] == ["SUCCEEDED", "FAILED"]
     assert scores.notices(found) == ["good: 6 of 10 samples failed and count in no score"]
     results._print(found)
     told = capsys.readouterr()
-    assert "0.500 ± 0.250 (4)" in told.out
+    assert "0.500 [0.150, 0.850] (4)" in told.out
     assert "6 of 10 samples failed and count in no score" in told.err
 
 
@@ -170,7 +209,7 @@ def test_a_score_over_answers_that_carry_nothing_is_a_failure(tmp_path: Path) ->
     submission = submitted(tmp_path, {"null": 0})
     (tmp_path / "jobs/null.0/artifacts/results.yml").write_text(one("{value: 0.0, stats: {count: 2}}"))
     kept(tmp_path / "jobs/null.0/artifacts", SHAPES["null"], SHAPES["cut"], SHAPES["cut"])
-    found = scores.collect(submission, status.ask(submission))
+    found = collected(submission)
     files.validate(files.seal_json(found), "results", "results")
     assert found["rows"] == []
     assert [(entry["state"], entry["answers"]["cut"]) for entry in found["tasks"]] == [("FAILED", 2)]
@@ -183,13 +222,17 @@ def test_some_answers_that_carry_nothing_are_told_with_their_share(tmp_path: Pat
     kept(tmp_path / "jobs/some.0/artifacts", SHAPES["null"], SHAPES["html"], SHAPES["html"], SHAPES["parts"], cut, cut)
     seen = status.ask(submission)
     files.validate(files.seal_json(seen), "status", "status")
-    told = scores.notices(scores.collect(submission, seen))
+    told = scores.notices(collected(submission, seen))
     assert [text.partition(";")[0] for text in told] == [
         "some: 6 of 10 samples failed and count in no score",
         "some: 2 of 6 answers were an HTML page",
         "some: 1 of 6 answers were empty",
         "some: 2 of 6 answers were cut by the limit of tokens and scored as they are",
     ]
+    found = collected(submission, seen)
+    files.validate(files.seal_json(found), "results", "results")
+    assert [(one["share"], one["limit"]) for one in found["tasks"][0]["validity"]["reasons"]] == [(0.5, 0.25), (2 / 6, 0.25), (0.6, 0.25)]
+    assert validity.headline(found["tasks"], {0: "some"}) == "0 of 1 tasks are valid; invalid: some"
 
 
 def test_answers_are_counted_once_and_again_after_the_task_ran_again(tmp_path: Path) -> None:
@@ -226,7 +269,7 @@ def test_a_success_without_a_number_is_a_failure(tmp_path: Path) -> None:
 
 def test_rich_markup_and_escapes_in_names_do_nothing_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     submission = submitted(tmp_path, {"[red]x": 0})
-    results._print(scores.collect(submission, status.ask(submission)))
+    results._print(collected(submission))
     assert "[red]x" in capsys.readouterr().out
 
 
@@ -236,7 +279,7 @@ def test_the_table_of_a_run_without_results_names_the_model_and_the_whole_reason
     submission = submitted(tmp_path, {"bad": 1})
     seen = status.ask(submission)
     seen["jobs"][0]["reason"] = "exit code 1; the server ended: CUDA out of memory; use fewer"
-    results._print(scores.collect(submission, seen, None, "my-model"))
-    told = " ".join(capsys.readouterr().out.split())
+    results._print(collected(submission, seen, "my-model"))
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "Results of my-model" in told
-    assert "CUDA out of memory; use fewer" in told
+    assert re.search("CUDA.* out.* of.* memory;.* use.* fewer", told), "the reason is folded, and the seconds stand beside its first line"

@@ -98,8 +98,8 @@ def test_a_run_that_exists_needs_what_its_request_names(tmp_path: Path) -> None:
         assert variables.uses_local_server(tmp_path, {"CONFIG": "local"}) == is_local
 
 
-@pytest.mark.parametrize("goals", [["status"], ["cancel"], ["cancel", "status"]])
-def test_status_and_cancel_take_several_runs_each_once_in_their_order(runs: Path, goals: list[str]) -> None:
+@pytest.mark.parametrize("goals", [["status"], ["cancel"], ["cancel", "status"], ["compare"]])
+def test_status_cancel_and_compare_take_several_runs_each_once_in_their_order(runs: Path, goals: list[str]) -> None:
     assert variables.run_ids(f"latest  {OLD} {OLD[:9]}", "", "", goals, runs) == ([NEW, OLD], False)
 
 
