@@ -9,6 +9,7 @@ import pytest
 from compiled import HOSTED, SLURM, at, compile_text
 from helpers.common.errors import BadInput
 from helpers.config import catalogue, tokenizers
+from helpers.config.tracing import Trace
 
 EXTRA = "evaluation.tasks.0.nemo_evaluator_config.config.params.extra"
 OF_ALL = f"evaluation.{tokenizers.PARAMS}"
@@ -83,3 +84,18 @@ def test_what_cannot_be_derived_is_refused_with_the_set_to_give_which_then_works
         compile_text(tmp_path, text)
     assert setting.replace("org/model", "NAME") in str(info.value)
     assert compile_text(tmp_path, text, overrides=[setting]).definitions
+
+
+def test_of_each_task_of_the_catalogue_is_known_whether_it_lacks_a_tokenizer() -> None:
+    deployed = {"type": "vllm", "checkpoint_path": "/c"}
+    for task in catalogue.load().values():
+        entry = {"name": task.full_name}
+        config = {"deployment": deployed, "evaluation": {"tasks": [entry]}}
+        tokenizers.apply(config, [task], Trace())
+        assert tokenizers.folders(config) == (["/c"] if task.tokenizer else []), task.full_name
+        hosted = {"deployment": {"type": "none"}, "evaluation": {"tasks": [{"name": task.full_name}]}}
+        if task.tokenizer:
+            with pytest.raises(BadInput, match=f"tokenizer, which a hosted endpoint does not give: {task.name}; give SET="):
+                tokenizers.apply(hosted, [task], Trace())
+        else:
+            tokenizers.apply(hosted, [task], Trace())
