@@ -41,7 +41,7 @@ build_base() {
   # Unpacked only (extract): nothing of it has to be configured, and it takes 10 s instead of 20.
   quietly mmdebstrap --quiet --variant=extract --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
-    --include=base-files,base-passwd,bash,coreutils,dash,sed,grep,findutils,hostname,tar,gzip,procps,libc-bin,python3 "$codename" "$work/rootfs"
+    --include=base-files,base-passwd,bash,coreutils,dash,sed,grep,findutils,hostname,tar,gzip,procps,libc-bin,libstdc++6,python3 "$codename" "$work/rootfs"
   cp "$work/rootfs/usr/share/base-passwd/passwd.master" "$work/rootfs/etc/passwd"
   cp "$work/rootfs/usr/share/base-passwd/group.master" "$work/rootfs/etc/group"
   rm -rf "$work"/rootfs/var/{cache,lib}/apt "$work"/rootfs/usr/lib/*/gconv "$work"/rootfs/usr/lib/python3*/{test,idlelib,lib2to3,pydoc_data}

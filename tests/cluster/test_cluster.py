@@ -125,7 +125,7 @@ def test_the_stock_launcher_evaluates_on_it(cluster: Bed) -> None:
     done = subprocess.run(
         [launcher, "run", "--config", cluster.name / "cluster-eval.yaml",
          "-o", f"execution.hostname={cluster.alias}", "-o", "execution.username=root", "-o", "execution.account=research",
-         "-o", f"execution.output_dir={output}"],
+         "-o", f"execution.output_dir={output}", "-o", "++env_vars.PYXIS_CONTAINER_WRITABLE=lit:1"],  # enroot's default is read-only
         env=cluster.env(), capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

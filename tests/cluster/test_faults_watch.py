@@ -157,7 +157,7 @@ def test_a_server_that_is_never_healthy_is_reported_with_the_key_to_raise(pipeli
 def test_an_image_that_is_not_there_is_reported(pipeline: Pipeline, servers: dict[str, Path]) -> None:
     row = one_row(pipeline, servers["noimage"])
     assert row["state"] == "FAILED"
-    assert "deployment.image" in row["reason"]
+    assert "has no such image (404)" in row["reason"]
     assert any("pyxis: " in line and "404 Not Found" in line for line in row["errors"]), row
     assert re.search(r"/logs/server-0-\d+-0\.log$", row["log"])
 

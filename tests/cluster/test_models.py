@@ -67,7 +67,7 @@ def test_a_sweep_queues_as_many_jobs_as_its_cap_over_one_connection_and_compares
     assert pipeline.connections() - before == 1
     rows = [line.split() for line in done.stdout.splitlines()[2:]]
     assert [row[0] for row in rows] == ["sft:v1", "rl:latest"]
-    assert done.stdout.count("1.000") == 4, done.stdout
+    assert done.stdout.count("1.000 [") == 4, done.stdout
     made = sorted(set(pipeline.runs) - known)
     assert len(made) == 2
     spans = sorted(_spans(pipeline, run) for run in made)

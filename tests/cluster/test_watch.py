@@ -52,7 +52,7 @@ def attached(pipeline: Pipeline) -> Attached:
 def test_an_attached_run_ends_with_0_and_its_table(attached: Attached) -> None:
     assert attached.done.returncode == 0, said(attached.done)
     for task in ("toy.sums", "toy.differences"):
-        assert re.search(rf"{re.escape(task)} +│ accuracy +│ +1\.000 \[0\.438, 1\.000\] \(3\)", attached.done.stdout)
+        assert re.search(rf"{re.escape(task)} +│ accuracy +│ +1\.000 \[0\.439, 1\.000\] \(3\)", attached.done.stdout)
 
 
 def test_an_attached_run_streams_the_logs_of_all_its_tasks_behind_their_names(attached: Attached) -> None:
@@ -446,7 +446,7 @@ def test_runs_that_share_a_node_do_not_meet(cluster: Bed, pipeline: Pipeline) ->
         runs.append(pipeline.run)
     done = pipeline.make("status", f"RUN={runs[0].name} {runs[1].name}", "WATCH=1")
     assert done.returncode == 0, said(done)
-    assert [pipeline.make("results", f"RUN={run.name}").stdout.count("1.000") for run in runs] == [1, 1]
+    assert [pipeline.make("results", f"RUN={run.name}").stdout.count("1.000 [") for run in runs] == [1, 1]
 
 
 def test_nothing_of_a_cancelled_run_has_started_again(cluster: Bed, pipeline: Pipeline, cancelled: Cancelled) -> None:

@@ -6,6 +6,7 @@ In a test: `with Endpoint(status=401) as endpoint: endpoint.url`. As a server: `
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import threading
@@ -70,7 +71,7 @@ class Endpoint:
     ):
         self.authorizations: list[str | None] = []
         self.paths: list[str] = []
-        outer = self
+        outer, numbers = self, itertools.count(1)
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -80,6 +81,7 @@ class Endpoint:
                 sent = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 outer.authorizations.append(self.headers.get("Authorization"))
                 outer.paths.append(self.path)
+                number = next(numbers)  # of two requests at once each has its own
                 if die_after and len(outer.paths) >= die_after:
                     os._exit(7)
                 time.sleep(delay)
@@ -89,7 +91,7 @@ class Endpoint:
                 if code != 200:
                     self.answer(code, {"error": error or {"message": f"the double says {code}"}})
                 else:
-                    self.send(code, SHAPES[shape] if shape and len(outer.paths) % every == 0 else chosen({"content": text}))
+                    self.send(code, SHAPES[shape] if shape and number % every == 0 else chosen({"content": text}))
 
             def answer(self, code: int, body: dict[str, Any]) -> None:
                 self.send(code, json.dumps(body).encode())

@@ -36,9 +36,9 @@ def environment_of(deployment: Mapping[str, Any]) -> str | None:
 
 def check(deployment: Mapping[str, Any]) -> None:
     """Raise BadInput, with the fix, unless the command can start here and can know its port."""
-    command = str(deployment["command"])
-    if not deployment.get("port") and not re.search(r"\$\{?PORT\b", command):
-        raise BadInput("deployment.port is 0 (any free port), but deployment.command does not use it; write `--port $PORT` there")
+    command = here(deployment)
+    if not deployment.get("port") and re.search(r"--port[ =](?!\S*\$\{?PORT\b)", command):
+        raise BadInput("deployment.port is 0 (any free port), but deployment.command names another; write `--port $PORT` there")
     venv, kind = environment_of(deployment), deployment["type"]
     if venv and not Path(venv, "bin").is_dir():
         raise BadInput(f"deployment.venv: {venv} is no virtual environment (it has no folder bin); give the folder of one")

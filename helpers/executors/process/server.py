@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from helpers.common import processes
+from helpers.common import causes, processes
 from helpers.common.errors import StepFailed
 from helpers.common.files import ROOT
 from helpers.executors import job_folder
@@ -60,9 +60,9 @@ class Server:
         return None if code is None else "the server " + (f"ended with code {code}" if code >= 0 else f"was killed by signal {-code}")
 
     def last_line(self) -> str:
-        """The last line of the server's log, and where the log is."""
+        """The line of the server's log that says best what happened, else the last one, and where the log is."""
         try:
-            lines = job_folder.tail(self.log, 4000)
+            lines = causes.telling(job_folder.tail(self.log, 4000))
         except OSError:
             lines = []
         log = self.log.relative_to(ROOT) if self.log.is_relative_to(ROOT) else self.log
