@@ -77,7 +77,7 @@ def test_it_evaluates_and_its_run_is_looked_at(with_fourth: Make, project: Path)
 @pytest.mark.slow
 def test_it_is_cancelled_and_resumed(with_fourth: Make, project: Path) -> None:
     make = with_fourth
-    with Endpoint(text="hot", delay=1) as endpoint:
+    with Endpoint(text="hot", delay=5) as endpoint:  # long enough for status and cancel on a busy machine
         done = make("batch", "CONFIG=mine", "QUICK=3", f"SET=target.api_endpoint.url={endpoint.url}")
         assert done.returncode == 0, done.stderr
         run = next(path.parent for path in project.glob("runs/*/submission.json"))
