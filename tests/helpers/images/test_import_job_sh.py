@@ -18,7 +18,7 @@ from image_cache import MODEL, bring, left_over
 from registry_double import RegistryDouble
 from slurm_double import SlurmDouble
 
-pytestmark = pytest.mark.usefixtures("imports")
+pytestmark = [pytest.mark.usefixtures("imports"), pytest.mark.slow]
 ME, NODE = pwd.getpwuid(os.getuid()).pw_name, os.uname().nodename
 WHITEOUT = "[INFO] Converting whiteouts...\nenroot-aufs2ovlfs: failed to create ovlfs whiteout: /x: Operation not permitted\n"
 

@@ -16,6 +16,8 @@ from image_cache import HOST, MODEL, PASSWORD, USER, ask, ask_all, credentials, 
 from registry_double import INDEX, RegistryDouble, digest_of, index_of
 from slurm_double import SlurmDouble
 
+pytestmark = pytest.mark.slow  # each test starts several bash scripts, and together they take half a minute
+
 AMD, ARM = digest_of(b"linux/amd64"), digest_of(b"linux/arm64")
 
 
