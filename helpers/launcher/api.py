@@ -17,6 +17,7 @@ from helpers.common.errors import StepFailed, one_line
 from helpers.config import catalogue
 
 TELEMETRY = "NEMO_EVALUATOR_TELEMETRY_LEVEL"
+TRUST_PRE_CMD = "NEMO_EVALUATOR_TRUST_PRE_CMD"  # consent to commands of the config's own
 _LOG_LEVELS = ("NEMO_EVALUATOR_LOG_LEVEL", "LOG_LEVEL")
 _quieted: set[str] = set()
 _persons: list[tuple[TextIO, TextIO]] = []  # stdout and stderr as they were

@@ -57,7 +57,7 @@ def containers(folder: Path) -> list[str]:
     """The ids of all containers, also stopped ones, of the jobs in `folder`, or of the job whose folder it is. Raises Unreachable."""
     answer = call("ps", "--all", "--no-trunc", f"--filter=label={LABEL}", f'--format={{{{.ID}}}} {{{{.Label "{LABEL}"}}}}')
     if answer.returncode:
-        raise Unreachable(f"cannot ask Docker which containers are left ({_lines(answer)[-1]}); start it, then give the same command")
+        raise Unreachable(f"cannot ask Docker which containers are left ({_lines(answer)[-1]}); start it, then run the same command again")
     named = [line.partition(" ") for line in answer.stdout.decode().splitlines()]
     return [container for container, _, job in named if Path(job).resolve().is_relative_to(folder.resolve())]
 
@@ -71,7 +71,9 @@ def remove(folder: Path) -> int:
     deadline, was_empty = time.monotonic() + REMOVE_SECONDS, False
     while (left := containers(folder)) or not was_empty:
         if time.monotonic() > deadline:
-            raise StepFailed(f"Docker does not remove {' '.join(one[:12] for one in left)}; restart Docker, then give the same command")
+            raise StepFailed(
+                f"Docker does not remove {' '.join(one[:12] for one in left)}; restart Docker, then run the same command again"
+            )
         if left:
             call("rm", "--force", *left, seconds=REMOVE_SECONDS)
             gone.update(left)

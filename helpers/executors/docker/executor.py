@@ -13,7 +13,7 @@ from typing import Any
 
 from helpers.common.errors import BadInput, StepFailed
 from helpers.credentials.auto_export import WandbExport
-from helpers.executors import containers, job_folder
+from helpers.executors import containers, job_folder, unquoted
 from helpers.executors.base import Document, Handover, ImageUse, Submitted
 from helpers.executors.docker import daemon, supervisor
 from helpers.executors.docker.description import DESCRIPTION
@@ -21,7 +21,6 @@ from helpers.executors.local import refuse_other
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import start
 from helpers.executors.process.executor import Process
-from helpers.executors.slurm import job_values
 from helpers.launcher import api
 
 # Characters that the launcher's scripts cannot hold between double quotes, or that `docker run --volume` splits at.
@@ -47,7 +46,7 @@ class Docker(Process):
             raise BadInput(
                 f"{execution['output_dir']} contains {found[0]!r}, which a folder of Docker jobs cannot have in its path; move it"
             )
-        job_values.refuse_unquoted({**data, "execution": {"mounts": execution.get("mounts")}})
+        unquoted.refuse({**data, "execution": {"mounts": execution.get("mounts")}})
         execution["extra_docker_args"] = f"{execution.get('extra_docker_args') or ''} {daemon.LABELLED}".strip()
         containers.count_requests(data)
 
@@ -104,7 +103,7 @@ class Docker(Process):
             supervisor.kill(job["job_id"])
             daemon.remove(folder)
             if process_jobs.is_open(folder):
-                raise StepFailed(f"{folder.name} started while it was cancelled; give the same command again")
+                raise StepFailed(f"{folder.name} started while it was cancelled; run the same command again")
         return [f"{Path(job['job_dir']).name}: stopped" for job in chosen]
 
     def folder_of(self, data: Document) -> Path:
@@ -127,28 +126,24 @@ def _only_written() -> Iterator[None]:
     from nemo_evaluator_launcher.api import functional
     from nemo_evaluator_launcher.executors.local import executor as stock
 
-    from helpers.executors.slurm.job_scripts import definition, quoted
+    from helpers.launcher import replacements
 
-    generate, find = stock.generate_secrets_env, partial(definition, stock.get_task_definition_for_job)
+    generate, find = stock.generate_secrets_env, partial(replacements.task_definition, stock.get_task_definition_for_job)
 
     def secrets(groups: dict[str, Any]) -> Any:
         made = generate(groups)
-        return dataclasses.replace(made, secrets_content=quoted(made, groups))
+        return dataclasses.replace(made, secrets_content=replacements.quoted(made, groups))
 
-    places: list[tuple[Any, str, Any]] = [
-        (stock, "subprocess", types.SimpleNamespace(Popen=lambda *_, **__: types.SimpleNamespace(poll=lambda: 0))),
-        (stock, "generate_secrets_env", secrets),
-        (stock, "get_task_definition_for_job", find),
-        (functional, "get_task_definition_for_job", find),
-    ]
-    umask, before = os.umask(0o077), [(module, name, getattr(module, name)) for module, name, _ in places]
+    umask = os.umask(0o077)
     try:
-        for module, name, replacement in places:
-            setattr(module, name, replacement)
-        yield
+        with replacements.within(
+            (stock, "subprocess", types.SimpleNamespace(Popen=lambda *_, **__: types.SimpleNamespace(poll=lambda: 0))),
+            (stock, "generate_secrets_env", secrets),
+            (stock, "get_task_definition_for_job", find),
+            (functional, "get_task_definition_for_job", find),
+        ):
+            yield
     finally:
-        for module, name, original in before:
-            setattr(module, name, original)
         os.umask(umask)
 
 

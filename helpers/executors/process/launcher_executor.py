@@ -26,8 +26,8 @@ from helpers.credentials import auto_export
 from helpers.executors import job_folder
 from helpers.executors.process import commands, start
 from helpers.executors.process import jobs as process_jobs
+from helpers.launcher import api
 
-TRUST_PRE_CMD = "NEMO_EVALUATOR_TRUST_PRE_CMD"
 # With these the harness counts its requests in artifacts/progress, and a task that runs again asks only for the answers it lacks.
 # It also posts each count to a URL: the supervisor's, because without one nemo-evaluator 0.2.8 posts to port 8000, where a model may be.
 ADAPTER = {"use_progress_tracking": True, "progress_tracking_url": f"${process_jobs.PROGRESS_URL}", "use_caching": True}
@@ -140,8 +140,8 @@ def script(entry: dict[str, Any], evaluation: dict[str, Any]) -> str:
     """The task's run.sh, which a person can read, and can run while the server runs. Raises BadInput for an untrusted pre_cmd."""
     before = entry.get("pre_cmd") or evaluation.get("pre_cmd") or ""
     after = entry.get("post_cmd") or evaluation.get("post_cmd") or ""
-    if (before or after) and os.environ.get(TRUST_PRE_CMD) != "1":
-        raise BadInput(f"task {entry['name']} has a pre_cmd or post_cmd; `export {TRUST_PRE_CMD}=1` if you trust it, or remove it")
+    if (before or after) and os.environ.get(api.TRUST_PRE_CMD) != "1":
+        raise BadInput(f"task {entry['name']} has a pre_cmd or post_cmd; `export {api.TRUST_PRE_CMD}=1` if you trust it, or remove it")
     lines = [
         "#!/usr/bin/env bash",
         f"# Task {shlex.quote(entry['name'])}: run by evalmake; its server's URL is in run_config.yml.",

@@ -21,7 +21,7 @@ from helpers.executors.slurm.watching import LogPiece, Watch
 # More bars than this would fill the screen, and logs are printed between them.
 MOST_BARS = 8
 COLOURS = (36, 35, 34, 32, 33, 96, 95, 94)
-# The harness posts its request counts to a URL that does not answer (job_values.ADAPTER), and logs that each time.
+# The harness posts its request counts to a URL that does not answer (containers.ADAPTER), and logs that each time.
 PROGRESS_COMPLAINT = b"progress tracking server"
 
 

@@ -19,19 +19,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from nemo_evaluator_launcher.api import functional
-from nemo_evaluator_launcher.common import env_vars, helpers, mapping
+from nemo_evaluator_launcher.common import env_vars, helpers
 from nemo_evaluator_launcher.common.auxiliary_deployments import build_aux_deployment_states
 from nemo_evaluator_launcher.common.execdb import ExecutionDB, JobData, generate_job_id
 from nemo_evaluator_launcher.executors.registry import register_executor
 from nemo_evaluator_launcher.executors.slurm import executor as stock
 from omegaconf import DictConfig, OmegaConf
 
-from helpers.config import catalogue
 from helpers.credentials import wandb_server
 from helpers.executors.slurm.submission import Submission
-from helpers.launcher import api
-
-TRUST_PRE_CMD = "NEMO_EVALUATOR_TRUST_PRE_CMD"
+from helpers.launcher import api, replacements
 
 
 @register_executor("slurm")
@@ -115,8 +112,8 @@ def write(cfg: DictConfig, rundir: Path, invocation_id: str) -> tuple[list[Path]
     finally:
         os.umask(was)
     helpers.check_unlisted_tasks_safeguard(unlisted, dry_run=False)
-    if is_unsafe and os.environ.get(TRUST_PRE_CMD) != "1":
-        raise ValueError(f"the config has a pre_cmd or another command of its own; `export {TRUST_PRE_CMD}=1` if you trust it")
+    if is_unsafe and os.environ.get(api.TRUST_PRE_CMD) != "1":
+        raise ValueError(f"the config has a pre_cmd or another command of its own; `export {api.TRUST_PRE_CMD}=1` if you trust it")
     return folders, images
 
 
@@ -156,52 +153,19 @@ def secrets(cfg: DictConfig, index: int, made: Any) -> str:
         "export": env_vars.collect_exporters_env_vars(cfg),
         **{one.name: one.env_vars for one in build_aux_deployment_states(cfg)},
     }
-    return quoted(made, groups)
+    return replacements.quoted(made, groups)
 
 
-def quoted(made: Any, groups: dict[str, dict[str, Any]]) -> str:
-    """The lines of .secrets.env for what the launcher's generate_secrets_env made of these groups of variables."""
-    lines = []
-    for group, remappings in made.group_remappings.items():
-        for one in remappings:
-            _, value = env_vars.resolve_env_var(one.original_name, groups[group][one.original_name])
-            lines.append(f"export {one.disambiguated_name}={shlex.quote(str(value))}\n")
-    return "".join(lines)
-
-
-@contextlib.contextmanager
-def replaced() -> Iterator[None]:
-    """The launcher with our names in it."""
-    find = partial(definition, stock.get_task_definition_for_job)
+def replaced() -> contextlib.AbstractContextManager[None]:
+    """The launcher with our names in it, while this is entered."""
+    find = partial(replacements.task_definition, stock.get_task_definition_for_job)
     section = partial(export_section, vars(stock)["_generate_auto_export_section"])
-    places: list[tuple[Any, str, Any]] = [
+    return replacements.within(
         (functional, "get_task_definition_for_job", find),
         (stock, "get_task_definition_for_job", find),
         (stock, "load_tasks_mapping", api.task_mapping),
         (stock, "_generate_auto_export_section", section),
-    ]
-    before = [(module, name, getattr(module, name)) for module, name, _ in places]
-    try:
-        for module, name, replacement in places:
-            setattr(module, name, replacement)
-        yield
-    finally:
-        for module, name, original in before:
-            setattr(module, name, original)
-
-
-def definition(found: Callable[..., Any], *, task_query: str, container: str | None = None, **others: Any) -> Any:
-    """The launcher's get_task_definition_for_job (common/mapping.py), which contacts nothing, so that a dry run can ask it too.
-
-    The stock one would read the catalogue of a task's own container from its registry, and cannot read one in a .sqsh file. A task that the
-    catalogue has is what the catalogue says; another one is what the launcher makes of a task that no container lists.
-    """
-    if container and not catalogue.is_known(task_query):
-        unlisted: dict[str, Any] = mapping._minimal_task_definition(  # noqa: SLF001
-            task_query, container=container, endpoint_type=others.get("endpoint_type")
-        )
-        return unlisted
-    return found(task_query=task_query, **others)
+    )
 
 
 def export_section(made: Callable[..., str], *, cfg: Any, job_id: str, remote_task_subdir: Path, **others: Any) -> str:

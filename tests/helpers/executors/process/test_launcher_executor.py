@@ -17,6 +17,7 @@ from helpers.executors import job_folder
 from helpers.executors.process import jobs as process_jobs
 from helpers.executors.process import launcher_executor as executor
 from helpers.executors.process import start as process_start
+from helpers.launcher import api
 from local_jobs import DONE, make_jobs
 
 
@@ -104,10 +105,10 @@ def test_the_plan_names_variables_and_holds_no_value(tmp_path: Path, database: P
 
 
 def test_a_pre_cmd_runs_only_when_it_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(executor.TRUST_PRE_CMD, raising=False)
+    monkeypatch.delenv(api.TRUST_PRE_CMD, raising=False)
     with pytest.raises(BadInput, match="export NEMO_EVALUATOR_TRUST_PRE_CMD=1"):
         executor.script({"name": "t", "pre_cmd": "echo hi"}, {})
-    monkeypatch.setenv(executor.TRUST_PRE_CMD, "1")
+    monkeypatch.setenv(api.TRUST_PRE_CMD, "1")
     text = executor.script({"name": "t", "pre_cmd": "echo 'hi'", "post_cmd": 'echo "it\'s over"'}, {})
     path = tmp_path / "run.sh"
     path.write_text(text.rpartition(executor.shlex.quote(sys.executable))[0])

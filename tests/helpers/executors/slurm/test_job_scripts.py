@@ -30,7 +30,7 @@ from helpers.common.errors import StepFailed
 from helpers.credentials.wandb_server import run_id
 from helpers.executors.slurm import job_scripts, job_values
 from helpers.executors.slurm.submission import Submission
-from helpers.launcher import api
+from helpers.launcher import api, replacements
 from helpers.steps.submit import launcher_config
 from wandb_double import ENTITY, KEY, PROJECT, WandbDouble
 
@@ -213,7 +213,7 @@ def test_a_container_of_a_task_s_own_needs_no_registry(cluster: ClusterDouble, r
 
 def test_a_task_s_definition_is_found_without_reading_its_container() -> None:
     asked: list[dict[str, Any]] = []
-    find = partial(job_scripts.definition, lambda **words: asked.append(words))
+    find = partial(replacements.task_definition, lambda **words: asked.append(words))
     find(task_query="hellaswag", base_mapping={}, container="registry.example/own:1", endpoint_type="chat")
     assert asked == [{"task_query": "hellaswag", "base_mapping": {}, "endpoint_type": "chat"}]
     found = find(task_query="own.new", base_mapping={}, container="registry.example/own:1", endpoint_type="completions")
@@ -275,7 +275,7 @@ def test_every_value_arrives_through_the_file_as_it_was(tmp_path: Path, monkeypa
     groups: dict[str, dict[str, Any]] = {"my.task.0": group, "deployment": {"V0": env_vars.EnvVarLiteral("other's")}}
     made = env_vars.generate_secrets_env(groups)
     path = tmp_path / ".secrets.env"
-    path.write_text(job_scripts.quoted(made, groups))
+    path.write_text(replacements.quoted(made, groups))
     done = subprocess.run(["bash", "-c", f"source {path}; env -0"], capture_output=True, check=True)
     assert done.stderr == b""
     found = dict(entry.split("=", 1) for entry in done.stdout.decode().split("\0") if "=" in entry)
@@ -292,7 +292,7 @@ def test_every_value_arrives_through_the_file_as_it_was(tmp_path: Path, monkeypa
 def test_without_values_the_file_is_empty_as_the_launcher_s() -> None:
     for groups in ({}, {"g": {}}, {"g": {"R": env_vars.EnvVarRuntime("X")}}):
         made = env_vars.generate_secrets_env(groups)
-        assert job_scripts.quoted(made, groups) == made.secrets_content == ""
+        assert replacements.quoted(made, groups) == made.secrets_content == ""
 
 
 # ---- The export job ----------------------------------------------------------------------------------------------------------------------
