@@ -104,15 +104,19 @@ def wait_until_ended(processes: Iterable[psutil.Process], seconds: float) -> Non
 def end_with_caller() -> None:
     """Have this process end, as by SIGTERM, once the command that started it is gone: the parent, and above a shell of Make's, Make.
 
-    For commands that would otherwise follow jobs for ever after their `make` was killed. A thread looks every CALLER_SECONDS.
+    For commands that would otherwise follow jobs for ever after their `make` was killed. A thread looks every CALLER_SECONDS. A script that
+    somebody started with nohup goes on without the shell it was started in.
     """
     import psutil
 
+    is_of_make = "MAKELEVEL" in os.environ
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN and not is_of_make:
+        return
     me = psutil.Process()
     watched = [(me, me.ppid())]
     with contextlib.suppress(psutil.Error):
         parent = psutil.Process(me.ppid())
-        if "MAKELEVEL" in os.environ and parent.name() in ("bash", "sh"):
+        if is_of_make and parent.name() in ("bash", "sh"):
             watched.append((parent, parent.ppid()))  # Make's shell waits for us, and does not notice that Make is gone
 
     def watch() -> None:

@@ -1,23 +1,15 @@
 """Whether a deployment fits the GPUs that the job asks for, and the model: found before anything is queued."""
 
+import math
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from helpers.common.errors import BadInput
 
-PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
-_SHORT = {"-tp": PARALLEL[0], "-pp": PARALLEL[1], "-dp": PARALLEL[2]}
-
-
-@dataclass(frozen=True)
-class Need:
-    """The GPUs that one instance of a deployment uses (`gpus`), and the sizes that multiply to it, as text."""
-
-    gpus: int
-    sizes: str
+TENSOR, PIPELINE, DATA = "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"
+SHORT = {TENSOR: "-tp", PIPELINE: "-pp", DATA: "-dp"}  # vLLM's own short forms
 
 
 def check_gpus(config: Mapping[str, Any], gpus_per_node: int, place: Callable[[str], str]) -> list[str]:
@@ -25,43 +17,52 @@ def check_gpus(config: Mapping[str, Any], gpus_per_node: int, place: Callable[[s
 
     `gpus_per_node`: what the job asks for; 0: nothing, or not known, so nothing is checked. `place` gives file and line of a dotted key.
     """
-    need = needed(config["deployment"])
-    if not gpus_per_node or need is None:
-        return []
-    execution = config["execution"]
+    deployment, execution = config["deployment"], config["execution"]
+    sizes = sizes_of(deployment)
     nodes, instances = execution.get("num_nodes") or 1, execution.get("num_instances") or 1
-    if not isinstance(nodes, int) or not isinstance(instances, int) or nodes % instances:
-        return []  # the launcher refuses it in its own words
-    there = gpus_per_node * (nodes // instances)
-    asked = f"{there} GPUs ({nodes // instances} × {gpus_per_node})" if nodes > instances else f"{there} GPU{'s' if there > 1 else ''}"
-    of = " for each instance" if instances > 1 else ""
-    key = next((f"deployment.{name}" for name in PARALLEL if (config["deployment"].get(name) or 1) != 1), "deployment")
-    if need.gpus > there:
-        fix = f'give SET="deployment.tensor_parallel_size={there}", or ask for more (execution.gres, execution.num_nodes)'
-        raise BadInput(f"{place(key)}: the deployment uses {need.gpus} GPUs ({need.sizes}), but the job asks for {asked}{of}; {fix}")
-    if need.gpus < there:
-        fixes = []
-        if there % need.gpus == 0 and PARALLEL[2] in config["deployment"]:
-            data = (config["deployment"].get(PARALLEL[2]) or 1) * there // need.gpus
-            fixes.append(f'SET="deployment.data_parallel_size={data}" uses them all')
-        if nodes == instances:
-            fixes.append(f'SET="execution.gres=gpu:{need.gpus}" asks for fewer')
-        return [f"{place(key)}: the job asks for {asked}{of}, but the deployment uses {need.gpus} ({need.sizes}): {', '.join(fixes)}"]
-    return []
+    if not gpus_per_node or not sizes or not isinstance(nodes, int) or not isinstance(instances, int) or nodes % instances:
+        return []  # nothing is known, or the launcher refuses it in its own words
+    there, used = gpus_per_node * (nodes // instances), math.prod(sizes.values())
+    asked = f"{there} GPU{'s' if there > 1 else ''}" + (f" ({nodes // instances} × {gpus_per_node})" if nodes > instances else "")
+    asked += " for each instance" if instances > 1 else ""
+    product = " × ".join(f"{name} {size}" for name, size in sizes.items() if size != 1) or "one GPU"
+    where = place(next((f"deployment.{name}" for name, size in sizes.items() if size != 1 and name in deployment), "deployment"))
+    if used > there:
+        settings = " ".join(f"deployment.{name}={size}" for name, size in _smaller(sizes, there).items() if size != sizes[name])
+        fix = f'give SET="{settings}", or ask for more (execution.gres, execution.num_nodes)'
+        if any(_in_arguments(deployment, name) is not None for name in sizes):
+            fix = "lower the sizes in deployment.extra_args, or ask for more (execution.gres, execution.num_nodes)"
+        raise BadInput(f"{where}: the deployment uses {used} GPUs ({product}), but the job asks for {asked}; {fix}")
+    if used == there:
+        return []
+    fixes = []
+    if there % used == 0 and DATA in deployment and _in_arguments(deployment, DATA) is None:
+        fixes.append(f'SET="deployment.{DATA}={sizes.get(DATA, 1) * there // used}" uses them all')
+    if nodes == instances:
+        fixes.append(f'SET="execution.gres=gpu:{used}" asks for fewer')
+    advice = f": {', '.join(fixes)}" if fixes else ""
+    return [f"{where}: the job asks for {asked}, but the deployment uses {used} ({product}){advice}"]
 
 
-def needed(deployment: Mapping[str, Any]) -> Need | None:
-    """The GPUs of one instance: tensor × pipeline × data parallel size, by the deployment's keys and its extra_args; None: not known."""
-    sizes = {name: deployment.get(name) for name in PARALLEL}
-    sizes |= {name: value for name in PARALLEL if (value := flag(deployment, name.replace("_", "-"))) is not None}
-    sizes |= {name: value for short, name in _SHORT.items() if (value := flag(deployment, short)) is not None}
-    known = {name: size for name, size in sizes.items() if isinstance(size, int) and not isinstance(size, bool)}
-    if not known:
-        return None
-    total = 1
-    for size in known.values():
-        total *= size
-    return Need(total, " × ".join(f"{name} {size}" for name, size in known.items() if size != 1 or len(known) == 1) or "one each")
+def _smaller(sizes: Mapping[str, int], most: int) -> dict[str, int]:
+    """Sizes that fit `most` GPUs: what can be left out first is lowered first."""
+    found = dict(sizes)
+    for name in (DATA, TENSOR, PIPELINE):
+        if name in found:
+            others = math.prod(found.values()) // found[name]
+            found[name] = max(1, most // others)
+    return found
+
+
+def sizes_of(deployment: Mapping[str, Any]) -> dict[str, int]:
+    """The parallel sizes of one instance by the deployment's keys, which its extra_args overrule; empty: not known."""
+    sizes = {name: found if (found := _in_arguments(deployment, name)) is not None else deployment.get(name) for name in SHORT}
+    return {name: size for name, size in sizes.items() if isinstance(size, int) and not isinstance(size, bool) and size > 0}
+
+
+def _in_arguments(deployment: Mapping[str, Any], name: str) -> int | None:
+    long, short = flag(deployment, name.replace("_", "-")), flag(deployment, SHORT[name])
+    return long if short is None else short
 
 
 def flag(deployment: Mapping[str, Any], name: str) -> int | None:
@@ -89,7 +90,7 @@ def check_model(deployment: Mapping[str, Any], model: Mapping[str, Any], place: 
         raise BadInput(
             f"{place}: deployment.extra_args has --max-model-len {length}, and the checkpoint's config.json allows {most}; {fix}"
         )
-    heads, tensor = model.get("num_attention_heads"), deployment.get(PARALLEL[0])
+    heads, tensor = model.get("num_attention_heads"), deployment.get(TENSOR)
     if isinstance(heads, int) and isinstance(tensor, int) and tensor > 0 and heads % tensor:
         fits = ", ".join(str(size) for size in range(1, min(heads, 16) + 1) if heads % size == 0)
         fix = f"give one of {fits}"

@@ -82,6 +82,13 @@ def samples_asked(job_dir: Path) -> int | None:
     return limit if isinstance(limit, int) else None
 
 
+def of_lm_eval(artifacts: Path) -> dict[str, Any]:
+    """The newest of lm-evaluation-harness's own results files, whose names end in the time; empty for other harnesses."""
+    found = sorted(artifacts.glob("**/results_*.json"), key=lambda path: path.name)
+    data = read(found[-1]) if found else None
+    return data if isinstance(data, dict) else {}
+
+
 def answers_of(job_dir: Path) -> dict[str, Any] | None:
     """What the answers of a job that has ended carried (answers.count), counted once and kept in answers.json; None when nothing says."""
     kept = job_dir / ANSWERS

@@ -46,7 +46,7 @@ def of_task(task: str, artifacts: Path, run: dict[str, Any], result: dict[str, A
     params = _neutral(_inner(result, "config", "params"), run["model"]["path"])
     extra = _inner(params, "extra")
     interceptors = _inner(endpoint, "adapter_config").get("interceptors")
-    said = _of_harness(artifacts)
+    said = job_folder.of_lm_eval(artifacts)
     return {
         "task_versions": said.get("versions") or {},
         "evaluator": _inner(result, "metadata", "versioning").get("nemo_evaluator"),
@@ -70,12 +70,6 @@ def _neutral(value: Any, own: str | None) -> Any:
     if isinstance(value, dict):
         return {key: _neutral(inner, own) for key, inner in value.items()}
     return OWN if own and isinstance(value, str) and f"{value}/".startswith(f"{own.rstrip('/')}/") else value
-
-
-def _of_harness(artifacts: Path) -> dict[str, Any]:
-    """The results file of lm-eval itself, the newest one; empty for other harnesses."""
-    found = sorted(artifacts.glob("**/results_*.json"), key=lambda path: path.name)
-    return (job_folder.read(found[-1]) if found else None) or {}
 
 
 def _inner(data: Any, *keys: str) -> dict[str, Any]:

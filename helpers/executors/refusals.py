@@ -1,7 +1,7 @@
 """What an endpoint says when it refuses a request: its own words, what kind of refusal that is, and the fix. Pure; the harness uses it too.
 
-The kind is told by the HTTP status and by the fields of the body that are made for machines (error.code, error.type, error.param). Many
-servers have only words for it: those are in WORDS.
+The HTTP status and the fields of the body that programs read (error.code, error.type, error.param) say which kind it is. Many servers send
+only words: those are in WORDS. A kind only decides which fix is shown.
 """
 
 import ast

@@ -61,8 +61,7 @@ def named_rows(data: dict[str, Any] | None, counts: Mapping[str, int] = NO_COUNT
 
 def sample_counts(artifacts: Path) -> dict[str, int]:
     """The samples of each task and group of lm-evaluation-harness, whose results.yml has none: from the newest of its own results files."""
-    found = sorted(artifacts.glob("**/results_*.json"), key=lambda path: path.stat().st_mtime)
-    data = _mapping(job_folder.read(found[-1])) if found else {}
+    data = job_folder.of_lm_eval(artifacts)
     counts = {name: _mapping(one).get("effective") for name, one in _mapping(data.get("n-samples")).items()}
     inside = _mapping(data.get("group_subtasks"))
 

@@ -52,11 +52,16 @@ def _reason(what: str, share: float, limits: Mapping[str, float], fix: str) -> d
 
 
 def _suspicions(entry: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """The reasons that are no shares: a score like that of guessing, and one answer to different questions."""
-    found, chance = [], entry["chance"]
+    """The reasons that are no shares: a score like that of guessing, or of no answers at all, and one answer to different questions."""
+    found, chance = [], entry["chance"] or 0.0  # whatever chance is, a score of 0 is not above it
+    values = [row["value"] for row in rows if row["value"] is not None]
     low = [row["value"] for row in rows if row["value"] is not None and (row["n"] or 0) >= ENOUGH]
-    if chance is not None and low and max(low) <= chance:
-        fix = "look at the answers (`make logs`): the model may not follow the prompt, or its chat template may be wrong"
+    fix = "look at the answers (`make logs`): the model may not follow the prompt, or its chat template may be wrong"
+    if not entry["answers"] and values and not any(values):
+        # A harness scores answers that it did not get as wrong.
+        what = "every score is 0, and nothing says whether there were answers"
+        found.append({"what": what, "share": None, "limit": None, "fix": fix})
+    elif low and max(low) <= chance:
         found.append({"what": f"the score {max(low):.3f} is not above chance, {chance:.3f}", "share": None, "limit": None, "fix": fix})
     if len(samples) >= ENOUGH and len({one.response for one in samples}) == 1 and len({one.expected for one in samples}) > 1:
         fix = "the endpoint may not pass on the prompt: check the chat template and the endpoint's cache"

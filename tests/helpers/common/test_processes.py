@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -60,6 +61,18 @@ def test_a_follower_ends_soon_after_the_make_that_started_it_was_killed(between:
         make.wait()
         assert make.stdout.read() == b"", "the follower holds the pipe until it ends"
     assert not [one for one in processes.marked(processes.JOB_MARK, environ[processes.JOB_MARK]) if one.name() != "bash"]
+
+
+@pytest.mark.slow
+def test_a_follower_that_was_started_with_nohup_outlives_its_shell() -> None:
+    job = f"nohup-{os.getpid()}"
+    environ = {name: value for name, value in os.environ.items() if name != "MAKELEVEL"} | {processes.JOB_MARK: job}
+    command = ["bash", "-c", 'nohup "$@" > /dev/null 2>&1 & sleep 1.5', "bash", sys.executable, "-c", FOLLOWER]
+    subprocess.run(command, env=environ, cwd=ROOT, check=True)
+    time.sleep(2 * processes.CALLER_SECONDS)
+    left = processes.marked(processes.JOB_MARK, job)
+    assert len(left) == 1
+    left[0].kill()
 
 
 @pytest.mark.slow

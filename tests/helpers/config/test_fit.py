@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,14 @@ def sizes(text: str = "", **execution: Any) -> str:
     ],
 )
 def test_more_gpus_than_the_job_asks_for_are_refused(text: str, execution: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=rf"mine\.yaml:7: the deployment .*{message}.*; give SET="):
+    with pytest.raises(
+        BadInput, match=rf"mine\.yaml:7: the deployment .*{message}.*; (give SET=|lower the sizes in deployment\.extra_args)"
+    ) as info:
         compile_text(tmp_path, sizes(text, **execution))
+    if found := re.search(r'SET="([^"]*)"', str(info.value)):
+        assert compile_text(tmp_path, sizes(text, **execution), overrides=found[1].split()).definitions, "the fix works"
+    else:
+        assert "extra_args" in text
 
 
 @pytest.mark.parametrize(

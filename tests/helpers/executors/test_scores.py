@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -90,14 +89,13 @@ def test_lm_eval_s_sample_counts_fill_what_its_scores_lack(tmp_path: Path) -> No
         f"{name}: {{metrics: {{m: {{scores: {{m: {{value: 0.5, stats: {{}}}}}}}}}}}}" for name in ("a", "b", "all", "unknown")
     )
     path = written(tmp_path, f"results: {{tasks: {{{listed}}}}}")
-    for number, content in enumerate([json.dumps(COUNTED), json.dumps({"n-samples": {"a": {"effective": 99}}})]):
-        own = tmp_path / f"toy/results_2026-{number}.json"
-        own.parent.mkdir(exist_ok=True)
-        own.write_text(content)
-        os.utime(own, (0, 1000 - number))  # the newest one counts
+    own = tmp_path / "toy/results_2026-11-27T11-00-00.json"
+    own.parent.mkdir()
+    own.write_text(json.dumps(COUNTED))
+    # The newest one counts, by its name: a copy may have another time.
+    own.with_name("results_2026-11-27T10-00-00.json").write_text(json.dumps({"n-samples": {"a": {"effective": 99}}}))
     assert {row["part"]: row["n"] for row in scores.read_scores(path)} == {"a": 10, "b": 7, "all": 17, "unknown": None}
     own.write_text("torn")
-    os.utime(own)
     assert {row["n"] for row in scores.read_scores(path)} == {None}
 
 

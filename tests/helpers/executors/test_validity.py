@@ -65,8 +65,15 @@ def test_failed_samples_make_scores_doubtful_and_invalid() -> None:
 def test_a_score_like_guessing_is_doubtful_unless_there_are_too_few_samples_to_tell() -> None:
     assert verdict([row(0.2, 40)], chance=0.2) == "doubtful: the score 0.200 is not above chance, 0.200"
     assert verdict([row(0.225, 40)], chance=0.2) == "valid"
-    assert verdict([row(0.0, 4)], chance=0.2) == "valid"
+    assert verdict([row(0.0, 4)], chance=0.2, answers=counts(4)) == "valid"
     assert verdict([row(0.1, 40), row(0.9, 40)], chance=0.2) == "valid"
+    assert verdict([row(0.0, 40)], answers=counts(40)) == "doubtful: the score 0.000 is not above chance, 0.000"
+
+
+@pytest.mark.parametrize("n", [4, 40, None])
+def test_zero_is_doubtful_where_nothing_says_that_there_were_answers(n: int | None) -> None:
+    assert verdict([row(0.0, n)]) == "doubtful: every score is 0, and nothing says whether there were answers"
+    assert verdict([row(0.0, n), row(0.1, n)]) == "valid"
 
 
 def test_the_same_answer_to_different_questions_is_doubtful() -> None:

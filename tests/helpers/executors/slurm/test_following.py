@@ -10,6 +10,8 @@ import pytest
 
 from helpers.cluster import connection
 from helpers.cluster.connection import ConnectionLost
+from helpers.common.errors import Unreachable
+from helpers.executors.slurm import watching
 from helpers.executors.slurm.asking import Cluster, Question
 from helpers.executors.slurm.following import Lines
 from helpers.executors.slurm.watching import LogPiece, StatesKnown, Watch
@@ -81,6 +83,22 @@ def test_a_watch_whose_session_is_killed_continues_and_shows_each_byte_once(slur
     assert killed
     assert asked
     assert seen == b"first\nsecond \xff\nthird"
+
+
+@pytest.mark.slow
+def test_a_watch_that_hears_nothing_for_long_gives_up_and_says_how_to_go_on(
+    slurm: SlurmDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = submission(tmp_path, "a")
+    show(slurm, one, 0, "RUNNING")
+    events = Watch(Question(Cluster(**LOCAL), [one]), None).events()
+    next(events)
+    monkeypatch.setattr(watching, "GIVE_UP_SECONDS", 1.5)
+    monkeypatch.setattr(connection, "command", lambda *_: ["bash", "-c", "exit 255"])
+    for session in [child for child in psutil.Process().children() if child.cmdline()[:2] == ["bash", "-s"]]:
+        session.send_signal(signal.SIGKILL)
+    with pytest.raises(Unreachable, match=r"; gave up after .* h; run the same command again later"):
+        list(events)
 
 
 @pytest.mark.slow
