@@ -125,10 +125,17 @@ def _installed() -> Iterable[Task]:
             framework = yaml_files.load(path.read_bytes())
             common = framework.get("defaults", {})
             for evaluation in framework["evaluations"]:
-                own = evaluation["defaults"]
-                defaults = {**common, **own, "config": {**common.get("config", {}), **own.get("config", {})}}
+                defaults = _merged(common, evaluation["defaults"])
                 name, description = defaults["config"]["type"], evaluation.get("description")
                 yield replace(_task(framework["framework"]["name"], name, defaults, description), installed=True, hub=NONE)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Both mappings and all that are in them, as nemo-evaluator merges a framework's defaults with those of a task."""
+    inside = {
+        key: _merged(value, above[key]) for key, value in below.items() if isinstance(value, dict) and isinstance(above.get(key), dict)
+    }
+    return {**below, **above, **inside}
 
 
 def _task(harness: str, name: str, defaults: dict[str, Any], description: Any) -> Task:

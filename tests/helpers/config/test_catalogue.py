@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,3 +126,19 @@ def test_many_at_once_write_one_whole_cache(cache: Path) -> None:
         thread.join()
     assert json.loads(cache.read_text())["tasks"]
     assert [path.name for path in cache.parent.iterdir()] == ["tasks.json"]
+
+
+def test_an_installed_harness_merges_its_defaults_with_those_of_a_task_as_nemo_evaluator_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the task says of its parameters leaves the others of the harness as they are."""
+    folder = tmp_path / "core_evals" / "own"
+    folder.mkdir(parents=True)
+    (folder / "framework.yml").write_text(
+        "framework: {name: own}\n"
+        "defaults: {command: run --tokenizer X, config: {params: {extra: {tokenizer: null}, parallelism: 3}}}\n"
+        "evaluations: [{name: t, defaults: {config: {type: t, params: {task: t}}}}]\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (task,) = [one for one in catalogue._installed() if one.harness == "own"]
+    assert task.tokenizer == "tokenizer"
